@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ids.h - identifiers of sandboxes and records, and API key secrets
+ *
+ * An id is a two-letter prefix and 25 characters of [0-9a-z] from 129 random bits, without a dash,
+ * so that "{port}-{id}.{domain}" parses in every dialect.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/str.h"
+
+#define AV_ID_LEN      27             /* prefix and 25 characters, without the NUL */
+#define AV_ID_SIZE     (AV_ID_LEN + 1)
+#define AV_ID_SANDBOX  "sb"
+#define AV_ID_KEY      "ke"
+#define AV_ID_TEAM     "te"
+#define AV_ID_USER     "us"
+
+#define AV_KEY_SECRET_LEN 40 /* hexadecimal digits; valid under every dialect's prefix */
+
+/* getrandom(2), never short; aborts if the kernel has no randomness, as nothing could go on. */
+void av_random(void *p, size_t n);
+void av_id_make(char dst[static AV_ID_SIZE], const char prefix[static 2]);
+/* Prefix, length and alphabet. */
+bool av_id_valid(struct av_str s, const char prefix[static 2]);
