@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sandbox.h - making, finding and deleting sandboxes
+ */
+#pragma once
+
+#include "control/control.h"
+
+#define SANDBOX_METADATA_MAX 64        /* entries; keys and values to 4 KiB in sum 64 KiB */
+#define SANDBOX_ENVS_MAX     256
+
+enum sandbox_state {
+#define SANDBOX_STATE(name, text, final) SANDBOX_##name,
+#include "control/states.def"
+#undef SANDBOX_STATE
+	SANDBOX_STATE_COUNT
+};
+enum sandbox_reason {
+#define SANDBOX_REASON(name, text, why) SANDBOX_REASON_##name,
+#include "control/states.def"
+#undef SANDBOX_REASON
+	SANDBOX_REASON_COUNT
+};
+const char *sandbox_state_text(enum sandbox_state s);
+/* SANDBOX_STATE_COUNT when there is none of that name. */
+enum sandbox_state sandbox_state_parse(const char *text);
+const char *sandbox_reason_text(enum sandbox_reason r);
+const char *sandbox_reason_why(enum sandbox_reason r);
+
+/* A sandbox as anybody may see it. */
+struct sandbox_info {
+	const char *id;
+	const char *team_id;
+	const char *template_name;
+	const char *isolation;
+	enum sandbox_state state;
+	enum sandbox_reason reason;   /* NONE while it lives */
+	const char *message;          /* more about reason; may be "" */
+	int64_t cpu_milli, memory_bytes, disk_bytes, pids_max;
+	bool sudo;
+	int64_t idle_timeout_ms, max_lifetime_ms;                    /* 0: none */
+	int64_t created_ms, started_ms, last_active_ms, stopped_ms;  /* real time; 0: not yet */
+	int64_t updated_ms;
+	const json_t *metadata;       /* object of strings, never NULL */
+	bool replayed;                /* answer to a create whose idempotency key was used before */
+};
+typedef void sandbox_fn(void *ctx, const struct sandbox_info *sb, const struct av_err *err);
+typedef void sandboxes_fn(void *ctx, const struct sandbox_info *v, size_t n,
+    const struct av_err *err);
+
+/* Zero numbers mean the default. Everything is borrowed for the call. */
+struct sandbox_params {
+	const char *template_name;     /* NULL: "minimal" */
+	int64_t cpu_milli;
+	int64_t memory_bytes;
+	int64_t disk_bytes;
+	int64_t pids_max;
+	bool no_sudo;
+	int64_t idle_timeout_ms;       /* 0: never */
+	int64_t max_lifetime_ms;       /* 0: none */
+	const json_t *envs;            /* object of strings, or NULL */
+	const json_t *metadata;        /* object of strings, or NULL */
+	struct av_str idempotency_key; /* empty: none */
+	struct av_str request_body;    /* what the key is bound to */
+};
+
+/* Answers when the sandbox runs (or failed; then the record stays, in state error). Limits outside their
+ * bounds are INVALID and name limit, value and bounds. With an idempotency key: same key and same
+ * body → the same sandbox; the same key with another body → CONFLICT; a duplicate that comes while the
+ * first is still being made gets the first one's answer. */
+int control_create(struct control *c, const struct control_actor *a, const struct sandbox_params *p,
+    sandbox_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);
+
+/* Any state, also long after its end. */
+int control_get(struct control *c, const struct control_actor *a, const char *id, sandbox_fn *fn,
+    void *ctx, struct node_call **ret, struct av_err *err);
+
+/* Newest first. */
+struct sandbox_filter {
+	uint32_t states;          /* bits 1 << enum sandbox_state; 0: all that are not final */
+	const json_t *metadata;   /* object of strings that must all match, or NULL */
+	size_t limit;             /* 0: all live ones; history is bounded to 1000 anyhow */
+};
+int control_list(struct control *c, const struct control_actor *a, const struct sandbox_filter *f,
+    sandboxes_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);
+
+/* Succeeds from every state, also the second time. Answers when it is dead and detached; what it
+ * held is freed in the background. NOT_FOUND when there never was one. */
+int control_delete(struct control *c, const struct control_actor *a, const char *id,
+    node_done_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);
+
+/* Somebody wants it awake: the inactivity timer begins anew. Only a running sandbox (INVALID_STATE).
+ * Synchronous. */
+int control_ping(struct control *c, const struct control_actor *a, const char *id,
+    struct av_err *err);
+
+/* What the machine measures: limits and use. Live sandboxes only. */
+struct sandbox_usage {
+	uint64_t memory_bytes, memory_peak_bytes, pids, cpu_usec;
+	uint64_t disk_used_bytes, disk_limit_bytes, oom_kills;
+};
+typedef void sandbox_usage_fn(void *ctx, const struct sandbox_usage *u, const struct av_err *err);
+int control_usage(struct control *c, const struct control_actor *a, const char *id,
+    sandbox_usage_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);

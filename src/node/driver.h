@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * driver.h - what an isolation must be able to do; one table of functions and its capability flags
+ *
+ * A driver makes and destroys the thing a sandbox lives in and knows the truth about it; it speaks no
+ * word to the agent inside, except that it hands out connected sockets to it (agent_connect). The
+ * node above does the rest in the same way for every isolation.
+ *
+ * Every function that takes a callback is asynchronous, runs on the loop thread, and calls back
+ * exactly once, never from inside the call. Ids are sandbox ids (ids.h), checked by the caller.
+ *
+ * When a driver loses its helper while requests are under way, each ends with AV_ERR_UNAVAILABLE. The
+ * outcome of such a create is unknown: the caller must destroy() that id before it uses it again.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/ids.h"
+
+struct driver;
+
+#define DRIVER_BOOT_ID_SIZE     40
+#define DRIVER_EXIT_RECORD_MAX  64
+#define DRIVER_TEMPLATE_MAX     64
+#define DRIVER_NOTE_MAX         160
+
+/* What this isolation offers on this machine; bits of driver_caps.flags. */
+enum driver_flag {
+	DRIVER_LIMIT_MEMORY = 1 << 0, /* the limit is enforced by the kernel for the whole sandbox */
+	DRIVER_LIMIT_CPU = 1 << 1,
+	DRIVER_LIMIT_PIDS = 1 << 2,
+	DRIVER_LIMIT_DISK = 1 << 3,
+	DRIVER_ROOTLESS = 1 << 4,     /* runs with the rights of an ordinary user; one uid inside */
+	DRIVER_SUDO = 1 << 5,         /* set-uid programs can work inside */
+	DRIVER_FREEZE = 1 << 6,
+	DRIVER_MEMORY_SNAPSHOT = 1 << 7,
+	DRIVER_SURVIVES_REBOOT = 1 << 8,
+};
+
+struct driver_caps {
+	uint32_t flags;
+	uint64_t disk_default_bytes;  /* what a create without a wish gets; 0: whatever is there */
+	uint64_t disk_max_bytes;      /* 0: no own bound */
+	uint64_t host_memory_bytes;
+	uint32_t host_cpus;
+	char detail[DRIVER_NOTE_MAX]; /* one line for logs and doctor: cgroup mode, overlay path, … */
+};
+
+struct driver_spec {
+	char id[AV_ID_SIZE];
+	char template_id[DRIVER_TEMPLATE_MAX];
+	uint64_t memory_bytes;
+	uint32_t cpu_milli;
+	uint32_t pids_max;
+	uint64_t disk_bytes;  /* 0: the driver's default */
+	bool sudo;
+};
+
+/* Identifies one life of one sandbox beyond doubt; stored, and checked again at adoption. */
+struct driver_evidence {
+	int64_t pid;
+	uint64_t start_ticks;
+	uint64_t pidns_inode;
+	char boot_id[DRIVER_BOOT_ID_SIZE];
+};
+
+/* What the machine says about a sandbox. Numbers the isolation cannot know are 0. exit_record is the
+ * agent's last words: bytes from inside, to be checked. */
+struct driver_status {
+	bool alive;
+	uint64_t oom_kills;
+	uint64_t memory_bytes, memory_peak_bytes;
+	uint64_t pids;
+	uint64_t cpu_usec;
+	uint64_t disk_used_bytes, disk_limit_bytes;
+	uint8_t exit_record[DRIVER_EXIT_RECORD_MAX];
+	size_t exit_record_len;
+};
+
+typedef void driver_done_fn(void *ctx, const struct av_err *err);
+/* pidfd becomes readable when the sandbox's first process is dead; the callee owns it (-1 on error). */
+typedef void driver_alive_fn(void *ctx, const struct driver_evidence *ev, int pidfd,
+    const struct av_err *err);
+typedef void driver_status_fn(void *ctx, const struct driver_status *st, const struct av_err *err);
+/* Every id that has left any trace: processes, cgroups, mounts, directories. */
+typedef void driver_list_fn(void *ctx, const char (*ids)[AV_ID_SIZE], size_t n,
+    const struct av_err *err);
+/* fd: connected, non-blocking stream socket to the agent; the callee owns it. */
+typedef void driver_connect_fn(void *ctx, int fd, const struct av_err *err);
+
+struct driver_ops {
+	const char *isolation; /* "jail", "vm": as API answers name it */
+
+	/* Caps are valid while ready; before that a request waits or ends with UNAVAILABLE. */
+	bool (*is_ready)(const struct driver *d);
+	const struct driver_caps *(*caps)(const struct driver *d);
+
+	/* Makes the sandbox and starts the agent; calls back when it runs. */
+	void (*create)(struct driver *d, const struct driver_spec *spec, driver_alive_fn *fn, void *ctx);
+	/* Kills and detaches at once, frees the rest in the background. Unknown ids succeed. */
+	void (*destroy)(struct driver *d, const char *id, driver_done_fn *fn, void *ctx);
+	/* Takes over what an earlier daemon made, if it still is that. NOT_FOUND or INVALID_STATE when
+	 * it is gone or another process has its number. */
+	void (*adopt)(struct driver *d, const char *id, const struct driver_evidence *ev,
+	    driver_alive_fn *fn, void *ctx);
+	void (*inspect)(struct driver *d, const char *id, driver_status_fn *fn, void *ctx);
+	void (*list)(struct driver *d, driver_list_fn *fn, void *ctx);
+	/* NULL without DRIVER_FREEZE. */
+	void (*freeze)(struct driver *d, const char *id, driver_done_fn *fn, void *ctx);
+	void (*thaw)(struct driver *d, const char *id, driver_done_fn *fn, void *ctx);
+
+	void (*agent_connect)(struct driver *d, const char *id, driver_connect_fn *fn, void *ctx);
+
+	/* Ends what is under way with CANCELED, then calls on_closed and frees nothing of the
+	 * sandboxes: they live on. */
+	void (*close)(struct driver *d, void (*on_closed)(void *ctx), void *ctx);
+};
+
+/* First member of every driver. */
+struct driver {
+	const struct driver_ops *ops;
+	/* Set by the node: called whenever is_ready turns true (again); NULL until then. */
+	void (*on_ready)(void *ctx);
+	void *on_ready_ctx;
+};

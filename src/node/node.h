@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * node.h - running sandboxes: one driver below, one agent in each, the events control lives on
+ *
+ * The node knows what runs now and nothing else: no teams, no records, no time-outs of sandboxes. It
+ * watches the pidfd of every sandbox; when one dies it gathers the evidence (OOM counters, the
+ * agent's exit record), ends every conversation with it, and tells control why. All on the loop thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "node/driver.h"
+#include "node/stream.h"
+
+struct uv_loop_s;
+struct node;
+struct node_sandbox;
+
+/* Why a sandbox's first process is gone, from evidence that outlives it. */
+enum node_death {
+	NODE_DEATH_UNKNOWN,  /* nothing tells */
+	NODE_DEATH_OOM,      /* the kernel killed for memory */
+	NODE_DEATH_EXITED,   /* the agent ended in good order and said so */
+	NODE_DEATH_CRASH,    /* the agent said it failed, or was killed from inside */
+};
+
+struct node_events {
+	/* The sandbox died by itself. It is already gone from the node; destroy what remains with
+	 * node_destroy. */
+	void (*on_death)(void *ctx, const char *id, enum node_death why, const char *detail);
+	/* Somebody used it (at most once per second for each sandbox). */
+	void (*on_activity)(void *ctx, const char *id);
+	/* The driver became ready (again): what waited may be tried. */
+	void (*on_ready)(void *ctx);
+};
+
+struct node_config {
+	struct uv_loop_s *loop;
+	struct driver *driver;   /* owned from here on */
+	size_t collect_max;      /* bytes kept per output of a collected exec; 0: 16 MiB */
+};
+
+int node_new(const struct node_config *config, struct node **ret, struct av_err *err);
+/* Before anything else; events and ctx live as long as the node. */
+void node_set_events(struct node *n, const struct node_events *events, void *ctx);
+/* Ends every conversation ("the daemon stops"), closes the driver, leaves all sandboxes running; then
+ * calls on_closed and is gone. */
+void node_close(struct node *n, void (*on_closed)(void *ctx), void *ctx);
+
+const char *node_isolation(const struct node *n);
+bool node_is_ready(const struct node *n);
+const struct driver_caps *node_caps(const struct node *n); /* valid while ready */
+
+/* What a sandbox tells its agent on every connection (POST /init). */
+struct node_agent_config {
+	const char *envs_json;    /* an object of strings */
+	const char *default_user; /* NULL: the agent's own default */
+	const char *default_workdir;
+};
+
+/* sb is the node's; valid until its death is reported or node_forget. */
+typedef void node_sandbox_fn(void *ctx, struct node_sandbox *sb, const struct driver_evidence *ev,
+    const struct av_err *err);
+void node_create(struct node *n, const struct driver_spec *spec, const struct node_agent_config *a,
+    node_sandbox_fn *fn, void *ctx);
+void node_adopt(struct node *n, const char *id, const struct driver_evidence *ev,
+    const struct node_agent_config *a, node_sandbox_fn *fn, void *ctx);
+/* Ends every conversation with the sandbox with `why` and drops the handle; no on_death follows.
+ * The sandbox itself is untouched. */
+void node_forget(struct node_sandbox *sb, const struct av_err *why);
+/* Destroys whatever there is under this id, known or not. */
+void node_destroy(struct node *n, const char *id, node_done_fn *fn, void *ctx);
+void node_list(struct node *n, driver_list_fn *fn, void *ctx);
+void node_inspect(struct node *n, const char *id, driver_status_fn *fn, void *ctx);
+
+struct node_sandbox *node_find(const struct node *n, const char *id);
+/* Conversations open now that keep the sandbox from being idle. */
+size_t node_sandbox_busy(const struct node_sandbox *sb);
+
+/* ---- conversations (control opens them for the API) ---- */
+
+int node_exec_open(struct node_sandbox *sb, const struct node_exec_spec *spec,
+    const struct node_exec_events *ev, void *ctx, struct node_exec **ret, struct av_err *err);
+/* Attaches to a process that runs or ended a short while ago. replay: first what the ring holds. */
+int node_exec_attach(struct node_sandbox *sb, const struct node_selector *sel, bool replay,
+    bool follow, const struct node_exec_events *ev, void *ctx, struct node_exec **ret,
+    struct av_err *err);
+/* As a client asks for it: first is the JSON object of its first CONTROL frame (StartRequest, or one
+ * with a "connect" member), passed on after a check of its shape. */
+int node_exec_open_raw(struct node_sandbox *sb, struct av_str first,
+    const struct node_exec_events *ev, void *ctx, struct node_exec **ret, struct av_err *err);
+int node_exec_collect(struct node_sandbox *sb, const struct node_exec_spec *spec,
+    node_exec_result_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);
+/* Starts a process that lives on by itself; calls back when it runs. */
+int node_exec_background(struct node_sandbox *sb, const struct node_exec_spec *spec,
+    node_exec_started_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);
+int node_processes(struct node_sandbox *sb, node_processes_fn *fn, void *ctx,
+    struct node_call **ret, struct av_err *err);
+int node_process_signal(struct node_sandbox *sb, const struct node_selector *sel, int signo,
+    node_done_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);
+/* POST /<service>/<method> with a JSON body; at most max_answer bytes come back. */
+int node_rpc(struct node_sandbox *sb, const char *path, struct av_str body, size_t max_answer,
+    node_json_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);
+int node_stream_open(struct node_sandbox *sb, const struct node_stream_request *rq,
+    const struct node_stream_events *ev, void *ctx, struct node_stream **ret, struct av_err *err);
