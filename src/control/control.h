@@ -2,16 +2,17 @@
 /*
  * control.h - the domain: who may have which sandbox, and what becomes of it
  *
- * control owns the rules and mirrors every live sandbox and every key in memory. Each change is on disk
- * (store) before anybody sees it or gets an answer; the kernel's truth (node) wins at start-up.
+ * control owns the rules and mirrors every live sandbox and every key in memory. Each change is on
+ * disk (store) before anybody sees it or gets an answer; the kernel's truth (node) wins at
+ * start-up.
  *
  * Conventions of all control headers:
  *  - one thread, the loop's; nothing blocks.
  *  - a function that returns non-zero (-errno, *err filled) has done nothing and never calls back;
- *    after 0 the callback comes exactly once, never from inside the call, unless the call is cancelled
- *    with node_call_cancel.
- *  - `ret` (struct node_call **) may be NULL when the caller will not cancel. The handle is valid until
- *    the callback has returned.
+ *    after 0 the callback comes exactly once, never from inside the call, unless the call is
+ * cancelled with node_call_cancel.
+ *  - `ret` (struct node_call **) may be NULL when the caller will not cancel. The handle is valid
+ * until the callback has returned.
  *  - what callbacks are given is borrowed until they return.
  *  - another team's things do not exist: NOT_FOUND.
  */
@@ -35,7 +36,8 @@ struct control_clock {
 	int64_t (*boot_ns)(void *ctx); /* NULL: CLOCK_BOOTTIME */
 	int64_t (*real_ms)(void *ctx); /* NULL: CLOCK_REALTIME */
 	/* Arrange that control_tick runs at this boot time or soon after; replaces the former wish;
-	 * INT64_MAX: not at all. A time that has passed means as soon as possible, from the loop. */
+	 * INT64_MAX: not at all. A time that has passed means as soon as possible, from the loop.
+	 */
 	void (*wake_at)(void *ctx, int64_t boot_ns);
 };
 
@@ -45,27 +47,27 @@ struct control_limits {
 	int64_t disk_default, disk_min, disk_max;
 	int64_t pids_default, pids_max;
 	int64_t timeout_max_ms, lifetime_max_ms;
-	int64_t sandboxes_max;     /* alive at once on this host, those being made included */
+	int64_t sandboxes_max; /* alive at once on this host, those being made included */
 	int64_t sandboxes_per_team_max;
 };
 /* The defaults: 1 cpu, 512 MiB, 5120 MiB of disk, 1024 processes, … */
 void control_limits_init(struct control_limits *l);
 
 struct control_config {
-	struct store *store;          /* borrowed; closed by the owner after control_free */
-	struct node *node;            /* borrowed; closed by the owner after control_free */
+	struct store *store; /* borrowed; closed by the owner after control_free */
+	struct node *node;   /* borrowed; closed by the owner after control_free */
 	struct control_clock clock;
 	struct control_limits limits;
-	int64_t history_ms;           /* how long stopped sandboxes are remembered; 0: 7 days */
-	int64_t history_max;          /* how many; 0: 10000 */
-	int64_t idempotency_ms;       /* how long idempotency keys are; 0: 24 h */
+	int64_t history_ms;     /* how long stopped sandboxes are remembered; 0: 7 days */
+	int64_t history_max;    /* how many; 0: 10000 */
+	int64_t idempotency_ms; /* how long idempotency keys are; 0: 24 h */
 };
 
 int control_new(const struct control_config *config, struct control **ret, struct av_err *err);
 
-/* Loads keys and sandboxes, waits for the driver, compares records with the kernel: adopts what runs,
- * finishes what was stopping, removes what has no record. Calls on_started once: with err NULL the API
- * may be served; otherwise the daemon should say why and end. */
+/* Loads keys and sandboxes, waits for the driver, compares records with the kernel: adopts what
+ * runs, finishes what was stopping, removes what has no record. Calls on_started once: with err
+ * NULL the API may be served; otherwise the daemon should say why and end. */
 struct control_start_report {
 	size_t adopted, finished, lost, removed;
 };
@@ -73,20 +75,20 @@ int control_start(struct control *c,
     void (*on_started)(void *ctx, const struct control_start_report *r, const struct av_err *err),
     void *ctx);
 
-/* First start: when there is no user yet, makes one administrator, one team ("default") and one key.
- * on_secret is called with the full key ("av_" and 40 digits) before it is committed, so that a crash
- * between the two leaves a file with a dead key (overwritten at the next start) and never a key that
- * nobody knows; it returns 0 or -errno when the secret could not be handed on, which fails the call. To be
- * called after on_started; on_done says whether anything was made. */
+/* First start: when there is no user yet, makes one administrator, one team ("default") and one
+ * key. on_secret is called with the full key ("av_" and 40 digits) before it is committed, so that
+ * a crash between the two leaves a file with a dead key (overwritten at the next start) and never a
+ * key that nobody knows; it returns 0 or -errno when the secret could not be handed on, which fails
+ * the call. To be called after on_started; on_done says whether anything was made. */
 int control_first_start(struct control *c, int (*on_secret)(void *ctx, const char *secret),
     void (*on_done)(void *ctx, bool made, const struct av_err *err), void *ctx);
 
 /* Runs what is due. The owner of the clock calls it. */
 void control_tick(struct control *c);
 
-/* No new sandboxes or conversations from now on (UNAVAILABLE, "shutting down"); writes what was only in
- * memory (last use) and calls on_stopped when creates under way are answered and all is on disk.
- * Sandboxes go on running. Afterwards close the node, then free. */
+/* No new sandboxes or conversations from now on (UNAVAILABLE, "shutting down"); writes what was
+ * only in memory (last use) and calls on_stopped when creates under way are answered and all is on
+ * disk. Sandboxes go on running. Afterwards close the node, then free. */
 int control_stop(struct control *c, void (*on_stopped)(void *ctx), void *ctx);
 /* After on_stopped, or without for a start that failed. */
 void control_free(struct control *c);

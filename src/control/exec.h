@@ -3,7 +3,8 @@
  * exec.h - processes and files in a running sandbox
  *
  * Each finds the sandbox, checks that it runs (NOT_FOUND, INVALID_STATE with the reason why not),
- * counts as use, and opens a conversation with its agent; see node/stream.h for the verbs on handles.
+ * counts as use, and opens a conversation with its agent; see node/stream.h for the verbs on
+ * handles.
  */
 #pragma once
 
@@ -19,13 +20,14 @@ int control_exec_stream(struct control *c, const struct control_actor *a, const 
 int control_exec_attach(struct control *c, const struct control_actor *a, const char *id,
     const struct node_selector *sel, bool replay, bool follow, const struct node_exec_events *ev,
     void *ctx, struct node_exec **ret, struct av_err *err);
-/* first: the JSON object of a client's first CONTROL frame (subprotocol aviary-frames.v1). Usually with
- * events.on_frame set. */
+/* first: the JSON object of a client's first CONTROL frame (subprotocol aviary-frames.v1). Usually
+ * with events.on_frame set. */
 int control_exec_frames(struct control *c, const struct control_actor *a, const char *id,
     struct av_str first, const struct node_exec_events *ev, void *ctx, struct node_exec **ret,
     struct av_err *err);
-/* Runs to its end and collects up to 16 MiB of each output; what is more is dropped and the flag set.
- * A process that timed out is an answer, not an error: result.end.timed_out. Cancel kills it. */
+/* Runs to its end and collects up to 16 MiB of each output; what is more is dropped and the flag
+ * set. A process that timed out is an answer, not an error: result.end.timed_out. Cancel kills it.
+ */
 int control_exec_collect(struct control *c, const struct control_actor *a, const char *id,
     const struct node_exec_spec *spec, node_exec_result_fn *fn, void *ctx, struct node_call **ret,
     struct av_err *err);
@@ -42,13 +44,14 @@ int control_process_signal(struct control *c, const struct control_actor *a, con
 
 /* ---- files ---- */
 
-/* path as the client gave it (relative and ~ are the agent's business); user may be NULL. on_head comes
- * with status 200 only; a missing file is on_end(NOT_FOUND), a directory on_end(INVALID). */
+/* path as the client gave it (relative and ~ are the agent's business); user may be NULL. on_head
+ * comes with status 200 only; a missing file is on_end(NOT_FOUND), a directory on_end(INVALID). */
 int control_file_read(struct control *c, const struct control_actor *a, const char *id,
     struct av_str path, const char *user, const struct node_stream_events *ev, void *ctx,
     struct node_stream **ret, struct av_err *err);
-/* Send the bytes with node_stream_send, then node_stream_finish; on_end(NULL) when it is written, parents
- * made, the file truncated first. on_head and on_data carry the agent's answer and may be ignored. */
+/* Send the bytes with node_stream_send, then node_stream_finish; on_end(NULL) when it is written,
+ * parents made, the file truncated first. on_head and on_data carry the agent's answer and may be
+ * ignored. */
 int control_file_write(struct control *c, const struct control_actor *a, const char *id,
     struct av_str path, const char *user, const struct node_stream_events *ev, void *ctx,
     struct node_stream **ret, struct av_err *err);

@@ -6,7 +6,7 @@
 
 #include "control/control.h"
 
-#define SANDBOX_METADATA_MAX 64        /* entries; keys and values to 4 KiB in sum 64 KiB */
+#define SANDBOX_METADATA_MAX 64 /* entries; keys and values to 4 KiB in sum 64 KiB */
 #define SANDBOX_ENVS_MAX     256
 
 enum sandbox_state {
@@ -34,23 +34,23 @@ struct sandbox_info {
 	const char *template_name;
 	const char *isolation;
 	enum sandbox_state state;
-	enum sandbox_reason reason;   /* NONE while it lives */
-	const char *message;          /* more about reason; may be "" */
+	enum sandbox_reason reason; /* NONE while it lives */
+	const char *message;        /* more about reason; may be "" */
 	int64_t cpu_milli, memory_bytes, disk_bytes, pids_max;
 	bool sudo;
-	int64_t idle_timeout_ms, max_lifetime_ms;                    /* 0: none */
-	int64_t created_ms, started_ms, last_active_ms, stopped_ms;  /* real time; 0: not yet */
+	int64_t idle_timeout_ms, max_lifetime_ms;                   /* 0: none */
+	int64_t created_ms, started_ms, last_active_ms, stopped_ms; /* real time; 0: not yet */
 	int64_t updated_ms;
-	const json_t *metadata;       /* object of strings, never NULL */
-	bool replayed;                /* answer to a create whose idempotency key was used before */
+	const json_t *metadata; /* object of strings, never NULL */
+	bool replayed;          /* answer to a create whose idempotency key was used before */
 };
 typedef void sandbox_fn(void *ctx, const struct sandbox_info *sb, const struct av_err *err);
-typedef void sandboxes_fn(void *ctx, const struct sandbox_info *v, size_t n,
-    const struct av_err *err);
+typedef void sandboxes_fn(
+    void *ctx, const struct sandbox_info *v, size_t n, const struct av_err *err);
 
 /* Zero numbers mean the default. Everything is borrowed for the call. */
 struct sandbox_params {
-	const char *template_name;     /* NULL: "minimal" */
+	const char *template_name; /* NULL: "minimal" */
 	int64_t cpu_milli;
 	int64_t memory_bytes;
 	int64_t disk_bytes;
@@ -64,10 +64,10 @@ struct sandbox_params {
 	struct av_str request_body;    /* what the key is bound to */
 };
 
-/* Answers when the sandbox runs (or failed; then the record stays, in state error). Limits outside their
- * bounds are INVALID and name limit, value and bounds. With an idempotency key: same key and same
- * body → the same sandbox; the same key with another body → CONFLICT; a duplicate that comes while the
- * first is still being made gets the first one's answer. */
+/* Answers when the sandbox runs (or failed; then the record stays, in state error). Limits outside
+ * their bounds are INVALID and name limit, value and bounds. With an idempotency key: same key and
+ * same body → the same sandbox; the same key with another body → CONFLICT; a duplicate that comes
+ * while the first is still being made gets the first one's answer. */
 int control_create(struct control *c, const struct control_actor *a, const struct sandbox_params *p,
     sandbox_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);
 
@@ -77,9 +77,9 @@ int control_get(struct control *c, const struct control_actor *a, const char *id
 
 /* Newest first. */
 struct sandbox_filter {
-	uint32_t states;          /* bits 1 << enum sandbox_state; 0: all that are not final */
-	const json_t *metadata;   /* object of strings that must all match, or NULL */
-	size_t limit;             /* 0: all live ones; history is bounded to 1000 anyhow */
+	uint32_t states;        /* bits 1 << enum sandbox_state; 0: all that are not final */
+	const json_t *metadata; /* object of strings that must all match, or NULL */
+	size_t limit;           /* 0: all live ones; history is bounded to 1000 anyhow */
 };
 int control_list(struct control *c, const struct control_actor *a, const struct sandbox_filter *f,
     sandboxes_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);
@@ -89,10 +89,10 @@ int control_list(struct control *c, const struct control_actor *a, const struct 
 int control_delete(struct control *c, const struct control_actor *a, const char *id,
     node_done_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);
 
-/* Somebody wants it awake: the inactivity timer begins anew. Only a running sandbox (INVALID_STATE).
- * Synchronous. */
-int control_ping(struct control *c, const struct control_actor *a, const char *id,
-    struct av_err *err);
+/* Somebody wants it awake: the inactivity timer begins anew. Only a running sandbox
+ * (INVALID_STATE). Synchronous. */
+int control_ping(
+    struct control *c, const struct control_actor *a, const char *id, struct av_err *err);
 
 /* What the machine measures: limits and use. Live sandboxes only. */
 struct sandbox_usage {

@@ -2,15 +2,16 @@
 /*
  * driver.h - what an isolation must be able to do; one table of functions and its capability flags
  *
- * A driver makes and destroys the thing a sandbox lives in and knows the truth about it; it speaks no
- * word to the agent inside, except that it hands out connected sockets to it (agent_connect). The
- * node above does the rest in the same way for every isolation.
+ * A driver makes and destroys the thing a sandbox lives in and knows the truth about it; it speaks
+ * no word to the agent inside, except that it hands out connected sockets to it (agent_connect).
+ * The node above does the rest in the same way for every isolation.
  *
  * Every function that takes a callback is asynchronous, runs on the loop thread, and calls back
  * exactly once, never from inside the call. Ids are sandbox ids (ids.h), checked by the caller.
  *
- * When a driver loses its helper while requests are under way, each ends with AV_ERR_UNAVAILABLE. The
- * outcome of such a create is unknown: the caller must destroy() that id before it uses it again.
+ * When a driver loses its helper while requests are under way, each ends with AV_ERR_UNAVAILABLE.
+ * The outcome of such a create is unknown: the caller must destroy() that id before it uses it
+ * again.
  */
 #pragma once
 
@@ -23,19 +24,20 @@
 
 struct driver;
 
-#define DRIVER_BOOT_ID_SIZE     40
-#define DRIVER_EXIT_RECORD_MAX  64
-#define DRIVER_TEMPLATE_MAX     64
-#define DRIVER_NOTE_MAX         160
+#define DRIVER_BOOT_ID_SIZE    40
+#define DRIVER_EXIT_RECORD_MAX 64
+#define DRIVER_TEMPLATE_MAX    64
+#define DRIVER_NOTE_MAX        160
 
 /* What this isolation offers on this machine; bits of driver_caps.flags. */
 enum driver_flag {
-	DRIVER_LIMIT_MEMORY = 1 << 0, /* the limit is enforced by the kernel for the whole sandbox */
+	DRIVER_LIMIT_MEMORY =
+	    1 << 0, /* the limit is enforced by the kernel for the whole sandbox */
 	DRIVER_LIMIT_CPU = 1 << 1,
 	DRIVER_LIMIT_PIDS = 1 << 2,
 	DRIVER_LIMIT_DISK = 1 << 3,
-	DRIVER_ROOTLESS = 1 << 4,     /* runs with the rights of an ordinary user; one uid inside */
-	DRIVER_SUDO = 1 << 5,         /* set-uid programs can work inside */
+	DRIVER_ROOTLESS = 1 << 4, /* runs with the rights of an ordinary user; one uid inside */
+	DRIVER_SUDO = 1 << 5,     /* set-uid programs can work inside */
 	DRIVER_FREEZE = 1 << 6,
 	DRIVER_MEMORY_SNAPSHOT = 1 << 7,
 	DRIVER_SURVIVES_REBOOT = 1 << 8,
@@ -43,11 +45,12 @@ enum driver_flag {
 
 struct driver_caps {
 	uint32_t flags;
-	uint64_t disk_default_bytes;  /* what a create without a wish gets; 0: whatever is there */
-	uint64_t disk_max_bytes;      /* 0: no own bound */
+	uint64_t disk_default_bytes; /* what a create without a wish gets; 0: whatever is there */
+	uint64_t disk_max_bytes;     /* 0: no own bound */
 	uint64_t host_memory_bytes;
 	uint32_t host_cpus;
-	char detail[DRIVER_NOTE_MAX]; /* one line for logs and doctor: cgroup mode, overlay path, … */
+	char detail[DRIVER_NOTE_MAX]; /* one line for logs and doctor: cgroup mode, overlay path, …
+	                               */
 };
 
 struct driver_spec {
@@ -56,7 +59,7 @@ struct driver_spec {
 	uint64_t memory_bytes;
 	uint32_t cpu_milli;
 	uint32_t pids_max;
-	uint64_t disk_bytes;  /* 0: the driver's default */
+	uint64_t disk_bytes; /* 0: the driver's default */
 	bool sudo;
 };
 
@@ -68,8 +71,8 @@ struct driver_evidence {
 	char boot_id[DRIVER_BOOT_ID_SIZE];
 };
 
-/* What the machine says about a sandbox. Numbers the isolation cannot know are 0. exit_record is the
- * agent's last words: bytes from inside, to be checked. */
+/* What the machine says about a sandbox. Numbers the isolation cannot know are 0. exit_record is
+ * the agent's last words: bytes from inside, to be checked. */
 struct driver_status {
 	bool alive;
 	uint64_t oom_kills;
@@ -82,13 +85,14 @@ struct driver_status {
 };
 
 typedef void driver_done_fn(void *ctx, const struct av_err *err);
-/* pidfd becomes readable when the sandbox's first process is dead; the callee owns it (-1 on error). */
-typedef void driver_alive_fn(void *ctx, const struct driver_evidence *ev, int pidfd,
-    const struct av_err *err);
+/* pidfd becomes readable when the sandbox's first process is dead; the callee owns it (-1 on
+ * error). */
+typedef void driver_alive_fn(
+    void *ctx, const struct driver_evidence *ev, int pidfd, const struct av_err *err);
 typedef void driver_status_fn(void *ctx, const struct driver_status *st, const struct av_err *err);
 /* Every id that has left any trace: processes, cgroups, mounts, directories. */
-typedef void driver_list_fn(void *ctx, const char (*ids)[AV_ID_SIZE], size_t n,
-    const struct av_err *err);
+typedef void driver_list_fn(
+    void *ctx, const char (*ids)[AV_ID_SIZE], size_t n, const struct av_err *err);
 /* fd: connected, non-blocking stream socket to the agent; the callee owns it. */
 typedef void driver_connect_fn(void *ctx, int fd, const struct av_err *err);
 
@@ -100,11 +104,12 @@ struct driver_ops {
 	const struct driver_caps *(*caps)(const struct driver *d);
 
 	/* Makes the sandbox and starts the agent; calls back when it runs. */
-	void (*create)(struct driver *d, const struct driver_spec *spec, driver_alive_fn *fn, void *ctx);
+	void (*create)(
+	    struct driver *d, const struct driver_spec *spec, driver_alive_fn *fn, void *ctx);
 	/* Kills and detaches at once, frees the rest in the background. Unknown ids succeed. */
 	void (*destroy)(struct driver *d, const char *id, driver_done_fn *fn, void *ctx);
-	/* Takes over what an earlier daemon made, if it still is that. NOT_FOUND or INVALID_STATE when
-	 * it is gone or another process has its number. */
+	/* Takes over what an earlier daemon made, if it still is that. NOT_FOUND or INVALID_STATE
+	 * when it is gone or another process has its number. */
 	void (*adopt)(struct driver *d, const char *id, const struct driver_evidence *ev,
 	    driver_alive_fn *fn, void *ctx);
 	void (*inspect)(struct driver *d, const char *id, driver_status_fn *fn, void *ctx);

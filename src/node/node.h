@@ -2,9 +2,10 @@
 /*
  * node.h - running sandboxes: one driver below, one agent in each, the events control lives on
  *
- * The node knows what runs now and nothing else: no teams, no records, no time-outs of sandboxes. It
- * watches the pidfd of every sandbox; when one dies it gathers the evidence (OOM counters, the
- * agent's exit record), ends every conversation with it, and tells control why. All on the loop thread.
+ * The node knows what runs now and nothing else: no teams, no records, no time-outs of sandboxes.
+ * It watches the pidfd of every sandbox; when one dies it gathers the evidence (OOM counters, the
+ * agent's exit record), ends every conversation with it, and tells control why. All on the loop
+ * thread.
  */
 #pragma once
 
@@ -15,16 +16,16 @@
 #include "node/driver.h"
 #include "node/stream.h"
 
-struct uv_loop_s;
+struct av_loop;
 struct node;
 struct node_sandbox;
 
 /* Why a sandbox's first process is gone, from evidence that outlives it. */
 enum node_death {
-	NODE_DEATH_UNKNOWN,  /* nothing tells */
-	NODE_DEATH_OOM,      /* the kernel killed for memory */
-	NODE_DEATH_EXITED,   /* the agent ended in good order and said so */
-	NODE_DEATH_CRASH,    /* the agent said it failed, or was killed from inside */
+	NODE_DEATH_UNKNOWN, /* nothing tells */
+	NODE_DEATH_OOM,     /* the kernel killed for memory */
+	NODE_DEATH_EXITED,  /* the agent ended in good order and said so */
+	NODE_DEATH_CRASH,   /* the agent said it failed, or was killed from inside */
 };
 
 struct node_events {
@@ -38,16 +39,16 @@ struct node_events {
 };
 
 struct node_config {
-	struct uv_loop_s *loop;
-	struct driver *driver;   /* owned from here on */
-	size_t collect_max;      /* bytes kept per output of a collected exec; 0: 16 MiB */
+	struct av_loop *loop;
+	struct driver *driver; /* owned from here on */
+	size_t collect_max;    /* bytes kept per output of a collected exec; 0: 16 MiB */
 };
 
 int node_new(const struct node_config *config, struct node **ret, struct av_err *err);
 /* Before anything else; events and ctx live as long as the node. */
 void node_set_events(struct node *n, const struct node_events *events, void *ctx);
-/* Ends every conversation ("the daemon stops"), closes the driver, leaves all sandboxes running; then
- * calls on_closed and is gone. */
+/* Ends every conversation ("the daemon stops"), closes the driver, leaves all sandboxes running;
+ * then calls on_closed and is gone. */
 void node_close(struct node *n, void (*on_closed)(void *ctx), void *ctx);
 
 const char *node_isolation(const struct node *n);
@@ -62,8 +63,8 @@ struct node_agent_config {
 };
 
 /* sb is the node's; valid until its death is reported or node_forget. */
-typedef void node_sandbox_fn(void *ctx, struct node_sandbox *sb, const struct driver_evidence *ev,
-    const struct av_err *err);
+typedef void node_sandbox_fn(
+    void *ctx, struct node_sandbox *sb, const struct driver_evidence *ev, const struct av_err *err);
 void node_create(struct node *n, const struct driver_spec *spec, const struct node_agent_config *a,
     node_sandbox_fn *fn, void *ctx);
 void node_adopt(struct node *n, const char *id, const struct driver_evidence *ev,
@@ -88,8 +89,8 @@ int node_exec_open(struct node_sandbox *sb, const struct node_exec_spec *spec,
 int node_exec_attach(struct node_sandbox *sb, const struct node_selector *sel, bool replay,
     bool follow, const struct node_exec_events *ev, void *ctx, struct node_exec **ret,
     struct av_err *err);
-/* As a client asks for it: first is the JSON object of its first CONTROL frame (StartRequest, or one
- * with a "connect" member), passed on after a check of its shape. */
+/* As a client asks for it: first is the JSON object of its first CONTROL frame (StartRequest, or
+ * one with a "connect" member), passed on after a check of its shape. */
 int node_exec_open_raw(struct node_sandbox *sb, struct av_str first,
     const struct node_exec_events *ev, void *ctx, struct node_exec **ret, struct av_err *err);
 int node_exec_collect(struct node_sandbox *sb, const struct node_exec_spec *spec,

@@ -2,21 +2,23 @@
 /*
  * stream.h - what goes on between the daemon and one agent: processes, bodies, calls
  *
- * Three kinds of conversation, opened through control (which finds the sandbox and checks its state)
- * and then driven with the verbs here:
- *   node_exec    a process: output frames towards us, input frames towards it
- *   node_stream  one HTTP request to the agent with streaming bodies both ways (files, dialects)
- *   node_call    an answer that somebody waits for; can be cancelled
+ * Three kinds of conversation, opened through control (which finds the sandbox and checks its
+ * state) and then driven with the verbs here:
+ *
+ * - node_exec: a process; output frames towards us, input frames towards it.
+ * - node_stream: one HTTP request to the agent with streaming bodies both ways.
+ * - node_call: an answer that somebody waits for; can be cancelled.
  *
  * Rules for all of them:
- *  1. Everything runs on the loop thread.
- *  2. Callbacks never run inside a function of this header; they come from the loop.
- *  3. The last callback is on_end (or the call's own callback). It comes exactly once, unless the owner
- *     cancelled. After it, and after _cancel, the handle is gone.
- *  4. A sandbox that dies, a connection that breaks and a daemon that stops all end it, with an error that
- *     says which.
- *  5. The agent is not trusted: frames over the limit, unknown channels, JSON of the wrong shape end the
- *     conversation with AV_ERR_AGENT.
+ *
+ * - Everything runs on the loop thread.
+ * - Callbacks never run inside a function of this header; they come from the loop.
+ * - The last callback is on_end (or the call's own callback). It comes exactly once, unless the
+ *   owner cancelled. After it, and after _cancel, the handle is gone.
+ * - A sandbox that dies, a connection that breaks and a daemon that stops all end it, with an
+ *   error that says which.
+ * - The agent is not trusted: frames over the limit, unknown channels, JSON of the wrong shape end
+ *   the conversation with AV_ERR_AGENT.
  */
 #pragma once
 
@@ -50,15 +52,15 @@ enum node_channel {
 
 /* What to run. Strings and JSON are borrowed for the call only. */
 struct node_exec_spec {
-	const char *cmd;         /* required unless connect_* is used */
-	const json_t *args;      /* array of strings, or NULL */
-	const json_t *envs;      /* object of strings, or NULL */
-	const char *cwd;         /* NULL: the sandbox's default */
-	const char *user;        /* NULL: the sandbox's default */
-	const char *tag;         /* NULL: none */
-	int64_t timeout_ms;      /* 0: none; the agent kills the whole process group */
-	bool stdin_open;         /* false: /dev/null */
-	bool keep_on_detach;     /* the process lives on when we leave; else its group is killed */
+	const char *cmd;     /* required */
+	const json_t *args;  /* array of strings, or NULL */
+	const json_t *envs;  /* object of strings, or NULL */
+	const char *cwd;     /* NULL: the sandbox's default */
+	const char *user;    /* NULL: the sandbox's default */
+	const char *tag;     /* NULL: none */
+	int64_t timeout_ms;  /* 0: none; the agent kills the whole process group */
+	bool stdin_open;     /* false: /dev/null */
+	bool keep_on_detach; /* the process lives on when we leave; else its group is killed */
 	uint32_t pty_cols, pty_rows; /* both > 0: run on a PTY */
 };
 
@@ -69,24 +71,26 @@ struct node_selector {
 };
 
 struct node_exec_end {
-	int exit_code;           /* 0–255 when exited; 128 + signal when killed by one */
+	int exit_code; /* 0 to 255 when exited; 128 + signal when killed by one */
 	bool exited;
-	int signal;              /* 0 when exited */
+	int signal; /* 0 when exited */
 	bool core_dumped;
-	bool timed_out;          /* it was killed because timeout_ms passed */
-	char status[64];         /* for people: "exit status 1", "signal: killed" */
+	bool timed_out;  /* it was killed because timeout_ms passed */
+	char status[64]; /* for people: "exit status 1", "signal: killed" */
 };
 
 struct node_exec;
 
 struct node_exec_events {
-	void (*on_start)(void *ctx, uint32_t pid, const char *tag); /* tag "" when none; NULL allowed */
+	/* tag "" when none; NULL allowed */
+	void (*on_start)(void *ctx, uint32_t pid, const char *tag);
 	/* STDOUT, STDERR or PTY bytes. */
 	void (*on_output)(void *ctx, enum node_channel channel, struct av_str data);
 	/* Bytes that the agent had to drop while nobody was attached; NULL allowed. */
 	void (*on_gap)(void *ctx, uint64_t dropped);
-	/* When set, whole frames come here as they are (header included, CONTROL frames too, already
-	 * checked) and none of the three above is called. `end` frames too, before on_end. */
+	/* When set, whole frames come here as they are (header included, CONTROL frames too,
+	 * already checked) and none of the three above is called. `end` frames too, before on_end.
+	 */
 	void (*on_frame)(void *ctx, struct av_str frame);
 	/* There is room again after node_exec_send returned false; NULL allowed. */
 	void (*on_drain)(void *ctx);
@@ -95,10 +99,11 @@ struct node_exec_events {
 };
 
 /* Queues bytes for STDIN or PTY, or a CONTROL object. Data of any length is cut into frames. A zero
- * length on STDIN closes it. True while the queue is below its high mark; false: stop until on_drain
- * (the bytes were taken). After the end it does nothing. */
+ * length on STDIN closes it. True while the queue is below its high mark; false: stop until
+ * on_drain (the bytes were taken). After the end it does nothing. */
 bool node_exec_send(struct node_exec *e, enum node_channel channel, struct av_str data);
-/* Whole frames as a client made them; -EINVAL and nothing sent when they are not. *ret_more as above. */
+/* Whole frames as a client made them; -EINVAL and nothing sent when they are not. *ret_more as
+ * above. */
 int node_exec_send_frames(struct node_exec *e, struct av_str frames, bool *ret_more);
 bool node_exec_close_stdin(struct node_exec *e);
 bool node_exec_resize(struct node_exec *e, uint32_t cols, uint32_t rows);
@@ -112,23 +117,23 @@ void node_exec_cancel(struct node_exec *e);
 
 struct node_exec_result {
 	struct node_exec_end end;
-	struct av_str out, err_out;   /* what was kept of stdout and stderr */
+	struct av_str out, err_out; /* what was kept of stdout and stderr */
 	bool out_truncated, err_truncated;
 	int64_t duration_ms;
 };
-typedef void node_exec_result_fn(void *ctx, const struct node_exec_result *r,
-    const struct av_err *err);
-typedef void node_exec_started_fn(void *ctx, uint32_t pid, const char *tag,
-    const struct av_err *err);
+typedef void node_exec_result_fn(
+    void *ctx, const struct node_exec_result *r, const struct av_err *err);
+typedef void node_exec_started_fn(
+    void *ctx, uint32_t pid, const char *tag, const struct av_err *err);
 
 struct node_process {
 	uint32_t pid;
-	const char *tag;      /* "" when none */
+	const char *tag; /* "" when none */
 	const char *cmd;
-	const json_t *args;   /* array of strings, may be NULL */
+	const json_t *args; /* array of strings, may be NULL */
 };
-typedef void node_processes_fn(void *ctx, const struct node_process *v, size_t n,
-    const struct av_err *err);
+typedef void node_processes_fn(
+    void *ctx, const struct node_process *v, size_t n, const struct av_err *err);
 typedef void node_done_fn(void *ctx, const struct av_err *err);
 
 /* ---- HTTP streams ---- */
@@ -140,12 +145,12 @@ struct node_header {
 
 struct node_stream_request {
 	const char *method;
-	struct av_str path;               /* with query, already encoded; at most 16 KiB */
+	struct av_str path;                /* with query, already encoded; at most 16 KiB */
 	const struct node_header *headers; /* no pseudo headers */
 	size_t n_headers;
-	bool has_body;                    /* false: the request ends with its head */
-	/* Answers with status >= 400 and a JSON error become on_end(err) (mapped to a kind); otherwise
-	 * the caller sees every status in on_head. */
+	bool has_body; /* false: the request ends with its head */
+	/* Answers with status >= 400 and a JSON error become on_end(err) (mapped to a kind);
+	 * otherwise the caller sees every status in on_head. */
 	bool map_errors;
 };
 
@@ -154,7 +159,7 @@ struct node_stream;
 struct node_stream_events {
 	void (*on_head)(void *ctx, int status, const struct node_header *h, size_t n);
 	void (*on_data)(void *ctx, struct av_str data);
-	void (*on_drain)(void *ctx); /* NULL allowed */
+	void (*on_drain)(void *ctx);                         /* NULL allowed */
 	void (*on_end)(void *ctx, const struct av_err *err); /* NULL: the whole answer came */
 };
 

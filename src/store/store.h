@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * store.h - what Aviary remembers: sandboxes, keys, teams, idempotency keys; durable before answered
+ * store.h - what Aviary remembers: sandboxes, keys, teams, idempotency keys; durable before
+ * answered
  *
  * One SQLite database (WAL, synchronous=FULL) that one thread of the store's own uses. Requests are
- * queued from the loop thread, and all that wait are written in one transaction (group commit); each
- * is isolated by a savepoint, so that one that fails does not fail its neighbours. A callback runs only
- * after the transaction that holds the change is on disk.
+ * queued from the loop thread, and all that wait are written in one transaction (group commit);
+ * each is isolated by a savepoint, so that one that fails does not fail its neighbours. A callback
+ * runs only after the transaction that holds the change is on disk.
  *
  * Threads: every function below is for one thread, the loop's. When callbacks are due the store's
- * thread calls config.wake (which must be safe from any thread, as uv_async_send is), and the loop
- * then calls store_dispatch(), which runs them. A callback never runs inside the call that asked for it.
- * Callbacks of one store run in the order of the requests.
+ * thread calls config.wake (which must be safe from any thread, as av_loop_post is), and the loop
+ * then calls store_dispatch(), which runs them. Wake is not called again before that. A callback
+ * never runs inside the call that asked for it. Callbacks of one store run in the order of the
+ * requests.
  *
  * Errors: a request returns -ENOMEM or -EAGAIN (STORE_QUEUE_MAX requests wait) when it could not be
  * queued, and then no callback follows. Everything else arrives in the callback as `err` (NULL on
- * success). A disk that is full or broken fails the requests it hits with NO_SPACE or INTERNAL; later
- * ones are tried afresh.
+ * success). A disk that is full or broken fails the requests it hits with NO_SPACE or INTERNAL;
+ * later ones are tried afresh.
  *
  * Strings in records given to a request are copied before it returns. Records handed to a callback
  * are valid until it returns.
@@ -31,23 +33,24 @@
 
 struct store;
 
-#define STORE_QUEUE_MAX     65536
-#define STORE_STATE_SIZE    16
-#define STORE_REASON_SIZE   24
-#define STORE_TEMPLATE_SIZE 72
-#define STORE_BOOT_ID_SIZE  40
-#define STORE_HASH_SIZE     32 /* SHA-256 */
-#define STORE_NAME_SIZE     136
+#define STORE_QUEUE_MAX           65536
+#define STORE_STATE_SIZE          16
+#define STORE_REASON_SIZE         24
+#define STORE_TEMPLATE_SIZE       72
+#define STORE_BOOT_ID_SIZE        40
+#define STORE_HASH_SIZE           32 /* SHA-256 */
+#define STORE_NAME_SIZE           136
 #define STORE_IDEMPOTENCY_KEY_MAX 255
 
 struct store_config {
-	const char *path;         /* of the database file; its directory exists */
-	void (*wake)(void *ctx);  /* any thread */
+	const char *path;        /* of the database file; its directory exists */
+	void (*wake)(void *ctx); /* any thread */
 	void *wake_ctx;
 };
 
-/* Opens or creates the database, applies the migrations that are missing, starts the thread. Blocks.
- * A database that a newer Aviary wrote is refused with a message that says so; nothing is changed. */
+/* Opens or creates the database, applies the migrations that are missing, starts the thread.
+ * Blocks. A database that a newer Aviary wrote is refused with a message that says so; nothing is
+ * changed. */
 int store_open(const struct store_config *config, struct store **ret, struct av_err *err);
 /* Finishes what is queued, joins the thread, closes. Callbacks that did not run yet never will.
  * Blocks. NULL is fine. */
@@ -80,67 +83,69 @@ struct store_evidence {
 struct store_sandbox {
 	char id[AV_ID_SIZE];
 	char team_id[AV_ID_SIZE];
-	char key_id[AV_ID_SIZE];             /* who created it */
+	char key_id[AV_ID_SIZE];                 /* who created it */
 	char template_name[STORE_TEMPLATE_SIZE]; /* as asked for */
 	char template_id[STORE_TEMPLATE_SIZE];   /* as resolved */
-	char isolation[8];                   /* "jail", "vm" */
+	char isolation[8];                       /* "jail", "vm" */
 	char state[STORE_STATE_SIZE];
-	char reason[STORE_REASON_SIZE];      /* empty while it lives */
-	char message[256];                   /* for people; may be empty */
+	char reason[STORE_REASON_SIZE]; /* empty while it lives */
+	char message[256];              /* for people; may be empty */
 	int64_t cpu_milli;
 	int64_t memory_bytes;
 	int64_t disk_bytes;
 	int64_t pids_max;
 	bool sudo;
-	bool final;                          /* state will not change any more: history */
-	int64_t idle_timeout_ms;             /* 0: never */
-	int64_t max_lifetime_ms;             /* 0: none */
-	int64_t created_ms, started_ms, last_active_ms, stopped_ms, updated_ms; /* real time; 0: not yet */
+	bool final;              /* state will not change any more: history */
+	int64_t idle_timeout_ms; /* 0: never */
+	int64_t max_lifetime_ms; /* 0: none */
+	int64_t created_ms, started_ms, last_active_ms, stopped_ms,
+	    updated_ms;                               /* real time; 0: not yet */
 	int64_t created_boot_ns, last_active_boot_ns; /* boot-time clock of boot_id below */
 	struct store_evidence evidence;
-	const char *envs_json;               /* an object; NULL reads as "{}" */
+	const char *envs_json; /* an object; NULL reads as "{}" */
 	const char *metadata_json;
 };
 
 /* Who asked for this before: the row that made an insert conflict. */
 struct store_idempotency {
-	const char *key;                     /* 1 to STORE_IDEMPOTENCY_KEY_MAX bytes; unique in its team */
+	const char *key; /* 1 to STORE_IDEMPOTENCY_KEY_MAX bytes; unique in its team */
 	uint8_t request_hash[STORE_HASH_SIZE];
 	char sandbox_id[AV_ID_SIZE];
 };
 
 /* err->kind CONFLICT with existing != NULL: the idempotency key is taken; existing says by whom. */
-typedef void store_insert_fn(void *ctx, const struct store_idempotency *existing,
-    const struct av_err *err);
+typedef void store_insert_fn(
+    void *ctx, const struct store_idempotency *existing, const struct av_err *err);
 /* One change: the sandbox and, unless idem is NULL, its idempotency key (sandbox_id in it is not
  * read). A key older than keep_ms is as if it were not there. */
 int store_sandbox_insert(struct store *s, const struct store_sandbox *rec,
     const struct store_idempotency *idem, int64_t keep_ms, store_insert_fn *fn, void *ctx);
 
-/* Writes everything that may change: state, reason, message, final, timestamps, evidence, time-outs,
- * isolation and limits. fn may be NULL for a change nobody waits for. NOT_FOUND when there is no
- * such record. */
-int store_sandbox_update(struct store *s, const struct store_sandbox *rec, store_done_fn *fn,
-    void *ctx);
+/* Writes everything that may change: state, reason, message, final, timestamps, evidence,
+ * time-outs, isolation and limits. fn may be NULL for a change nobody waits for. NOT_FOUND when
+ * there is no such record. */
+int store_sandbox_update(
+    struct store *s, const struct store_sandbox *rec, store_done_fn *fn, void *ctx);
 
 /* v has n records, newest first. */
-typedef void store_sandboxes_fn(void *ctx, const struct store_sandbox *v, size_t n,
-    const struct av_err *err);
+typedef void store_sandboxes_fn(
+    void *ctx, const struct store_sandbox *v, size_t n, const struct av_err *err);
 /* One by id, any team: n is 0 or 1. */
 int store_sandbox_get(struct store *s, const char *id, store_sandboxes_fn *fn, void *ctx);
 struct store_query {
-	const char *team_id;      /* NULL: all */
-	bool live_only;           /* records that are not final */
+	const char *team_id; /* NULL: all */
+	bool live_only;      /* records that are not final */
 	bool final_only;
-	int64_t created_before_ms; /* 0: no bound; strictly before (created_ms, id) with before_id */
-	const char *before_id;    /* NULL: none */
-	size_t limit;             /* 0: all */
+	int64_t
+	    created_before_ms; /* 0: no bound; strictly before (created_ms, id) with before_id */
+	const char *before_id; /* NULL: none */
+	size_t limit;          /* 0: all */
 };
-int store_sandbox_list(struct store *s, const struct store_query *q, store_sandboxes_fn *fn,
-    void *ctx);
+int store_sandbox_list(
+    struct store *s, const struct store_query *q, store_sandboxes_fn *fn, void *ctx);
 
-/* Forgets history: final sandboxes that stopped before stopped_before_ms or are not among the newest
- * keep_newest, and idempotency keys made before keys_before_ms. */
+/* Forgets history: final sandboxes that stopped before stopped_before_ms or are not among the
+ * newest keep_newest, and idempotency keys made before keys_before_ms. */
 int store_prune(struct store *s, int64_t stopped_before_ms, int64_t keep_newest,
     int64_t keys_before_ms, store_done_fn *fn, void *ctx);
 
@@ -149,17 +154,19 @@ int store_prune(struct store *s, int64_t stopped_before_ms, int64_t keep_newest,
 struct store_key {
 	char id[AV_ID_SIZE];
 	char team_id[AV_ID_SIZE];
-	char user_id[AV_ID_SIZE];   /* who made it */
+	char user_id[AV_ID_SIZE]; /* who made it */
 	char name[STORE_NAME_SIZE];
-	char prefix[16];            /* first characters of the secret, to recognise it by */
+	char prefix[16];               /* first characters of the secret, to recognise it by */
 	uint8_t hash[STORE_HASH_SIZE]; /* SHA-256 of the AV_KEY_SECRET_LEN digits */
 	int64_t created_ms, last_used_ms;
 };
 
-typedef void store_keys_fn(void *ctx, const struct store_key *v, size_t n, const struct av_err *err);
+typedef void store_keys_fn(
+    void *ctx, const struct store_key *v, size_t n, const struct av_err *err);
 int store_key_list(struct store *s, store_keys_fn *fn, void *ctx); /* every team's */
 int store_key_insert(struct store *s, const struct store_key *rec, store_done_fn *fn, void *ctx);
-int store_key_delete(struct store *s, const char *id, store_done_fn *fn, void *ctx); /* absent: fine */
+int store_key_delete(
+    struct store *s, const char *id, store_done_fn *fn, void *ctx); /* absent: fine */
 int store_key_touch(struct store *s, const char *id, int64_t last_used_ms);
 
 struct store_first {
@@ -170,13 +177,13 @@ struct store_first {
 	struct store_key key; /* team_id and user_id as above */
 };
 /* First administrator, team and key in one change. CONFLICT when there is a user already. */
-int store_first_start(struct store *s, const struct store_first *first, store_done_fn *fn,
-    void *ctx);
+int store_first_start(
+    struct store *s, const struct store_first *first, store_done_fn *fn, void *ctx);
 
 /* ---- settings ---- */
 
 /* One short value by name, e.g. the boot id the last daemon ran under. value is NULL when unset. */
 typedef void store_value_fn(void *ctx, const char *value, const struct av_err *err);
 int store_value_get(struct store *s, const char *name, store_value_fn *fn, void *ctx);
-int store_value_set(struct store *s, const char *name, const char *value, store_done_fn *fn,
-    void *ctx);
+int store_value_set(
+    struct store *s, const char *name, const char *value, store_done_fn *fn, void *ctx);

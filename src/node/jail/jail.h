@@ -7,14 +7,14 @@
 #include "base/err.h"
 #include "node/driver.h"
 
-struct uv_loop_s;
+struct av_loop;
 
 struct jail_config {
-	struct uv_loop_s *loop;
+	struct av_loop *loop;
 	const char *spawn_socket; /* the worker's seqpacket socket */
 	const char *run_dir;      /* <run_dir>/<id>/agent.sock is a sandbox's agent */
 };
 
-/* Begins to connect, and goes on trying (also after the worker was started anew) until closed by its
- * close function, which also frees it. Strings are copied. */
+/* Begins to connect, and goes on trying (also after the worker was started anew) until closed by
+ * its close function, which also frees it. Strings are copied. */
 int jail_driver_new(const struct jail_config *config, struct driver **ret, struct av_err *err);
