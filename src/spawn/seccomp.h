@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * seccomp.h - the system call filter of every jail
+ *
+ * An allow-list made at build time (gen_seccomp.c): no library and no parsing at run time. What it
+ * answers: allowed calls pass; refused ones EPERM; clone3 and numbers it does not know ENOSYS, as
+ * programs then fall back; other ABIs (32-bit, x32) ENOSYS; socket families EAFNOSUPPORT.
+ */
+#pragma once
+
+#include <stddef.h>
+
+#include "base/macros.h"
+
+/* Loads the filter into the calling thread, for good and for all its descendants. Needs either
+ * no_new_privs or CAP_SYS_ADMIN in the caller's user namespace, so it goes before that capability
+ * leaves. 0 or -errno. Async-signal-safe: may run in a child of a raw clone. */
+int seccomp_load(void) AV_MUST_CHECK;
+/* Number of BPF instructions, for HELLO and tests. */
+size_t seccomp_filter_len(void);
