@@ -8,4 +8,5 @@
 
 #pragma GCC poison strcpy strcat strncpy strncat sprintf vsprintf gets
 #pragma GCC poison strtok atoi atol atoll strtol strtoul strtoll strtoull
+#undef alloca
 #pragma GCC poison mktemp tmpnam system popen alloca gethostbyname

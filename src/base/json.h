@@ -14,6 +14,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/jsontext.h"
 #include "base/str.h"
 
 #define AV_JSON_DEPTH 64
@@ -44,7 +45,5 @@ int av_json_get_str_map(const json_t *obj, const char *field, size_t max_items, 
 int av_json_get_str_array(const json_t *obj, const char *field, size_t max_items,
     const json_t **ret, struct av_err *err);
 
-/* Appends the quoted, escaped string; bytes that are not UTF-8 become U+FFFD. */
-int av_json_write_str(struct av_buf *out, struct av_str s);
 /* Appends json_dumps(flags compact, keys in insertion order). */
 int av_json_dump(struct av_buf *out, const json_t *j);
