@@ -33,7 +33,7 @@
 
 #include "base/macros.h"
 #include "base/str.h"
-#include "proto/http.h"
+#include "proto/http_msg.h"
 
 struct av_loop;
 struct av_h2c; /* connection */

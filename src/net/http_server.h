@@ -45,8 +45,8 @@
 #include "base/err.h"
 #include "base/macros.h"
 #include "base/str.h"
-#include "net/ws.h"
-#include "proto/http.h"
+#include "net/wsock.h"
+#include "proto/http_msg.h"
 
 struct av_loop;
 struct av_http_server;
@@ -211,4 +211,4 @@ bool av_req_ws_offers(const struct av_req *req, const char *subprotocol);
  * until the session's on_close. -EPROTO: not a handshake (answer 400 or 426), -EPIPE, -EALREADY,
  * -ENOMEM: the request is still there. */
 int av_req_upgrade_ws(struct av_req *req, const char *subprotocol,
-    const struct av_ws_handler *handler, void *ctx, struct av_ws **ret) AV_MUST_CHECK;
+    const struct av_wsock_handler *handler, void *ctx, struct av_wsock **ret) AV_MUST_CHECK;
