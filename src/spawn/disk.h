@@ -12,8 +12,10 @@
  *
  * An area is a directory that only the worker can reach. Its owner is the first id of the sandbox's
  * range, so that the disk itself tells which range is in use. What is mounted (btrfs, loop, tmpfs)
- * is attached below <state>/disk in the mount namespace of the caller, nosuid,nodev: call
- * disk_new() in the worker's own private mount namespace.
+ * is attached below mount_dir in the mount namespace of the caller, nosuid,nodev: call disk_new()
+ * in the worker's own private mount namespace. btrfs keeps one mount there for good; loop and tmpfs
+ * attach one per area only between disk_create() or disk_open() and disk_done(), since each mount
+ * in the namespace makes every later clone of it slower.
  *
  * Removing takes an area out of sight at once and frees it later, in disk_step(). An area being
  * freed still owns its id range (quota counts against it) and is listed with removing = true.
@@ -46,7 +48,9 @@ const char *disk_mode_name(enum disk_mode mode);
 int disk_mode_parse(const char *s, enum disk_mode *ret);
 
 struct disk_config {
-	const char *state_dir;  /* absolute; exists; only its owner may enter the parts made here */
+	const char *state_dir;  /* absolute, as the caller sees it; exists; owned by the caller */
+	const char *state_name; /* the same for people, in messages; NULL: state_dir */
+	const char *mount_dir;  /* absolute; an empty directory to mount at (btrfs) or below */
 	enum disk_mode mode;    /* AUTO: the first of quota, btrfs, loop that works (as root); tmpfs */
 	bool rootless;          /* the caller is root only of its own user namespace */
 	uint64_t image_bytes;   /* size of the btrfs image; 0: 80 % of what is free above the reserve */
@@ -83,7 +87,10 @@ int disk_create(struct disk *d, const char *id, uint64_t limit_bytes, uid_t owne
 /* -ENOENT when there is none (or it is being freed). loop and tmpfs: attaches the image again after
  * a restart; a tmpfs that went with its namespace is -ESTALE. */
 int disk_open(struct disk *d, const char *id, int *ret_dirfd, struct av_err *err) AV_MUST_CHECK;
-/* -ENOENT as above. */
+/* The caller has cloned what it needs of the area's mount: loop and tmpfs detach it from the
+ * namespace (open descriptors and clones keep it alive); nothing to do in the other modes. */
+void disk_done(struct disk *d, const char *id);
+/* -ENOENT as above. loop and tmpfs: through disk_open() and disk_done(). */
 int disk_usage(struct disk *d, const char *id, struct disk_usage *ret) AV_MUST_CHECK;
 /* Out of sight now, freed by disk_step(). 0 also when there is no such area. The sandbox should be
  * dead; open files keep their blocks until closed. */
@@ -98,5 +105,9 @@ int disk_list(struct disk *d,
 /* For `aviary cleanup`, with no sandbox left: removes all areas, unmounts, deletes images and the
  * directories made here. d remains to be freed. Blocks until done. */
 int disk_cleanup(struct disk *d, struct av_err *err) AV_MUST_CHECK;
+/* Areas removed but not freed yet. */
+unsigned disk_trash_count(const struct disk *d);
+/* Free bytes of the host file system below the state directory, for ordinary users. */
+uint64_t disk_free_bytes(const struct disk *d);
 /* 0, or NO_SPACE with the sentence for people. What disk_create() checks first. */
 int disk_check_space(struct disk *d, struct av_err *err) AV_MUST_CHECK;

@@ -21,6 +21,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/err.h"
 #include "base/macros.h"
@@ -31,22 +32,30 @@
 struct host_template {
 	int root_fd;      /* owned; directory root/ of the generation */
 	int usr_mask_fd;  /* owned; directory usr-mask/ */
-	int usr_fd;       /* owned; the host's /usr */
 	char fingerprint[HOST_TEMPLATE_FP_SIZE];
 };
 #define HOST_TEMPLATE_INIT \
-	((struct host_template){.root_fd = -1, .usr_mask_fd = -1, .usr_fd = -1})
+	((struct host_template){.root_fd = -1, .usr_mask_fd = -1})
 
-/* The fingerprint of the machine as it is now: a dozen stat calls, some 20 microseconds. */
-int host_template_fingerprint(char ret[static HOST_TEMPLATE_FP_SIZE]);
-/* Opens the current generation without making one. -ENOENT when there is none, -ESTALE (and *ret
- * filled all the same) when the machine has changed since. */
+/* In all of these host_rootfd is the host's root directory (O_PATH will do; paths are taken from it
+ * without leaving it) and state_dirfd the state directory; templates/ is made in it. */
+
+/* The fingerprint of the machine as it is now: some twenty stat calls, 50 microseconds. */
+int host_template_fingerprint(int host_rootfd, char ret[static HOST_TEMPLATE_FP_SIZE]);
+/* Opens the current generation without making one and without looking at the host: compare its
+ * fingerprint. -ENOENT when there is none. The caller clears it. */
 int host_template_open(int state_dirfd, struct host_template *ret, struct av_err *err)
     AV_MUST_CHECK;
+
+struct host_template_options {
+	bool rootless;   /* owners cannot be set: all is the caller's */
+	uid_t id_shift;  /* added to every owner: 0, or the first id of the one range of old kernels */
+};
 /* Makes the generation for the present fingerprint if it is missing and points `current` at it.
  * Atomic: killed at any point it leaves the old one in use. May run in a forked child while the
- * parent goes on with the old generation. state_dirfd: the state directory; templates/ is made. */
-int host_template_make(int state_dirfd, bool rootless, struct av_err *err) AV_MUST_CHECK;
+ * parent goes on with the old generation, then host_template_open(). */
+int host_template_make(int host_rootfd, int state_dirfd, const struct host_template_options *opt,
+    struct av_err *err) AV_MUST_CHECK;
 /* Removes half-made generations and, if none_in_use, every one but the current. */
 int host_template_gc(int state_dirfd, bool none_in_use);
 void host_template_clear(struct host_template *t);

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include <linux/filter.h>
 #include <stddef.h>
 
 #include "base/macros.h"
@@ -15,6 +16,6 @@
 /* Loads the filter into the calling thread, for good and for all its descendants. Needs either
  * no_new_privs or CAP_SYS_ADMIN in the caller's user namespace, so it goes before that capability
  * leaves. 0 or -errno. Async-signal-safe: may run in a child of a raw clone. */
-int seccomp_load(void) AV_MUST_CHECK;
-/* Number of BPF instructions, for HELLO and tests. */
-size_t seccomp_filter_len(void);
+int seccomp_filter_load(void) AV_MUST_CHECK;
+/* The program itself, of static storage. */
+const struct sock_filter *seccomp_filter(size_t *ret_len);
