@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * store.c - the queue between the loop and the store's thread
+ *
+ * Theory of operation. Two lists under one mutex: `todo`, which the loop fills, and `done`, which
+ * the store's thread fills. The thread takes up to BATCH_MAX requests of `todo` at once, lets the
+ * database carry them out in one transaction, moves them to `done` and wakes the loop unless a
+ * wake-up is already on its way. While the disk syncs, the next batch gathers by itself: the
+ * busier, the larger.
+ */
+#include "store/store.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/str.h"
+#include "store/store_internal.h"
+
+#include "base/banned.h"
+
+#define BATCH_MAX 256
+
+struct req_list {
+	struct store_req *head;
+	struct store_req **tail;
+	size_t n;
+};
+
+struct store {
+	struct store_db *db; /* the thread's alone once it runs */
+	void (*wake)(void *ctx);
+	void *wake_ctx;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t work;
+	/* under lock: */
+	struct req_list todo;
+	struct req_list done;
+	bool wake_pending;
+	bool closing;
+	struct store_stats stats;
+};
+
+static void list_init(struct req_list *l)
+{
+	l->head = NULL;
+	l->tail = &l->head;
+	l->n = 0;
+}
+
+static void list_append(struct req_list *l, struct store_req *r)
+{
+	r->next = NULL;
+	*l->tail = r;
+	l->tail = &r->next;
+	l->n++;
+}
+
+static struct store_req *list_shift(struct req_list *l)
+{
+	struct store_req *r = l->head;
+
+	if (!r)
+		return NULL;
+	l->head = r->next;
+	if (!l->head)
+		l->tail = &l->head;
+	l->n--;
+	r->next = NULL;
+	return r;
+}
+
+void store_req_reset(struct store_req *r)
+{
+	for (size_t i = 0; r->sandboxes && i < r->n; i++) {
+		char *envs = (char *)(uintptr_t)r->sandboxes[i].envs_json;
+		char *metadata = (char *)(uintptr_t)r->sandboxes[i].metadata_json;
+
+		free(envs);
+		free(metadata);
+	}
+	free(r->sandboxes);
+	free(r->keys);
+	r->sandboxes = NULL;
+	r->keys = NULL;
+	r->n = 0;
+	r->has_existing = false;
+	if (r->op == STORE_OP_VALUE_GET)
+		av_freep(&r->text[0]);
+	av_err_clear(&r->err);
+}
+
+static void req_free(struct store_req *r)
+{
+	if (!r)
+		return;
+	store_req_reset(r);
+	free(r->text[0]);
+	free(r->text[1]);
+	free(r->name);
+	free(r);
+}
+
+static void req_freep(struct store_req **r)
+{
+	req_free(*r);
+}
+
+static void list_free(struct req_list *l)
+{
+	struct store_req *r;
+
+	while ((r = list_shift(l)))
+		req_free(r);
+}
+
+static void finish_batch(struct store *s, struct req_list *batch)
+{
+	bool wake = false;
+	struct store_req *r;
+
+	pthread_mutex_lock(&s->lock);
+	s->stats.transactions++;
+	while ((r = list_shift(batch))) {
+		s->stats.requests++;
+		if (r->err.kind != AV_ERR_NONE && r->err.kind != AV_ERR_CONFLICT)
+			s->stats.errors++;
+		list_append(&s->done, r);
+	}
+	if (!s->wake_pending) {
+		s->wake_pending = true;
+		wake = true;
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (wake)
+		s->wake(s->wake_ctx);
+}
+
+static void *store_thread(void *arg)
+{
+	struct store *s = arg;
+
+	for (;;) {
+		struct req_list batch;
+
+		list_init(&batch);
+		pthread_mutex_lock(&s->lock);
+		while (!s->todo.head && !s->closing)
+			pthread_cond_wait(&s->work, &s->lock);
+		while (batch.n < BATCH_MAX && s->todo.head)
+			list_append(&batch, list_shift(&s->todo));
+		pthread_mutex_unlock(&s->lock);
+		if (!batch.head)
+			return NULL;
+		store_db_run(s->db, batch.head);
+		finish_batch(s, &batch);
+	}
+}
+
+int store_open(const struct store_config *config, struct store **ret, struct av_err *err)
+{
+	struct store *s = calloc(1, sizeof(*s));
+	int r;
+
+	if (!s)
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	s->wake = config->wake;
+	s->wake_ctx = config->wake_ctx;
+	list_init(&s->todo);
+	list_init(&s->done);
+	r = store_db_open(config->path, &s->db, err);
+	if (r) {
+		free(s);
+		return r;
+	}
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->work, NULL);
+	r = pthread_create(&s->thread, NULL, store_thread, s);
+	if (r) {
+		store_db_close(s->db);
+		pthread_cond_destroy(&s->work);
+		pthread_mutex_destroy(&s->lock);
+		free(s);
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot start the database thread");
+	}
+	*ret = s;
+	return 0;
+}
+
+void store_close(struct store *s)
+{
+	if (!s)
+		return;
+	pthread_mutex_lock(&s->lock);
+	s->closing = true;
+	pthread_cond_signal(&s->work);
+	pthread_mutex_unlock(&s->lock);
+	pthread_join(s->thread, NULL);
+	store_db_close(s->db);
+	list_free(&s->done);
+	pthread_cond_destroy(&s->work);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
+}
+
+void store_get_stats(struct store *s, struct store_stats *ret)
+{
+	pthread_mutex_lock(&s->lock);
+	*ret = s->stats;
+	ret->queued = s->todo.n;
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- callbacks ---- */
+
+static void call_back(struct store_req *r)
+{
+	const struct av_err *err = r->err.kind == AV_ERR_NONE ? NULL : &r->err;
+	struct store_idempotency existing = {.key = r->name};
+
+	switch (r->op) {
+	case STORE_OP_SANDBOX_INSERT:
+		memcpy(existing.request_hash, r->existing_hash, STORE_HASH_SIZE);
+		memcpy(existing.sandbox_id, r->existing_id, AV_ID_SIZE);
+		if (r->fn.insert)
+			r->fn.insert(r->ctx, r->has_existing ? &existing : NULL, err);
+		break;
+	case STORE_OP_SANDBOX_GET:
+	case STORE_OP_SANDBOX_LIST:
+		r->fn.sandboxes(r->ctx, r->sandboxes, err ? 0 : r->n, err);
+		break;
+	case STORE_OP_KEY_LIST:
+		r->fn.keys(r->ctx, r->keys, err ? 0 : r->n, err);
+		break;
+	case STORE_OP_VALUE_GET:
+		r->fn.value(r->ctx, err ? NULL : r->text[0], err);
+		break;
+	case STORE_OP_SANDBOX_UPDATE:
+	case STORE_OP_PRUNE:
+	case STORE_OP_KEY_INSERT:
+	case STORE_OP_KEY_DELETE:
+	case STORE_OP_KEY_TOUCH:
+	case STORE_OP_FIRST_START:
+	case STORE_OP_VALUE_SET:
+		if (r->fn.done)
+			r->fn.done(r->ctx, err);
+		break;
+	}
+}
+
+void store_dispatch(struct store *s)
+{
+	struct req_list ready;
+	struct store_req *r;
+
+	pthread_mutex_lock(&s->lock);
+	s->wake_pending = false;
+	ready = s->done;
+	if (!ready.head)
+		ready.tail = &ready.head;
+	list_init(&s->done);
+	pthread_mutex_unlock(&s->lock);
+	while ((r = list_shift(&ready))) {
+		call_back(r);
+		req_free(r);
+	}
+}
+
+/* ---- requests ---- */
+
+static struct store_req *req_new(enum store_op op, void *ctx)
+{
+	struct store_req *r = calloc(1, sizeof(*r));
+
+	if (r) {
+		r->op = op;
+		r->ctx = ctx;
+	}
+	return r;
+}
+
+/* Takes *r over on success. */
+static int submit(struct store *s, struct store_req **r)
+{
+	int result = 0;
+
+	pthread_mutex_lock(&s->lock);
+	if (s->closing || s->todo.n >= STORE_QUEUE_MAX) {
+		result = -EAGAIN;
+	} else {
+		list_append(&s->todo, AV_TAKE_PTR(*r));
+		pthread_cond_signal(&s->work);
+	}
+	pthread_mutex_unlock(&s->lock);
+	return result;
+}
+
+static int dup_text(char **ret, const char *text)
+{
+	*ret = av_str_dup(av_str_c(text));
+	return *ret ? 0 : -ENOMEM;
+}
+
+int store_sandbox_insert(struct store *s, const struct store_sandbox *rec,
+    const struct store_idempotency *idem, int64_t keep_ms, store_insert_fn *fn, void *ctx)
+{
+	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_SANDBOX_INSERT, ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.insert = fn;
+	r->args.insert.rec = *rec;
+	r->args.insert.keep_ms = keep_ms;
+	if (dup_text(&r->text[0], rec->envs_json ? rec->envs_json : "{}") < 0 ||
+	    dup_text(&r->text[1], rec->metadata_json ? rec->metadata_json : "{}") < 0)
+		return -ENOMEM;
+	if (idem) {
+		memcpy(r->args.insert.request_hash, idem->request_hash, STORE_HASH_SIZE);
+		if (dup_text(&r->name, idem->key) < 0)
+			return -ENOMEM;
+	}
+	return submit(s, &r);
+}
+
+int store_sandbox_update(
+    struct store *s, const struct store_sandbox *rec, store_done_fn *fn, void *ctx)
+{
+	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_SANDBOX_UPDATE, ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.done = fn;
+	r->args.sandbox = *rec;
+	r->args.sandbox.envs_json = NULL;
+	r->args.sandbox.metadata_json = NULL;
+	return submit(s, &r);
+}
+
+static int set_id(char dst[static AV_ID_SIZE], const char *id)
+{
+	return av_str_copy(dst, AV_ID_SIZE, av_str_c(id));
+}
+
+int store_sandbox_get(struct store *s, const char *id, store_sandboxes_fn *fn, void *ctx)
+{
+	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_SANDBOX_GET, ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.sandboxes = fn;
+	if (set_id(r->args.id, id) < 0)
+		return -EINVAL;
+	return submit(s, &r);
+}
+
+int store_sandbox_list(
+    struct store *s, const struct store_query *q, store_sandboxes_fn *fn, void *ctx)
+{
+	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_SANDBOX_LIST, ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.sandboxes = fn;
+	if (set_id(r->args.list.team_id, q->team_id) < 0 ||
+	    set_id(r->args.list.before_id, q->before_id) < 0)
+		return -EINVAL;
+	r->args.list.live_only = q->live_only;
+	r->args.list.final_only = q->final_only;
+	r->args.list.created_before_ms = q->created_before_ms;
+	r->args.list.limit = q->limit;
+	return submit(s, &r);
+}
+
+int store_prune(struct store *s, int64_t stopped_before_ms, int64_t keep_newest,
+    int64_t keys_before_ms, store_done_fn *fn, void *ctx)
+{
+	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_PRUNE, ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.done = fn;
+	r->args.prune = (struct store_prune_args){
+	    .stopped_before_ms = stopped_before_ms,
+	    .keep_newest = keep_newest,
+	    .keys_before_ms = keys_before_ms,
+	};
+	return submit(s, &r);
+}
+
+int store_key_list(struct store *s, store_keys_fn *fn, void *ctx)
+{
+	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_KEY_LIST, ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.keys = fn;
+	return submit(s, &r);
+}
+
+int store_key_insert(struct store *s, const struct store_key *rec, store_done_fn *fn, void *ctx)
+{
+	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_KEY_INSERT, ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.done = fn;
+	r->args.key = *rec;
+	return submit(s, &r);
+}
+
+int store_key_delete(struct store *s, const char *id, store_done_fn *fn, void *ctx)
+{
+	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_KEY_DELETE, ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.done = fn;
+	if (set_id(r->args.id, id) < 0)
+		return -EINVAL;
+	return submit(s, &r);
+}
+
+int store_key_touch(struct store *s, const char *id, int64_t last_used_ms)
+{
+	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_KEY_TOUCH, NULL);
+
+	if (!r)
+		return -ENOMEM;
+	if (set_id(r->args.touch.id, id) < 0)
+		return -EINVAL;
+	r->args.touch.last_used_ms = last_used_ms;
+	return submit(s, &r);
+}
+
+int store_first_start(
+    struct store *s, const struct store_first *first, store_done_fn *fn, void *ctx)
+{
+	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_FIRST_START, ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.done = fn;
+	r->args.first = *first;
+	return submit(s, &r);
+}
+
+int store_value_get(struct store *s, const char *name, store_value_fn *fn, void *ctx)
+{
+	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_VALUE_GET, ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.value = fn;
+	if (dup_text(&r->name, name) < 0)
+		return -ENOMEM;
+	return submit(s, &r);
+}
+
+int store_value_set(
+    struct store *s, const char *name, const char *value, store_done_fn *fn, void *ctx)
+{
+	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_VALUE_SET, ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.done = fn;
+	if (dup_text(&r->name, name) < 0 || dup_text(&r->text[0], value) < 0)
+		return -ENOMEM;
+	return submit(s, &r);
+}

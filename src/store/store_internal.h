@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * store_internal.h - only for files of src/store and its tests: a request, and the database below
+ *
+ * The queue (store.c) knows threads and nothing of SQL; the database (store_sqlite.c) knows SQL and
+ * runs on the store's thread only.
+ */
+#pragma once
+
+#include "store/store.h"
+
+enum store_op {
+	STORE_OP_SANDBOX_INSERT,
+	STORE_OP_SANDBOX_UPDATE,
+	STORE_OP_SANDBOX_GET,
+	STORE_OP_SANDBOX_LIST,
+	STORE_OP_PRUNE,
+	STORE_OP_KEY_LIST,
+	STORE_OP_KEY_INSERT,
+	STORE_OP_KEY_DELETE,
+	STORE_OP_KEY_TOUCH,
+	STORE_OP_FIRST_START,
+	STORE_OP_VALUE_GET,
+	STORE_OP_VALUE_SET,
+};
+
+struct store_list_args {
+	char team_id[AV_ID_SIZE];   /* empty: all */
+	char before_id[AV_ID_SIZE]; /* empty: none */
+	bool live_only, final_only;
+	int64_t created_before_ms;
+	size_t limit;
+};
+
+struct store_prune_args {
+	int64_t stopped_before_ms, keep_newest, keys_before_ms;
+};
+
+struct store_touch_args {
+	char id[AV_ID_SIZE];
+	int64_t last_used_ms;
+};
+
+struct store_insert_args {
+	struct store_sandbox rec;
+	uint8_t request_hash[STORE_HASH_SIZE];
+	int64_t keep_ms;
+};
+
+/* One request on its way: arguments, then results. All pointers are owned. */
+struct store_req {
+	struct store_req *next;
+	enum store_op op;
+	union {
+		store_done_fn *done;
+		store_insert_fn *insert;
+		store_sandboxes_fn *sandboxes;
+		store_keys_fn *keys;
+		store_value_fn *value;
+	} fn;
+	void *ctx;
+
+	char *text[2]; /* insert: envs, metadata; settings: value */
+	char *name;    /* idempotency key or name of a setting */
+	union {
+		struct store_insert_args insert;
+		struct store_sandbox sandbox; /* update */
+		char id[AV_ID_SIZE];          /* get, key_delete */
+		struct store_list_args list;
+		struct store_prune_args prune;
+		struct store_key key;
+		struct store_touch_args touch;
+		struct store_first first;
+	} args;
+
+	struct av_err err;
+	struct store_sandbox *sandboxes; /* their JSON texts are owned by the array's entries */
+	struct store_key *keys;
+	size_t n;
+	bool has_existing;
+	uint8_t existing_hash[STORE_HASH_SIZE];
+	char existing_id[AV_ID_SIZE];
+};
+
+/* Frees results and forgets the error, so that the request can be carried out again. */
+void store_req_reset(struct store_req *r);
+
+struct store_db;
+
+extern const char *const store_migrations[];
+extern const size_t store_migrations_count;
+
+int store_db_open(const char *path, struct store_db **ret, struct av_err *err);
+void store_db_close(struct store_db *db);
+/* Carries out the requests of the list in one transaction if it can, else each in its own. Every
+ * request ends with its results or its error set. */
+void store_db_run(struct store_db *db, struct store_req *list);

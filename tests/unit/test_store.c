@@ -1,0 +1,483 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_store.c - the database: records survive, batches isolate failures, broken disks are told
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sqlite3.h>
+#include <sys/eventfd.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/avtime.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "store/store.h"
+#include "lib/tap.h"
+
+#include "base/banned.h"
+
+static int wake_fd;
+static char dir[] = "/tmp/aviary-store-XXXXXX";
+
+static void wake(void *ctx)
+{
+	(void)ctx;
+	(void)eventfd_write(wake_fd, 1);
+}
+
+static const char *db_path(const char *name)
+{
+	static char path[256];
+
+	if (av_path_printf(path, sizeof(path), "%s/%s", dir, name) < 0)
+		abort();
+	return path;
+}
+
+static struct store *open_store(const char *path, struct av_err *err)
+{
+	struct store *s = NULL;
+	struct store_config config = {.path = path, .wake = wake};
+
+	return store_open(&config, &s, err) == 0 ? s : NULL;
+}
+
+/* What callbacks saw. */
+struct seen {
+	int calls, failures;
+	enum av_err_kind kind;
+	char message[512];
+	char existing[AV_ID_SIZE];
+	size_t n;
+	char first_id[AV_ID_SIZE];
+	struct store_sandbox rec;
+	char envs[256];
+	struct store_key key;
+	char value[64];
+};
+
+static void note(struct seen *s, const struct av_err *err)
+{
+	s->calls++;
+	s->kind = err ? err->kind : AV_ERR_NONE;
+	if (err) {
+		s->failures++;
+		(void)snprintf(s->message, sizeof(s->message), "%s", err->message);
+	}
+}
+
+static void on_done(void *ctx, const struct av_err *err)
+{
+	note(ctx, err);
+}
+
+static void on_insert(void *ctx, const struct store_idempotency *existing, const struct av_err *err)
+{
+	struct seen *s = ctx;
+
+	note(s, err);
+	if (existing)
+		memcpy(s->existing, existing->sandbox_id, AV_ID_SIZE);
+}
+
+static void on_sandboxes(
+    void *ctx, const struct store_sandbox *v, size_t n, const struct av_err *err)
+{
+	struct seen *s = ctx;
+
+	note(s, err);
+	s->n = n;
+	if (n) {
+		s->rec = v[0];
+		memcpy(s->first_id, v[0].id, AV_ID_SIZE);
+		(void)snprintf(s->envs, sizeof(s->envs), "%s", v[0].envs_json);
+	}
+}
+
+static void on_keys(void *ctx, const struct store_key *v, size_t n, const struct av_err *err)
+{
+	struct seen *s = ctx;
+
+	note(s, err);
+	s->n = n;
+	if (n)
+		s->key = v[0];
+}
+
+static void on_value(void *ctx, const char *value, const struct av_err *err)
+{
+	struct seen *s = ctx;
+
+	note(s, err);
+	(void)snprintf(s->value, sizeof(s->value), "%s", value ? value : "(none)");
+}
+
+/* Until `calls` callbacks came. */
+static void wait_for(struct store *s, const struct seen *seen, int calls)
+{
+	while (seen->calls < calls) {
+		struct pollfd p = {.fd = wake_fd, .events = POLLIN};
+		eventfd_t count;
+
+		if (poll(&p, 1, 10000) != 1) {
+			ok(false, "a callback came in time");
+			exit(tap_done());
+		}
+		(void)eventfd_read(wake_fd, &count);
+		store_dispatch(s);
+	}
+}
+
+static struct store_sandbox make_record(const char *team, int64_t created_ms)
+{
+	struct store_sandbox rec = {
+	    .isolation = "jail",
+	    .state = "starting",
+	    .template_name = "minimal",
+	    .template_id = "host",
+	    .cpu_milli = 1000,
+	    .memory_bytes = 512 << 20,
+	    .pids_max = 1024,
+	    .sudo = true,
+	    .created_ms = created_ms,
+	    .envs_json = "{\"A\":\"\\u00e9\"}",
+	    .metadata_json = "{\"m\":\"1\"}",
+	    .evidence = {.boot_id = "b", .start_ticks = UINT64_MAX},
+	};
+
+	av_id_make(rec.id, AV_ID_SANDBOX);
+	memcpy(rec.team_id, team, AV_ID_SIZE);
+	return rec;
+}
+
+static void test_sandboxes(struct store *s, const char *team)
+{
+	struct seen seen = {0};
+	struct store_sandbox rec = make_record(team, 1000);
+	struct store_sandbox second = make_record(team, 2000);
+
+	is_int(store_sandbox_insert(s, &rec, NULL, 0, on_insert, &seen), 0, "insert is queued");
+	is_int(seen.calls, 0, "no callback from inside the call");
+	wait_for(s, &seen, 1);
+	is_int(seen.kind, AV_ERR_NONE, "insert succeeds");
+	(void)store_sandbox_insert(s, &rec, NULL, 0, on_insert, &seen);
+	wait_for(s, &seen, 2);
+	is_int(seen.kind, AV_ERR_CONFLICT, "the same id twice is a conflict");
+
+	memcpy(rec.state, "running", 8);
+	rec.evidence.pid = 4711;
+	(void)store_sandbox_update(s, &rec, on_done, &seen);
+	(void)store_sandbox_get(s, rec.id, on_sandboxes, &seen);
+	wait_for(s, &seen, 4);
+	is_int(seen.n, 1, "the record is found");
+	is_str(seen.rec.state, "running", "the update holds");
+	is_int(seen.rec.evidence.pid, 4711, "evidence is kept");
+	ok(seen.rec.evidence.start_ticks == UINT64_MAX, "64-bit numbers survive");
+	is_str(seen.envs, rec.envs_json, "JSON is kept as it was");
+
+	(void)store_sandbox_insert(s, &second, NULL, 0, on_insert, &seen);
+	(void)store_sandbox_list(s, &(struct store_query){.team_id = team}, on_sandboxes, &seen);
+	wait_for(s, &seen, 6);
+	is_int(seen.n, 2, "both are listed");
+	is_str(seen.first_id, second.id, "newest first");
+	memcpy(second.state, "stopped", 8);
+	second.final = true;
+	second.stopped_ms = 3000;
+	(void)store_sandbox_update(s, &second, on_done, &seen);
+	(void)store_sandbox_list(s, &(struct store_query){.live_only = true}, on_sandboxes, &seen);
+	wait_for(s, &seen, 8);
+	is_int(seen.n, 1, "final records are not live");
+	(void)store_sandbox_list(
+	    s, &(struct store_query){.final_only = true, .limit = 5}, on_sandboxes, &seen);
+	wait_for(s, &seen, 9);
+	is_int(seen.n, 1, "history has one");
+	(void)store_prune(s, 3001, 10, 0, on_done, &seen);
+	(void)store_sandbox_get(s, second.id, on_sandboxes, &seen);
+	wait_for(s, &seen, 11);
+	is_int(seen.n, 0, "history is forgotten in time");
+	second.final = false;
+	(void)store_sandbox_update(s, &second, on_done, &seen);
+	wait_for(s, &seen, 12);
+	is_int(seen.kind, AV_ERR_NOT_FOUND, "updating what is not there fails");
+}
+
+static void test_idempotency(struct store *s, const char *team)
+{
+	struct seen seen = {0};
+	struct store_sandbox a = make_record(team, 10000), b = make_record(team, 10500),
+	                     c = make_record(team, 20000);
+	struct store_idempotency idem = {.key = "order-66", .request_hash = {1, 2, 3}};
+
+	(void)store_sandbox_insert(s, &a, &idem, 5000, on_insert, &seen);
+	(void)store_sandbox_insert(s, &b, &idem, 5000, on_insert, &seen);
+	wait_for(s, &seen, 2);
+	is_int(seen.kind, AV_ERR_CONFLICT, "a used key is a conflict");
+	is_str(seen.existing, a.id, "and says whose it is");
+	(void)store_sandbox_get(s, b.id, on_sandboxes, &seen);
+	wait_for(s, &seen, 3);
+	is_int(seen.n, 0, "the second sandbox was not recorded");
+	(void)store_sandbox_insert(s, &c, &idem, 5000, on_insert, &seen);
+	wait_for(s, &seen, 4);
+	is_int(seen.kind, AV_ERR_NONE, "an old key is free again");
+}
+
+static void test_keys(struct store *s, char team[static AV_ID_SIZE])
+{
+	struct seen seen = {0};
+	struct store_first first = {.user_name = "admin", .team_name = "default"};
+	struct store_key other = {.name = "other", .created_ms = 9};
+
+	av_id_make(first.user_id, AV_ID_USER);
+	av_id_make(first.team_id, AV_ID_TEAM);
+	av_id_make(first.key.id, AV_ID_KEY);
+	memcpy(first.key.team_id, first.team_id, AV_ID_SIZE);
+	memcpy(first.key.user_id, first.user_id, AV_ID_SIZE);
+	memset(first.key.hash, 7, sizeof(first.key.hash));
+	first.key.created_ms = 5;
+	(void)store_first_start(s, &first, on_done, &seen);
+	wait_for(s, &seen, 1);
+	is_int(seen.kind, AV_ERR_NONE, "the first start makes user, team and key");
+	(void)store_first_start(s, &first, on_done, &seen);
+	wait_for(s, &seen, 2);
+	is_int(seen.kind, AV_ERR_CONFLICT, "only once");
+	other.hash[0] = 1;
+	av_id_make(other.id, AV_ID_KEY);
+	memcpy(other.team_id, first.team_id, AV_ID_SIZE);
+	memcpy(other.user_id, first.user_id, AV_ID_SIZE);
+	(void)store_key_insert(s, &other, on_done, &seen);
+	(void)store_key_touch(s, first.key.id, 12345);
+	(void)store_key_list(s, on_keys, &seen);
+	wait_for(s, &seen, 4);
+	is_int(seen.n, 2, "two keys");
+	is_str(seen.key.id, first.key.id, "oldest first");
+	is_int(seen.key.last_used_ms, 12345, "its use is recorded");
+	is_int(seen.key.hash[31], 7, "its hash is kept");
+	(void)store_key_delete(s, other.id, on_done, &seen);
+	(void)store_key_delete(s, other.id, on_done, &seen);
+	wait_for(s, &seen, 6);
+	is_int(seen.failures, 1, "deleting twice is fine");
+	memcpy(team, first.team_id, AV_ID_SIZE);
+}
+
+static void test_values(struct store *s)
+{
+	struct seen seen = {0};
+
+	(void)store_value_get(s, "boot", on_value, &seen);
+	wait_for(s, &seen, 1);
+	is_str(seen.value, "(none)", "an unset value is NULL");
+	(void)store_value_set(s, "boot", "one", on_done, &seen);
+	(void)store_value_set(s, "boot", "two", on_done, &seen);
+	(void)store_value_get(s, "boot", on_value, &seen);
+	wait_for(s, &seen, 4);
+	is_str(seen.value, "two", "the last value wins");
+}
+
+/* Many at once: fewer transactions than requests, and one bad record harms no other. */
+static void test_batch(struct store *s, const char *team)
+{
+	struct seen good = {0}, bad = {0};
+	struct store_stats before, after;
+	struct store_sandbox first = make_record(team, 1);
+
+	store_get_stats(s, &before);
+	(void)store_sandbox_insert(s, &first, NULL, 0, on_insert, &good);
+	for (int i = 0; i < 1000; i++) {
+		struct store_sandbox rec = make_record(team, 50000 + i);
+
+		if (store_sandbox_insert(s, &rec, NULL, 0, on_insert, &good) < 0)
+			abort();
+		if (i % 100 == 50)
+			(void)store_sandbox_insert(s, &first, NULL, 0, on_insert, &bad);
+	}
+	wait_for(s, &good, 1001);
+	wait_for(s, &bad, 10);
+	store_get_stats(s, &after);
+	is_int(good.failures, 0, "1001 good records are written");
+	is_int(bad.failures, 10, "10 bad ones are refused");
+	ok(after.transactions - before.transactions < 300, "in %llu transactions",
+	    (unsigned long long)(after.transactions - before.transactions));
+}
+
+static void test_reopen(const char *path, const char *team)
+{
+	struct av_err err = {0};
+	struct seen seen = {0};
+	struct store *s = open_store(path, &err);
+
+	ok(s != NULL, "opens again: %s", err.message);
+	if (!s)
+		return;
+	(void)store_sandbox_list(s, &(struct store_query){.team_id = team}, on_sandboxes, &seen);
+	wait_for(s, &seen, 1);
+	ok(seen.n > 1000, "everything is still there (%zu)", seen.n);
+	store_close(s);
+}
+
+static void test_refusals(const char *path)
+{
+	struct av_err err = {0};
+	sqlite3 *sql = NULL;
+	struct store *s;
+
+	is_int(sqlite3_open(path, &sql), SQLITE_OK, "the file is a plain database");
+	is_int(sqlite3_exec(sql, "PRAGMA user_version = 4711", NULL, NULL, NULL), SQLITE_OK,
+	    "a newer version is written");
+	(void)sqlite3_close(sql);
+	s = open_store(path, &err);
+	ok(s == NULL && strstr(err.message, "newer Aviary") && strstr(err.message, "4711"),
+	    "a newer schema is refused: %s", err.message);
+	s = open_store("/nonexistent/aviary.db", &err);
+	ok(s == NULL && strstr(err.message, "/nonexistent/aviary.db"), "a bad path is named: %s",
+	    err.message);
+	s = open_store("/etc/passwd", &err);
+	ok(s == NULL, "a file that is no database is refused: %s", err.message);
+}
+
+/* A file system of 256 KiB that fills up and is emptied again. */
+static int disk_full_child(void)
+{
+	struct av_err err = {0};
+	struct seen seen = {0};
+	struct store *s;
+	char ballast[256], block[4096] = {0};
+	int fd;
+
+	if (unshare(CLONE_NEWNS | (geteuid() ? CLONE_NEWUSER : 0)) < 0 ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("small", dir, "tmpfs", 0, "size=1m") < 0)
+		return 77;
+	s = open_store(db_path("full.db"), &err);
+	if (!s || av_path_printf(ballast, sizeof(ballast), "%s/ballast", dir) < 0)
+		return 1;
+	fd = open(ballast, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	while (write(fd, block, sizeof(block)) > 0)
+		;
+	for (int i = 0; i < 64; i++) {
+		struct store_sandbox rec = make_record("te0000000000000000000000000", 1);
+
+		if (store_sandbox_insert(s, &rec, NULL, 0, on_insert, &seen) < 0)
+			return 2;
+	}
+	wait_for(s, &seen, 64);
+	if (seen.failures == 0 || seen.kind != AV_ERR_NO_SPACE || !strstr(seen.message, "space")) {
+		diag("%d failures, kind %d: %s", seen.failures, seen.kind, seen.message);
+		return 3;
+	}
+	(void)close(fd);
+	(void)unlink(ballast);
+	memset(&seen, 0, sizeof(seen));
+	for (int i = 0; i < 16; i++) {
+		struct store_sandbox rec = make_record("te0000000000000000000000000", 1);
+
+		(void)store_sandbox_insert(s, &rec, NULL, 0, on_insert, &seen);
+	}
+	wait_for(s, &seen, 16);
+	if (seen.failures)
+		diag("%s", seen.message);
+	store_close(s);
+	return seen.failures ? 4 : 0;
+}
+
+/* Writes past the file size limit fail with EFBIG: an I/O error that goes away again. */
+static int io_error_child(void)
+{
+	struct av_err err = {0};
+	struct seen seen = {0};
+	struct rlimit limit = {.rlim_cur = 16384, .rlim_max = RLIM_INFINITY};
+	struct store *s = open_store(db_path("io.db"), &err);
+
+	if (!s)
+		return 1;
+	(void)signal(SIGXFSZ, SIG_IGN);
+	(void)getrlimit(RLIMIT_FSIZE, &limit);
+	limit.rlim_cur = 16384;
+	if (setrlimit(RLIMIT_FSIZE, &limit) < 0)
+		return 77;
+	for (int i = 0; i < 64; i++) {
+		struct store_sandbox rec = make_record("te0000000000000000000000000", 1);
+
+		(void)store_sandbox_insert(s, &rec, NULL, 0, on_insert, &seen);
+	}
+	wait_for(s, &seen, 64);
+	if (seen.failures == 0 || !seen.message[0])
+		return 3;
+	diag("as expected: %s", seen.message);
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_FSIZE, &limit);
+	memset(&seen, 0, sizeof(seen));
+	for (int i = 0; i < 16; i++) {
+		struct store_sandbox rec = make_record("te0000000000000000000000000", 1);
+
+		(void)store_sandbox_insert(s, &rec, NULL, 0, on_insert, &seen);
+	}
+	wait_for(s, &seen, 16);
+	store_close(s);
+	return seen.failures ? 4 : 0;
+}
+
+static void in_child(int (*fn)(void), const char *what)
+{
+	int status = 0;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		fflush(stdout);
+		_exit(fn());
+	}
+	(void)waitpid(pid, &status, 0);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+		ok(true, "%s # SKIP not allowed here", what);
+	else
+		ok(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s (status 0x%x)", what,
+		    (unsigned)status);
+}
+
+static void remove_files(void)
+{
+	static const char *const names[] = {"aviary.db", "aviary.db-wal", "io.db", "io.db-wal"};
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(names); i++)
+		(void)unlink(db_path(names[i]));
+	(void)rmdir(dir);
+}
+
+int main(void)
+{
+	struct av_err err = {0};
+	struct stat st;
+	struct store *s;
+	char team[AV_ID_SIZE] = "";
+
+	(void)umask(0);
+	wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (!mkdtemp(dir))
+		return 1;
+	in_child(disk_full_child, "a full disk refuses, later writes succeed");
+	in_child(io_error_child, "an I/O error refuses, later writes succeed");
+	s = open_store(db_path("aviary.db"), &err);
+	ok(s != NULL, "a new database opens: %s", err.message);
+	if (!s)
+		return tap_done();
+	is_int(stat(db_path("aviary.db"), &st) == 0 ? st.st_mode & 0777 : 0, 0600,
+	    "nobody else can read it");
+	is_int(
+	    stat(db_path("aviary.db-wal"), &st) == 0 ? st.st_mode & 0777 : 0, 0600, "nor its log");
+	test_keys(s, team);
+	test_sandboxes(s, team);
+	test_idempotency(s, team);
+	test_values(s);
+	test_batch(s, team);
+	store_close(s);
+	test_reopen(db_path("aviary.db"), team);
+	test_refusals(db_path("aviary.db"));
+	remove_files();
+	return tap_done();
+}
