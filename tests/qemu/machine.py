@@ -1,0 +1,340 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Debian 12 as users have it: its own kernel and pure cgroup v2, in a QEMU machine without KVM.
+
+    machine.py --build BUILD [--memory MIB] [--seconds N] [--keep] NAME=COMMAND...
+
+Downloads Debian's cloud kernel as a package, unpacks it (nothing is installed), makes a root image from a
+hand-picked tree of this machine's own files plus the tests and the fresh binaries, boots it and runs the
+commands one after the other. Each command prints TAP; what it printed comes out here with its name before it.
+Ends with the machine switched off, whatever happened; exit 0 if every check passed.
+"""
+import argparse
+import gzip
+import os
+import pathlib
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+# In dependency order is not needed: the guest's modprobe of busybox reads modules.dep.
+MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "ext4", "overlay", "loop", "btrfs", "quota_v2", "veth"]
+# What the guest's user space consists of: programs with their libraries, and whole directories.
+PROGRAMS = """
+bash cat chgrp chmod chown cp cut date dash dd df du echo env false find getent getfacl grep head hostname id kill
+ln ls mkdir mkfifo mknod mktemp mount mv nice nohup nproc od printf ps pwd python3 readlink rm rmdir sed seq setpriv
+setsid sh sleep sort stat strace stty su sudo sync tail tar tee test timeout touch tr true truncate tty umount uname uniq
+unshare wc which whoami xargs yes mkfs.btrfs mkfs.ext4 mke2fs losetup busybox ip
+""".split()
+TREES = ["/usr/lib/python3.11", "/usr/lib/sudo", "/usr/libexec/sudo", "/etc/pam.d", "/etc/security", "/etc/alternatives",
+         "/usr/share/pam-configs", "/usr/lib/x86_64-linux-gnu/security", "/usr/share/zoneinfo/Etc"]
+FILES = ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/login.defs", "/etc/sudoers", "/etc/pam.conf",
+         "/etc/profile", "/etc/bash.bashrc", "/etc/mke2fs.conf", "/etc/os-release", "/usr/lib/os-release",
+         "/etc/debian_version", "/etc/ld.so.conf", "/var/lib/dpkg/status", "/etc/environment", "/etc/services"]
+LIBS = "libnss_files.so.2 libnss_compat.so.2 libgcc_s.so.1 libresolv.so.2 libcap.so.2".split()
+
+GUEST_INIT = """#!/bin/sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LANG=C.UTF-8
+mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev 2>/dev/null
+mkdir -p /dev/pts /dev/shm; mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm; mount -t tmpfs -o mode=755 tmpfs /run; mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+ip link set lo up 2>/dev/null || busybox ifconfig lo 127.0.0.1 up
+hostname aviary-guest
+ulimit -n 65536
+exec >/dev/ttyS1 2>&1 </dev/null
+echo "== kernel $(uname -r), cgroup controllers: $(cat /sys/fs/cgroup/cgroup.controllers)"
+cd /aviary
+while IFS='=' read -r name command; do
+	echo "== begin $name"
+	CI=$(cat /aviary/ci) AVIARY_BUILD_DIR=/aviary/build PYTHONPATH=/aviary/tests/lib sh -c "$command"
+	echo "== end $name $?"
+done </aviary/run.list
+sync
+echo "== done"
+sleep 0.2
+echo o >/proc/sysrq-trigger
+sleep 10
+"""
+
+RAM_INIT = """#!/bin/busybox sh
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sysfs /sys
+/bin/busybox mount -t devtmpfs dev /dev
+for m in MODULES; do /bin/busybox modprobe $m || echo "modprobe $m failed"; done
+/bin/busybox mount -t ext4 -o prjquota /dev/vda /root || /bin/busybox mount -t ext4 /dev/vda /root
+/bin/busybox umount /proc /sys 2>/dev/null
+exec /bin/busybox switch_root /root /sbin/init
+"""
+
+
+def sh(*cmd, **kw):
+    return subprocess.run(cmd, check=True, **kw)
+
+
+def fetch_kernel(work):
+    """Unpacks Debian's cloud kernel below work; returns (vmlinuz, modules directory)."""
+    tree = work / "kernel"
+    if not list(tree.glob("boot/vmlinuz-*")):
+        depends = subprocess.run(["apt-cache", "depends", "linux-image-cloud-amd64"], capture_output=True, text=True,
+                                 check=False).stdout
+        found = re.search(r"Depends: (linux-image-\d\S+)", depends)
+        if not found:
+            sys.exit("linux-image-cloud-amd64 is not in the package lists; type: apt-get update")
+        debs = work / "debs"
+        debs.mkdir(parents=True, exist_ok=True)
+        sh("apt-get", "download", "-q", found.group(1), cwd=debs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        sh("dpkg-deb", "-x", str(next(debs.glob("linux-image-*.deb"))), str(tree))
+    kernel = next(tree.glob("boot/vmlinuz-*"))
+    modules = next(tree.glob("lib/modules/*"))
+    if not (modules / "modules.dep").exists():
+        sh("/sbin/depmod", "-b", str(tree), modules.name)
+    return kernel, modules
+
+
+def module_closure(modules):
+    """Paths (below modules) of the wanted modules and all that they need."""
+    deps = {}
+    for line in (modules / "modules.dep").read_text().splitlines():
+        path, _, needs = line.partition(":")
+        deps[path] = needs.split()
+    by_name = {pathlib.PurePath(p).name.split(".ko")[0].replace("-", "_"): p for p in deps}
+    wanted = set()
+    for name in MODULES:
+        if name in by_name:
+            wanted.add(by_name[name])
+            wanted.update(deps[by_name[name]])
+    return sorted(wanted)
+
+
+def make_initramfs(work, modules):
+    tree = work / "initramfs"
+    shutil.rmtree(tree, ignore_errors=True)
+    for d in ("bin", "proc", "sys", "dev", "root", f"lib/modules/{modules.name}"):
+        (tree / d).mkdir(parents=True)
+    shutil.copy2(shutil.which("busybox"), tree / "bin/busybox")
+    for path in module_closure(modules):
+        target = tree / "lib/modules" / modules.name / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(modules / path, target)
+    for name in ("modules.dep", "modules.alias", "modules.symbols", "modules.builtin"):
+        if (modules / name).exists():
+            shutil.copy2(modules / name, tree / "lib/modules" / modules.name / name)
+    init = tree / "init"
+    init.write_text(RAM_INIT.replace("MODULES", " ".join(MODULES)))
+    init.chmod(0o755)
+    names = "\n".join(str(p.relative_to(tree)) for p in sorted(tree.rglob("*")))
+    out = work / "initramfs.cpio.gz"
+    cpio = sh("cpio", "--quiet", "-o", "-H", "newc", cwd=tree, input=names.encode(), stdout=subprocess.PIPE).stdout
+    out.write_bytes(gzip.compress(cpio, 1))
+    return out
+
+
+def libraries(program):
+    out = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
+    return re.findall(r"(/\S+)", out)
+
+
+class Tree:
+    """The guest's root, below a directory; merged /usr as Debian has it."""
+
+    def __init__(self, path):
+        self.path = path
+        shutil.rmtree(path, ignore_errors=True)
+        for d in "usr/bin usr/sbin usr/lib usr/lib64 etc root run tmp proc sys dev var/tmp var/log aviary home opt srv mnt".split():
+            (path / d).mkdir(parents=True)
+        for link in ("bin", "sbin", "lib", "lib64"):
+            (path / link).symlink_to(f"usr/{link}")
+
+    def add(self, source):
+        """Copies one file to where it lies here, with what its symbolic links lead through."""
+        source = str(source)
+        for top in ("/bin/", "/sbin/", "/lib/", "/lib64/"):
+            if source.startswith(top):
+                source = "/usr" + source
+        target = self.path / source.lstrip("/")
+        if target.is_symlink() or target.exists() or not os.path.lexists(source):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.islink(source):
+            link = os.readlink(source)
+            target.symlink_to(link)
+            self.add(os.path.normpath(os.path.join(os.path.dirname(source), link)))
+        elif stat.S_ISREG(os.stat(source).st_mode):
+            shutil.copy2(source, target)
+            os.chown(target, os.stat(source).st_uid, os.stat(source).st_gid)
+            os.chmod(target, stat.S_IMODE(os.stat(source).st_mode))
+
+    def add_program(self, path):
+        self.add(path)
+        for lib in libraries(path):
+            self.add(lib)
+
+    def add_tree(self, top):
+        for base, dirs, files in os.walk(top):
+            dirs[:] = [d for d in dirs if d not in ("test", "tests", "idlelib", "tkinter", "ensurepip", "lib2to3", "__pycache__", "dist-packages")]
+            for name in files:
+                path = os.path.join(base, name)
+                self.add(path)
+                if path.endswith(".so"):
+                    for lib in libraries(path):
+                        self.add(lib)
+
+
+def binaries(build):
+    """The programs that the tests use: executables in the build tree, not objects or libraries."""
+    for path in build.rglob("*"):
+        if path.is_symlink() or not path.is_file() or not os.access(path, os.X_OK):
+            continue
+        if path.suffix in (".so", ".o", ".a") or any(p.endswith(".p") or p in ("qemu", "meson-private") for p in path.parts):
+            continue
+        with path.open("rb") as f:
+            if f.read(4) == b"\x7fELF":
+                yield path
+
+
+def make_image(work, build, commands, programs):
+    tree = Tree(work / "root")
+    which_path = "/usr/sbin:/usr/bin:/sbin:/bin"
+    for name in programs:
+        found = shutil.which(name, path=which_path)
+        if found:
+            tree.add_program(found)
+    for lib in LIBS:
+        tree.add(f"/usr/lib/x86_64-linux-gnu/{lib}")
+    for top in TREES:
+        tree.add_tree(top)
+    for path in FILES:
+        tree.add(path)
+    aviary = tree.path / "aviary"
+    shutil.copytree(ROOT / "tests", aviary / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in binaries(build):
+        target = aviary / "build" / path.relative_to(build)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
+        for lib in libraries(str(path)):
+            tree.add(lib)
+    for link in build.iterdir():
+        if link.is_symlink():
+            (aviary / "build" / link.name).symlink_to(os.readlink(link))
+    (aviary / "run.list").write_text("".join(f"{c}\n" for c in commands))
+    (aviary / "ci").write_text(os.environ.get("CI", ""))
+    init = tree.path / "usr/sbin/init"
+    init.write_text(GUEST_INIT)
+    init.chmod(0o755)
+    (tree.path / "etc/hosts").write_text("127.0.0.1 localhost aviary-guest\n")
+    (tree.path / "etc/shadow").write_text("root:*:19000:0:99999:7:::\n")
+    os.chmod(tree.path / "etc/shadow", 0o640)
+    sh("/sbin/ldconfig", "-r", str(tree.path))
+    image = work / "root.img"
+    image.unlink(missing_ok=True)
+    with image.open("wb") as f:
+        f.truncate(6 << 30)
+    sh("/sbin/mke2fs", "-q", "-t", "ext4", "-O", "quota,project", "-E", "quotatype=prjquota,lazy_itable_init=1,root_owner=0:0",
+       "-m", "0", "-d", str(tree.path), str(image))
+    shutil.rmtree(tree.path)
+    return image
+
+
+def boot(work, kernel, initramfs, image, memory_mib, seconds):
+    """Runs the machine to its end; returns its output and whether it ended by itself."""
+    console, out = work / "console.log", work / "tap.log"
+    for f in (console, out):
+        f.write_text("")
+    qemu = subprocess.Popen(
+        ["qemu-system-x86_64", "-M", "q35", "-cpu", "max,la57=off", "-accel", "tcg,thread=multi", "-smp", "2", "-m",
+         str(memory_mib), "-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot",
+         "-kernel", str(kernel), "-initrd", str(initramfs),
+         "-append", "console=ttyS0 panic=-1 mitigations=off quiet",
+         "-drive", f"file={image},if=none,id=root,format=raw,snapshot=on,cache=unsafe", "-device", "virtio-blk-pci,drive=root",
+         "-serial", f"file:{console}", "-serial", f"file:{out}"], stdin=subprocess.DEVNULL, stderr=(work / "qemu.log").open("w"))
+    try:
+        qemu.wait(timeout=seconds)
+        ended = True
+    except subprocess.TimeoutExpired:
+        ended = False
+    finally:
+        if qemu.poll() is None:
+            qemu.kill()
+            qemu.wait()
+    text = out.read_text(errors="replace").replace("\r", "")
+    if "== done" not in text:
+        print("# last lines of the machine's console:")
+        for line in console.read_text(errors="replace").splitlines()[-30:]:
+            print("#  ", line)
+    return text, ended
+
+
+def report(text, ended, commands):
+    """Prints one TAP stream for all commands; returns whether all is well."""
+    number = failed = 0
+    name = None
+    finished = set()
+
+    def line(good, what):
+        nonlocal number, failed
+        number += 1
+        failed += not good
+        print(f"{'ok' if good else 'not ok'} {number} - {what}")
+
+    for raw in text.splitlines():
+        m = re.match(r"^== begin (\S+)$", raw)
+        if m:
+            name, had = m.group(1), number
+            continue
+        m = re.match(r"^== end (\S+) (\d+)$", raw)
+        if m:
+            finished.add(m.group(1))
+            if int(m.group(2)) != 0 and failed == 0:
+                line(False, f"{m.group(1)}: exit status {m.group(2)}")
+            elif number == had:
+                line(int(m.group(2)) == 0, f"{m.group(1)}: ends with success")
+            name = None
+            continue
+        m = re.match(r"^(ok|not ok)\b\s*\d*\s*-?\s*(.*)$", raw)
+        if m and name:
+            line(m.group(1) == "ok", f"{name}: {m.group(2)}")
+        elif raw and not re.match(r"^1\.\.\d+", raw):
+            print(f"# {raw}")
+    for c in commands:
+        if c.split("=", 1)[0] not in finished:
+            line(False, f"{c.split('=', 1)[0]}: did not finish" + ("" if ended else ", the machine's time was up"))
+    print(f"1..{number}")
+    return failed == 0 and number > 0
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("--build", default=os.environ.get("AVIARY_BUILD_DIR", "build"))
+    args.add_argument("--memory", type=int, default=3072, help="of the machine, in MiB")
+    args.add_argument("--seconds", type=int, default=200, help="after which it is switched off")
+    args.add_argument("--program", action="append", default=[], help="one more program for its root image")
+    args.add_argument("commands", nargs="+", metavar="NAME=COMMAND")
+    opts = args.parse_args()
+    for tool, package in (("qemu-system-x86_64", "qemu-system-x86"), ("cpio", "cpio"), ("busybox", "busybox-static")):
+        if not shutil.which(tool):
+            print(f"1..0 # SKIP {tool} is not installed (package {package})")
+            return 0
+    if os.geteuid() != 0:
+        print("1..0 # SKIP making the root image needs root")
+        return 0
+    build = pathlib.Path(opts.build).resolve()
+    work = build / "qemu"
+    work.mkdir(exist_ok=True)
+    began = time.monotonic()
+    kernel, modules = fetch_kernel(work)
+    initramfs = make_initramfs(work, modules)
+    image = make_image(work, build, opts.commands, PROGRAMS + opts.program)
+    print(f"# image made in {time.monotonic() - began:.0f} s", flush=True)
+    began = time.monotonic()
+    text, ended = boot(work, kernel, initramfs, image, opts.memory, opts.seconds)
+    print(f"# machine ran for {time.monotonic() - began:.0f} s")
+    return 0 if report(text, ended, opts.commands) else 1
+
+
+sys.exit(main())
