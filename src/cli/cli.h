@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cli.h - what every command needs: the connection, messages, sandboxes by abbreviation
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "base/err.h"
+#include "base/ids.h"
+#include "client/client.h"
+
+/* Exit statuses, as timeout(1), env(1) and the shell have them. */
+enum {
+	EXIT_USAGE = 2,
+	EXIT_TIMEOUT = 124,
+	EXIT_PLATFORM = 125, /* Aviary failed, not the program inside */
+	EXIT_NOT_EXECUTABLE = 126,
+	EXIT_NOT_FOUND = 127,
+	EXIT_SIGNAL = 128,   /* + number of the signal */
+};
+
+struct args;
+
+struct cli {
+	const struct args *args;
+	bool json;          /* --json */
+	bool out_is_tty;
+	bool err_is_tty;
+	bool color;         /* on stdout */
+	struct av_client *client; /* owned; NULL until cli_connect() */
+	char *url;          /* owned; where the client talks to, NULL until then */
+};
+
+/* Reads options, environment and credentials.json; no request is made. On failure says why and
+ * returns the exit status to end with, else 0. */
+int cli_connect(struct cli *cli);
+void cli_clear(struct cli *cli);
+
+/* "aviary: message" on stderr. */
+void cli_warn(const char *fmt, ...) AV_PRINTF(1, 2);
+/* As cli_warn, returning EXIT_USAGE and pointing to the command's help. */
+int cli_usage_error(const struct cli *cli, const char *fmt, ...) AV_PRINTF(2, 3);
+/* Says what went wrong and returns the exit status for it. A daemon that is not there gets one line
+ * that tells how to start it. what may be NULL. */
+int cli_fail(const struct cli *cli, const struct av_err *err, const char *what);
+
+/* GET, POST … of a JSON resource; path is made by printf from ids only. */
+int cli_call(struct cli *cli, const char *method, const json_t *body, json_t **ret_reply,
+    struct av_err *err, const char *path_fmt, ...) AV_PRINTF(6, 7);
+
+/* The full id for an id, a unique beginning of one, or a name given with --name. */
+int cli_resolve(struct cli *cli, const char *what, char ret_id[static AV_ID_SIZE],
+    struct av_err *err);
+
+/* Path of a program of ours (aviaryd, aviary-spawn, floor_jail …): beside this one, in libexec, or
+ * in the build tree's folder. -ENOENT when it is nowhere. */
+int cli_find_program(const char *name, const char *build_folder, char *ret_path, size_t size);
+/* Absolute path of the running program's directory. */
+int cli_own_dir(char *ret_path, size_t size);
+
+/* Terminal colours by meaning, "" when there should be none. */
+const char *cli_good(const struct cli *cli);
+const char *cli_bad(const struct cli *cli);
+const char *cli_faint(const struct cli *cli);
+const char *cli_bold(const struct cli *cli);
+const char *cli_plain(const struct cli *cli);
+
+/* Prints bytes from a sandbox or daemon for people: control characters and escapes become '?'. */
+void cli_print_safe(FILE *f, const char *text);
+
+/* Prints the JSON (indented on a terminal) and a newline. */
+void cli_print_json(const struct cli *cli, const json_t *j);
+
+/* SIGINT, SIGTERM and SIGHUP end the call under way with AV_ERR_CANCELED instead of the program;
+ * cli_caught_signal() is the number of the first one, or 0. A third one ends the program at once. */
+void cli_catch_signals(void);
+int cli_caught_signal(void);
+/* Between these, signals are only noted: for what must be cleaned up after one. */
+void cli_hold_signals(void);
+void cli_unhold_signals(void);

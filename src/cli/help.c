@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * help.c - help and the overview, generated from the tables of the commands
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/command.h"
+
+#include "base/banned.h"
+
+#define TEXT_COLUMNS 80
+#define HELP_COLUMN  28
+
+/* Prints text from the current column on, broken at spaces, continued at the given column. */
+static void print_wrapped(const char *text, int column, int indent)
+{
+	while (*text) {
+		size_t n = strcspn(text, " \n");
+		if (column > indent && column + (int)n > TEXT_COLUMNS) {
+			printf("\n%*s", indent, "");
+			column = indent;
+		}
+		printf("%.*s", (int)n, text);
+		column += (int)n;
+		text += n;
+		if (*text == '\n') {
+			printf("\n%*s", text[1] && text[1] != '\n' ? indent : 0, "");
+			column = indent;
+			text++;
+		} else if (*text == ' ') {
+			text++;
+			if (column + 1 + (int)strcspn(text, " \n") <= TEXT_COLUMNS) {
+				putchar(' ');
+				column++;
+			} else {
+				printf("\n%*s", indent, "");
+				column = indent;
+			}
+		}
+	}
+	putchar('\n');
+}
+
+static void print_option(const struct option_spec *o)
+{
+	char left[64];
+	if (o->letter)
+		snprintf(left, sizeof(left), "  -%c, --%s%s%s", o->letter, o->name, o->value ? " " : "",
+		    o->value ? o->value : "");
+	else
+		snprintf(left, sizeof(left), "      --%s%s%s", o->name, o->value ? " " : "",
+		    o->value ? o->value : "");
+	int n = printf("%s", left);
+	if (n >= HELP_COLUMN)
+		printf("\n%*s", HELP_COLUMN, "");
+	else
+		printf("%*s", HELP_COLUMN - n, "");
+	print_wrapped(o->help, HELP_COLUMN, HELP_COLUMN);
+}
+
+static void print_options(const char *title, const struct option_spec *o)
+{
+	if (!o || !o->name)
+		return;
+	printf("\n%s\n", title);
+	for (; o->name; o++)
+		print_option(o);
+}
+
+void help_print_command(const struct command *c)
+{
+	printf("usage: aviary %s [OPTION…]%s%s\n\n", c->name, c->usage[0] ? " " : "", c->usage);
+	print_wrapped(c->description ? c->description : c->summary, 0, 0);
+	print_options("Options", c->options);
+	print_options("Options of every command", global_options);
+	if (!c->examples)
+		return;
+	printf("\nExamples\n");
+	for (const char *const *e = c->examples; *e; e++) {
+		const char *tab = strchr(*e, '\t');
+		if (tab)
+			printf("  %.*s\n      %s\n", (int)(tab - *e), *e, tab + 1);
+		else
+			printf("  %s\n", *e);
+	}
+}
+
+void help_print_overview(void)
+{
+	printf("usage: aviary COMMAND [OPTION…] [ARGUMENT…]\n\n"
+	       "Runs untrusted code in sandboxes on this machine (or on the machine of --url).\n\n");
+	for (const struct command *const *c = commands; *c; c++)
+		if (!(*c)->is_hidden)
+			printf("  %-11s %s\n", (*c)->name, (*c)->summary);
+	printf("\nTry:\n"
+	       "  aviary doctor                     what this machine can do\n"
+	       "  aviary run -- sh -c 'id; uname'   one command in a fresh sandbox\n"
+	       "\n'aviary COMMAND --help' explains a command. Manual: aviary(1).\n");
+}
+
+static int run(struct cli *cli, const struct args *args)
+{
+	(void)cli;
+	if (args->n_operands == 0) {
+		help_print_overview();
+		return 0;
+	}
+	const struct command *c = command_find(args->operands[0]);
+	if (!c)
+		return cli_usage_error(cli, "there is no command '%s'", args->operands[0]);
+	help_print_command(c);
+	return 0;
+}
+
+const struct command command_help = {
+	.name = "help",
+	.usage = "[COMMAND]",
+	.summary = "explain a command",
+	.max_operands = 1,
+	.operand_completion = COMPLETE_COMMANDS,
+	.run = run,
+};

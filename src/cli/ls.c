@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ls.c - aviary ls: the sandboxes that are there
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/avtime.h"
+#include "base/json.h"
+#include "base/num.h"
+#include "cli/command.h"
+#include "cli/table.h"
+
+#include "base/banned.h"
+
+static const char *text_of(const json_t *o, const char *field)
+{
+	const char *s = json_string_value(json_object_get(o, field));
+	return s && s[0] ? s : "-";
+}
+
+/* "42s", "17m", "5h", "3d" since a moment. */
+static const char *age_of(const json_t *o, const char *field, char buf[static 24])
+{
+	const char *s = json_string_value(json_object_get(o, field));
+	int64_t ms;
+	if (!s || av_rfc3339_parse(av_str_c(s), &ms) < 0)
+		return "-";
+	long long sec = AV_MAX((av_real_ms() - ms) / 1000, (int64_t)0);
+	if (sec < 120)
+		snprintf(buf, 24, "%llds", sec);
+	else if (sec < 120 * 60)
+		snprintf(buf, 24, "%lldm", sec / 60);
+	else if (sec < 48 * 3600)
+		snprintf(buf, 24, "%lldh", sec / 3600);
+	else
+		snprintf(buf, 24, "%lldd", sec / 86400);
+	return buf;
+}
+
+static void cell_size_mb(struct table *t, const json_t *sandbox, const char *field)
+{
+	char buf[24];
+	json_int_t mb = json_integer_value(json_object_get(sandbox, field));
+	table_cell(t, "%s", mb > 0 ? av_format_size((uint64_t)mb * AV_MIB, buf) : "-");
+}
+
+static void add_row(struct table *t, const json_t *sandbox)
+{
+	char age[24];
+	const json_t *cpus = json_object_get(sandbox, "cpus");
+	if (!cpus)
+		cpus = json_object_get(sandbox, "vcpus");
+	table_cell(t, "%s", text_of(sandbox, "id"));
+	table_cell(t, "%s", text_of(json_object_get(sandbox, "metadata"), "name"));
+	table_cell(t, "%s", text_of(sandbox, "status"));
+	table_cell(t, "%s", text_of(sandbox, "isolation"));
+	table_cell(t, "%s", text_of(sandbox, "template"));
+	table_cell(t, "%g", json_number_value(cpus));
+	cell_size_mb(t, sandbox, "memory_mb");
+	cell_size_mb(t, sandbox, "disk_mb");
+	table_cell(t, "%s", age_of(sandbox, "created_at", age));
+}
+
+static int run(struct cli *cli, const struct args *args)
+{
+	static const char *const titles[] = {
+		"ID", "NAME", "STATE", "KIND", "TEMPLATE", "CPUS", "MEMORY", "DISK", "AGE"};
+	struct av_err err = {0};
+	AV_CLEANUP(av_json_decrefp) json_t *list = NULL;
+	int status = cli_connect(cli);
+	if (status)
+		return status;
+	if (cli_call(cli, "GET", NULL, &list, &err, "/v1/sandboxes") < 0)
+		return cli_fail(cli, &err, NULL);
+	if (cli->json) {
+		cli_print_json(cli, list);
+		return 0;
+	}
+	size_t i;
+	const json_t *sandbox;
+	if (args_flag(args, "quiet")) {
+		json_array_foreach(list, i, sandbox)
+			printf("%s\n", text_of(sandbox, "id"));
+		return 0;
+	}
+	if (json_array_size(list) == 0 && cli->out_is_tty) {
+		printf("no sandboxes; 'aviary create' makes one\n");
+		return 0;
+	}
+	struct table t;
+	table_init(&t, AV_ARRAY_LEN(titles), titles);
+	t.right[5] = t.right[6] = t.right[7] = t.right[8] = true;
+	json_array_foreach(list, i, sandbox)
+		add_row(&t, sandbox);
+	table_print(&t, cli_bold(cli), cli_plain(cli));
+	return 0;
+}
+
+static const struct option_spec options[] = {
+	{"quiet", 'q', OPTION_FLAG, NULL, "print ids only", COMPLETE_NONE},
+	{NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
+};
+
+const struct command command_ls = {
+	.name = "ls",
+	.usage = "",
+	.summary = "list sandboxes",
+	.description = "Lists the sandboxes that are there, newest first. KIND is the isolation: "
+	    "'jail' shares this machine's kernel, 'vm' has its own.",
+	.options = options,
+	.run = run,
+};

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * options.c - from options to requests
+ */
+#include "cli/options.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/codec.h"
+#include "base/json.h"
+#include "base/num.h"
+
+#include "base/banned.h"
+
+static int set_text(json_t *object, struct av_str key, const char *value, struct av_err *err)
+{
+	AV_CLEANUP(av_freep) char *name = av_str_dup(key);
+	if (!name)
+		return av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "options");
+	if (key.n == 0)
+		return av_err_set(err, AV_ERR_INVALID, "'=%s' has no name before the '='", value);
+	if (json_object_set_new(object, name, json_string(value)) < 0)
+		return av_err_set(err, AV_ERR_INVALID, "the value of '%s' is not valid UTF-8", name);
+	return 0;
+}
+
+int options_envs(const struct args *args, json_t **ret, struct av_err *err)
+{
+	size_t pos = 0;
+	const char *text;
+	AV_CLEANUP(av_json_decrefp) json_t *envs = NULL;
+	while ((text = args_next(args, "env", &pos))) {
+		struct av_str value = av_str_c(text), name;
+		const char *v = value.p;
+		if (!envs && !(envs = json_object()))
+			return av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "options");
+		if (av_str_cut(&value, '=', &name))
+			v = value.p;
+		else
+			v = getenv(text);
+		/* As with other tools, a variable that is not set here is not set there. */
+		if (!v)
+			continue;
+		int r = set_text(envs, name, v, err);
+		if (r < 0) {
+			av_err_prefix(err, "--env");
+			return r;
+		}
+	}
+	*ret = AV_TAKE_PTR(envs);
+	return 0;
+}
+
+static int add_metadata(const struct args *args, json_t *body, struct av_err *err)
+{
+	size_t pos = 0;
+	const char *text;
+	AV_CLEANUP(av_json_decrefp) json_t *metadata = json_object();
+	while ((text = args_next(args, "metadata", &pos))) {
+		struct av_str value = av_str_c(text), key;
+		if (!av_str_cut(&value, '=', &key))
+			return av_err_set(err, AV_ERR_INVALID,
+			    "--metadata %s: expected KEY=VALUE", text);
+		int r = set_text(metadata, key, value.p, err);
+		if (r < 0) {
+			av_err_prefix(err, "--metadata");
+			return r;
+		}
+	}
+	if (args_text(args, "name") &&
+	    set_text(metadata, AV_STR("name"), args_text(args, "name"), err) < 0) {
+		av_err_prefix(err, "--name");
+		return -EINVAL;
+	}
+	if (json_object_size(metadata) > 0)
+		json_object_set(body, "metadata", metadata);
+	return 0;
+}
+
+json_t *options_sandbox_body(const struct args *args, struct av_err *err)
+{
+	AV_CLEANUP(av_json_decrefp) json_t *body = json_object();
+	const char *template = args_text(args, "template");
+	if (template && json_object_set_new(body, "template", json_string(template)) < 0) {
+		av_err_set(err, AV_ERR_INVALID, "--template: the name is not valid UTF-8");
+		return NULL;
+	}
+	if (args_text(args, "memory"))
+		json_object_set_new(body, "memory_mb", json_integer((json_int_t)(
+		    (args_size(args, "memory", 0) + AV_MIB - 1) / AV_MIB)));
+	if (args_text(args, "disk"))
+		json_object_set_new(body, "disk_mb", json_integer((json_int_t)(
+		    (args_size(args, "disk", 0) + AV_MIB - 1) / AV_MIB)));
+	if (args_text(args, "cpus"))
+		json_object_set_new(body, "cpus",
+		    json_real((double)args_milli(args, "cpus", 0) / 1000));
+	if (args_text(args, "pids"))
+		json_object_set_new(body, "pids_max",
+		    json_integer((json_int_t)args_number(args, "pids", 0)));
+	if (args_flag(args, "no-sudo"))
+		json_object_set_new(body, "sudo", json_false());
+	if (add_metadata(args, body, err) < 0)
+		return NULL;
+	return AV_TAKE_PTR(body);
+}
+
+int options_create_sandbox(struct cli *cli, json_t *body, char ret_id[static AV_ID_SIZE],
+    json_t **ret_sandbox, struct av_err *err)
+{
+	unsigned char random[16];
+	char key[2 * sizeof(random) + 1];
+	av_random(random, sizeof(random));
+	av_hex_encode(key, random, sizeof(random));
+
+	AV_CLEANUP(av_json_decrefp) json_t *sandbox = NULL;
+	struct av_client_request request = {.method = "POST", .path = "/v1/sandboxes",
+	    .body = body, .idempotency_key = key};
+	int r = av_client_call(cli->client, &request, &sandbox, err);
+	bool is_unknown = r < 0 && av_client_last_status(cli->client) == 0 &&
+	    !av_client_is_unreachable(cli->client);
+	if (is_unknown) {
+		/* Sent, no answer: it may exist. Signals do not disturb this second attempt. */
+		cli_hold_signals();
+		r = av_client_call(cli->client, &request, &sandbox, err);
+		cli_unhold_signals();
+	}
+	if (r < 0)
+		return r;
+	const char *id = json_string_value(json_object_get(sandbox, "id"));
+	const char *status = json_string_value(json_object_get(sandbox, "status"));
+	const char *reason = json_string_value(json_object_get(sandbox, "reason"));
+	if (!id || !av_id_valid(av_str_c(id), AV_ID_SANDBOX) ||
+	    av_str_copy(ret_id, AV_ID_SIZE, av_str_c(id)) < 0)
+		return av_err_set(err, AV_ERR_INTERNAL, "the daemon sent a sandbox without an id");
+	if (status && strcmp(status, "error") == 0)
+		return av_err_set(err, AV_ERR_INTERNAL, "sandbox %s could not start: %s", id,
+		    reason ? reason : "no reason given");
+	if (ret_sandbox)
+		*ret_sandbox = AV_TAKE_PTR(sandbox);
+	return 0;
+}

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * files.c - streaming one file into or out of a sandbox
+ *
+ * Uploads are multipart/form-data with the part "path" before the part "file", so that the daemon
+ * can open the target before the first byte of the content arrives. Nothing is held in memory
+ * beyond libcurl's buffers.
+ */
+#include "client/client.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/json.h"
+#include "client/client_internal.h"
+
+#include "base/banned.h"
+
+#define TRANSFER_BUFFER (512 * 1024L)
+
+struct transfer {
+	CURL *easy;
+	av_client_read_fn on_read;
+	av_client_write_fn on_write;
+	void *ctx;
+	int error;           /* -errno of the caller's function */
+	struct av_buf reply; /* body of an answer that is an error */
+};
+
+static void slist_freep(struct curl_slist **l)
+{
+	curl_slist_free_all(*l);
+}
+
+static void mime_freep(curl_mime **m)
+{
+	curl_mime_free(*m);
+}
+
+static size_t on_mime_read(char *p, size_t size, size_t n, void *ctx)
+{
+	struct transfer *t = ctx;
+	ssize_t r = t->on_read(t->ctx, p, size * n);
+	if (r < 0) {
+		t->error = (int)r;
+		return CURL_READFUNC_ABORT;
+	}
+	return (size_t)r;
+}
+
+static size_t on_data(char *p, size_t size, size_t n, void *ctx)
+{
+	struct transfer *t = ctx;
+	long status = 0;
+	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (status < 200 || status >= 300 || !t->on_write)
+		return av_buf_append(&t->reply, p, size * n) ? 0 : size * n;
+	t->error = t->on_write(t->ctx, p, size * n);
+	return t->error < 0 ? 0 : size * n;
+}
+
+static int finish(struct av_client *c, struct transfer *t, struct av_err *err)
+{
+	CURLcode code = curl_easy_perform(t->easy);
+	long status = 0;
+	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	c->last_status = (int)status;
+	if (t->error < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, t->error, "local file");
+	/* A refusal may arrive, and the connection close, before all of the upload went out. */
+	if (status >= 300)
+		return client_reply_error((int)status, av_buf_str(&t->reply), err);
+	if (code != CURLE_OK)
+		return client_transport_error(c, code, err);
+	return 0;
+}
+
+static int sandbox_path(char *dst, size_t size, const char *sandbox_id, const char *route,
+    struct av_err *err)
+{
+	int n = snprintf(dst, size, "/v1/sandboxes/%s/files/stream/%s", sandbox_id, route);
+	if (n < 0 || (size_t)n >= size)
+		return av_err_set(err, AV_ERR_INVALID, "the sandbox id is too long");
+	return 0;
+}
+
+int av_client_upload(struct av_client *c, const char *sandbox_id, const char *path, int64_t size,
+    av_client_read_fn on_read, void *ctx, struct av_err *err)
+{
+	AV_CLEANUP(slist_freep) struct curl_slist *headers = NULL;
+	AV_CLEANUP(mime_freep) curl_mime *mime = NULL;
+	struct transfer t = {.easy = c->easy, .on_read = on_read, .ctx = ctx,
+	    .reply = AV_BUF_INIT(CLIENT_REPLY_MAX)};
+	char route[256];
+	int r = sandbox_path(route, sizeof(route), sandbox_id, "write", err);
+	if (r < 0)
+		return r;
+
+	curl_easy_reset(c->easy);
+	if ((r = client_prepare(c, c->easy, route, &headers, err)) < 0 ||
+	    (r = client_add_header(&headers, "Expect", "", err)) < 0)
+		return r;
+	mime = curl_mime_init(c->easy);
+	curl_mimepart *part = mime ? curl_mime_addpart(mime) : NULL;
+	curl_mimepart *file = part ? curl_mime_addpart(mime) : NULL;
+	if (!file || curl_mime_name(part, "path") || curl_mime_data(part, path, CURL_ZERO_TERMINATED) ||
+	    curl_mime_name(file, "file") || curl_mime_filename(file, "upload") ||
+	    curl_mime_type(file, "application/octet-stream") ||
+	    curl_mime_data_cb(file, size, on_mime_read, NULL, NULL, &t))
+		return av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "upload");
+	curl_easy_setopt(c->easy, CURLOPT_MIMEPOST, mime);
+	curl_easy_setopt(c->easy, CURLOPT_UPLOAD_BUFFERSIZE, TRANSFER_BUFFER);
+	curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, headers);
+	curl_easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, on_data);
+	curl_easy_setopt(c->easy, CURLOPT_WRITEDATA, &t);
+	r = finish(c, &t, err);
+	curl_easy_reset(c->easy);
+	av_buf_clear(&t.reply);
+	return r;
+}
+
+int av_client_download(struct av_client *c, const char *sandbox_id, const char *path,
+    av_client_write_fn on_write, void *ctx, struct av_err *err)
+{
+	AV_CLEANUP(slist_freep) struct curl_slist *headers = NULL;
+	AV_CLEANUP(av_buf_clear) struct av_buf body = AV_BUF_INIT(64 * AV_KIB);
+	struct transfer t = {.easy = c->easy, .on_write = on_write, .ctx = ctx,
+	    .reply = AV_BUF_INIT(CLIENT_REPLY_MAX)};
+	char route[256];
+	int r = sandbox_path(route, sizeof(route), sandbox_id, "read", err);
+	if (r < 0)
+		return r;
+	av_buf_append_c(&body, "{\"path\":");
+	av_json_write_str(&body, av_str_c(path));
+	av_buf_append_c(&body, "}");
+	if (av_buf_error(&body))
+		return av_err_set(err, AV_ERR_INVALID, "the path is too long");
+
+	curl_easy_reset(c->easy);
+	if ((r = client_prepare(c, c->easy, route, &headers, err)) < 0 ||
+	    (r = client_add_header(&headers, "Content-Type", "application/json", err)) < 0)
+		return r;
+	curl_easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body.n);
+	curl_easy_setopt(c->easy, CURLOPT_POSTFIELDS, body.p + body.off);
+	curl_easy_setopt(c->easy, CURLOPT_BUFFERSIZE, TRANSFER_BUFFER);
+	curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, headers);
+	curl_easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, on_data);
+	curl_easy_setopt(c->easy, CURLOPT_WRITEDATA, &t);
+	r = finish(c, &t, err);
+	curl_easy_reset(c->easy);
+	av_buf_clear(&t.reply);
+	return r;
+}
