@@ -58,6 +58,7 @@ enum cgroup_cap {
 struct cgroups_config {
 	const char *tag;      /* 8 hexadecimal digits that tell instances apart */
 	bool fast_attach;     /* mount the private named hierarchy with favordynmods */
+	bool ignore_v2;       /* as if only v1 trees were mounted (tests) */
 	bool read_only;       /* look only (doctor): create nothing, mount nothing */
 };
 
@@ -117,12 +118,12 @@ int cgroups_wait_empty(struct cgroups *cg, const char *id, int timeout_ms);
 /* Freezes or thaws and waits until it is so. -ETIMEDOUT (a frozen half is thawed again),
  * -EOPNOTSUPP without CGROUP_CAP_FREEZE, -ENOENT. */
 int cgroups_freeze(struct cgroups *cg, const char *id, bool frozen, int timeout_ms,
-    struct av_err *err) AV_MUST_CHECK;
+    struct av_err *err);
 /* -ENOENT without such a cgroup. What the kernel does not count stays 0. */
-int cgroups_stat(struct cgroups *cg, const char *id, struct cgroup_stat *ret) AV_MUST_CHECK;
+int cgroups_stat(struct cgroups *cg, const char *id, struct cgroup_stat *ret);
 /* Removes the directories; 0 when all are gone (or were). -EBUSY while processes are inside: kill
  * and try again; what could be removed is. timeout_ms > 0 waits for that. */
-int cgroups_remove(struct cgroups *cg, const char *id, int timeout_ms) AV_MUST_CHECK;
+int cgroups_remove(struct cgroups *cg, const char *id, int timeout_ms);
 /* Whether it exists in at least one tree. */
 bool cgroups_exists(struct cgroups *cg, const char *id);
 /* Calls on_id once for each sandbox that has a cgroup in any tree; a non-zero answer ends the walk
