@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * api.h - the public wire dialects over control: what the daemon starts and stops
+ *
+ * One struct api serves every listener: give api_on_request and the api to av_http_server_config.
+ * Everything on the loop thread.
+ */
+#pragma once
+
+#include "base/err.h"
+
+struct api;
+struct av_http_server;
+struct av_loop;
+struct av_req;
+struct control;
+
+struct api_config {
+	struct av_loop *loop; /* borrowed, as all here */
+	struct control *control;
+	const char *version;
+	const char
+	    *credentials_hint; /* where the first start wrote a key, for the text of 401; or NULL */
+};
+
+int api_new(const struct api_config *config, struct api **ret, struct av_err *err);
+/* After the server is freed: no request may be left. NULL is fine. */
+void api_free(struct api *a);
+
+/* For /metrics; set once the server exists. */
+void api_set_server(struct api *a, const struct av_http_server *server);
+
+/* av_http_server_config.on_request */
+void api_on_request(void *api, struct av_req *req);

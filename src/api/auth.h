@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * auth.h - from request headers to an actor
+ *
+ * X-API-Key decides alone when it is present; else "Authorization: Bearer <key>". Nothing else
+ * authenticates: no cookie, no query parameter, so that no page in a browser can act for a user.
+ */
+#pragma once
+
+#include "api/request.h"
+
+/* Fills rq->actor, or UNAUTHORIZED with a text that says where keys come from. */
+int api_authenticate(struct api_request *rq, struct av_err *err);

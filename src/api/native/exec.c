@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * exec.c - foreground and background exec, list of processes, signals
+ *
+ * A foreground exec belongs to its request: when the client goes away the process group is killed.
+ * One that ran out of time is killed likewise and answered with 504. Its error code is agent_error
+ * with "reason":"timeout", because that is the code by which existing clients of this dialect know
+ * a timed-out command (they map codes, not statuses); what the command printed comes with it.
+ */
+#include "api/native/native.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+
+#include "api/native/shapes.h"
+#include "api/request.h"
+#include "base/banned.h"
+
+#define EXEC_TIMEOUT_DEFAULT_MS 30000
+/* Output of 16 MiB a stream, each byte written as \u00XX in the worst case. */
+#define EXEC_JSON_MAX      (200 * 1024 * 1024)
+#define PROCESSES_JSON_MAX (16 * 1024 * 1024)
+
+static const char *exec_cmd(const struct api_request *rq)
+{
+	const char *cmd = json_string_value(json_object_get(rq->body, "cmd"));
+
+	return cmd ? cmd : "";
+}
+
+static void write_timeout(struct av_buf *out, const struct node_exec_result *r)
+{
+	(void)av_buf_printf(out,
+	    "{\"error\":{\"code\":\"agent_error\",\"reason\":\"timeout\",\"message\":\"the command "
+	    "was killed "
+	    "with its process group after %" PRId64
+	    " ms because its timeout had passed; give a longer timeout_sec, or 0 for none\"},"
+	    "\"timed_out\":true,\"duration_ms\":%" PRId64 ",",
+	    r->duration_ms, r->duration_ms);
+	(void)native_write_output(out, r);
+	(void)av_buf_append_char(out, '}');
+}
+
+static void write_result(
+    struct av_buf *out, const struct api_request *rq, const struct node_exec_result *r)
+{
+	(void)av_buf_printf(out, "{\"sandbox_id\":\"%s\",\"cmd\":", rq->id);
+	(void)av_json_write_str(out, av_str_c(exec_cmd(rq)));
+	(void)av_buf_append_char(out, ',');
+	(void)native_write_output(out, r);
+	(void)av_buf_printf(out, ",\"exit_code\":%d", r->end.exit_code);
+	if (r->end.signal)
+		(void)av_buf_printf(out, ",\"signal\":%d", r->end.signal);
+	if (r->end.core_dumped)
+		(void)av_buf_append_c(out, ",\"core_dumped\":true");
+	(void)av_buf_printf(out, ",\"duration_ms\":%" PRId64 "}", r->duration_ms);
+}
+
+static void on_result(void *ctx, const struct node_exec_result *r, const struct av_err *err)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(EXEC_JSON_MAX);
+	struct api_request *rq = ctx;
+
+	rq->call = NULL;
+	if (err) {
+		api_send_err(rq, err);
+	} else if (r->end.timed_out) {
+		write_timeout(&out, r);
+		api_send_json(rq, av_err_http_status(AV_ERR_EXEC_TIMEOUT), &out);
+	} else {
+		write_result(&out, rq, r);
+		api_send_json(rq, 200, &out);
+	}
+}
+
+static void on_started(void *ctx, uint32_t pid, const char *tag, const struct av_err *err)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(PROCESSES_JSON_MAX);
+	struct api_request *rq = ctx;
+
+	rq->call = NULL;
+	if (err) {
+		api_send_err(rq, err);
+		return;
+	}
+	(void)av_buf_printf(&out, "{\"sandbox_id\":\"%s\",\"cmd\":", rq->id);
+	(void)av_json_write_str(&out, av_str_c(exec_cmd(rq)));
+	(void)av_buf_printf(&out, ",\"pid\":%" PRIu32 ",\"tag\":", pid);
+	(void)av_json_write_str(&out, av_str_c(tag));
+	(void)av_buf_append_char(&out, '}');
+	api_send_json(rq, 202, &out);
+}
+
+/* Everybody can address a background process: one without a tag gets a random one. */
+static int start_background(struct api_request *rq, struct node_exec_spec *spec, struct av_err *err)
+{
+	char tag[16];
+	uint32_t random;
+
+	if (!spec->tag || !spec->tag[0]) {
+		av_random(&random, sizeof random);
+		(void)snprintf(tag, sizeof tag, "proc-%08" PRIx32, random);
+		spec->tag = tag;
+	}
+	spec->keep_on_detach = true;
+	return control_exec_background(
+	    rq->api->control, &rq->actor, rq->id, spec, on_started, rq, &rq->call, err);
+}
+
+void native_exec(struct api_request *rq)
+{
+	struct node_exec_spec spec = {0};
+	bool background = false;
+	struct av_err err;
+	int r;
+
+	if ((r = av_json_get_bool(rq->body, "background", &background, &err)) == 0)
+		r = native_parse_exec(
+		    rq->body, background ? 0 : EXEC_TIMEOUT_DEFAULT_MS, &spec, &err);
+	if (r == 0 && background)
+		r = start_background(rq, &spec, &err);
+	else if (r == 0)
+		r = control_exec_collect(
+		    rq->api->control, &rq->actor, rq->id, &spec, on_result, rq, &rq->call, &err);
+	if (r < 0)
+		api_send_err(rq, &err);
+}
+
+static void on_processes(
+    void *ctx, const struct node_process *v, size_t n, const struct av_err *err)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(PROCESSES_JSON_MAX);
+	struct api_request *rq = ctx;
+
+	rq->call = NULL;
+	if (err) {
+		api_send_err(rq, err);
+		return;
+	}
+	(void)native_write_processes(&out, v, n);
+	api_send_json(rq, 200, &out);
+}
+
+void native_process_list(struct api_request *rq)
+{
+	struct av_err err;
+
+	if (control_processes(
+	        rq->api->control, &rq->actor, rq->id, on_processes, rq, &rq->call, &err) < 0)
+		api_send_err(rq, &err);
+}
+
+static void on_signalled(void *ctx, const struct av_err *err)
+{
+	struct api_request *rq = ctx;
+
+	rq->call = NULL;
+	if (err)
+		api_send_err(rq, err);
+	else
+		api_send_empty(rq, 204);
+}
+
+static int parse_signal(const struct api_request *rq, int *ret_signo, struct av_err *err)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf text = AV_BUF_INIT(64);
+	int r = api_query(rq, "signal", &text, err);
+
+	if (r == -ENOENT || (r == 0 && av_str_eq_c(av_buf_str(&text), "SIGKILL")))
+		*ret_signo = SIGKILL;
+	else if (r < 0)
+		return r;
+	else if (av_str_eq_c(av_buf_str(&text), "SIGTERM"))
+		*ret_signo = SIGTERM;
+	else
+		return av_err_set(err, AV_ERR_INVALID,
+		    "query parameter 'signal' must be SIGKILL (the default) or SIGTERM");
+	return 0;
+}
+
+void native_process_kill(struct api_request *rq)
+{
+	struct node_selector sel = native_parse_selector(api_param(rq, "selector"));
+	struct av_err err;
+	int signo = 0;
+
+	if (parse_signal(rq, &signo, &err) < 0 ||
+	    control_process_signal(rq->api->control, &rq->actor, rq->id, &sel, signo, on_signalled,
+	        rq, &rq->call, &err) < 0)
+		api_send_err(rq, &err);
+}

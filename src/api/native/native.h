@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * native.h - handlers of the native dialect, one for each line of routes.def
+ *
+ * A handler is called with a request whose key, path parameters and JSON body are already checked
+ * (see request.h), on the loop thread, and must not block.
+ */
+#pragma once
+
+struct api_request;
+
+/* system.c */
+void native_health(struct api_request *rq);
+void native_ready(struct api_request *rq);
+void native_metrics(struct api_request *rq);
+
+/* sandboxes.c */
+void native_sandbox_create(struct api_request *rq);
+void native_sandbox_list(struct api_request *rq);
+void native_sandbox_get(struct api_request *rq);
+void native_sandbox_delete(struct api_request *rq);
+void native_sandbox_ping(struct api_request *rq);
+void native_sandbox_usage(struct api_request *rq);
+
+/* exec.c */
+void native_exec(struct api_request *rq);
+void native_process_list(struct api_request *rq);
+void native_process_kill(struct api_request *rq);
+
+/* streams.c */
+void native_exec_stream(struct api_request *rq);
+void native_process_stream(struct api_request *rq);
+
+/* files.c, uploads.c */
+void native_file_get(struct api_request *rq);
+void native_file_read(struct api_request *rq);
+void native_file_put(struct api_request *rq);
+void native_file_write(struct api_request *rq);

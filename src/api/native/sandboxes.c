@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sandboxes.c - create, list, get, delete, ping, usage
+ *
+ * A client that goes away before its create was answered cannot know the sandbox it asked for:
+ * unless an idempotency key lets it ask again, the sandbox is deleted as soon as it is there.
+ */
+#include "api/native/native.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "api/native/shapes.h"
+#include "api/request.h"
+#include "base/log.h"
+#include "base/banned.h"
+
+#define SANDBOX_JSON_MAX (1024 * 1024)
+#define LIST_JSON_MAX    (64 * 1024 * 1024)
+
+static void send_sandbox(struct api_request *rq, int status, const struct sandbox_info *sb)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(SANDBOX_JSON_MAX);
+
+	(void)native_write_sandbox(&out, sb);
+	api_send_json(rq, status, &out);
+}
+
+/* ---- create ---- */
+
+/* Lives from the call to its callback, with or without the request. */
+struct create {
+	struct api *api;
+	struct api_request *rq; /* NULL: the client is gone */
+	struct control_actor actor;
+	bool replayable;
+};
+
+static void create_gone(struct api_request *rq, int status)
+{
+	struct create *c = rq->state;
+
+	(void)status;
+	if (c)
+		c->rq = NULL;
+}
+
+static void on_unwanted_deleted(void *ctx, const struct av_err *err)
+{
+	(void)ctx;
+	if (err)
+		av_log(AV_LOG_WARN, "could not delete a sandbox whose creator went away", "error",
+		    err->message, NULL);
+}
+
+static void on_created(void *ctx, const struct sandbox_info *sb, const struct av_err *err)
+{
+	struct create *c = ctx;
+	struct api_request *rq = c->rq;
+
+	if (rq) {
+		rq->state = NULL;
+		if (err)
+			api_send_err(rq, err);
+		else
+			send_sandbox(rq, 201, sb);
+	} else if (!err && !c->replayable && !sb->replayed) {
+		av_log(AV_LOG_INFO, "deleting a sandbox whose creator went away before the answer",
+		    "sandbox", sb->id, NULL);
+		(void)control_delete(
+		    c->api->control, &c->actor, sb->id, on_unwanted_deleted, NULL, NULL, NULL);
+	}
+	free(c);
+}
+
+/* 1 to 255 visible ASCII characters. */
+static int idempotency_key(const struct api_request *rq, struct av_str *ret, struct av_err *err)
+{
+	struct av_str key;
+
+	if (!av_req_header(rq->req, "idempotency-key", &key))
+		return 0;
+	for (size_t i = 0; i < key.n; i++)
+		if (key.p[i] < 0x21 || key.p[i] > 0x7e)
+			return av_err_set(err, AV_ERR_INVALID,
+			    "Idempotency-Key may only hold visible ASCII characters");
+	if (key.n == 0 || key.n > 255)
+		return av_err_set(err, AV_ERR_INVALID,
+		    "Idempotency-Key must have 1 to 255 characters, not %zu", key.n);
+	*ret = key;
+	return 0;
+}
+
+void native_sandbox_create(struct api_request *rq)
+{
+	struct sandbox_params params = {0};
+	struct create *c;
+	struct av_err err;
+
+	if (native_parse_create(rq->body, &params, &err) < 0 ||
+	    idempotency_key(rq, &params.idempotency_key, &err) < 0) {
+		api_send_err(rq, &err);
+		return;
+	}
+	params.request_body = rq->raw_body;
+	c = malloc(sizeof *c);
+	if (!c) {
+		(void)av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
+		api_send_err(rq, &err);
+		return;
+	}
+	*c = (struct create){.api = rq->api,
+	    .rq = rq,
+	    .actor = rq->actor,
+	    .replayable = params.idempotency_key.n > 0};
+	rq->state = c;
+	rq->on_gone = create_gone;
+	if (control_create(rq->api->control, &rq->actor, &params, on_created, c, NULL, &err) < 0) {
+		rq->state = NULL;
+		free(c);
+		api_send_err(rq, &err);
+	}
+}
+
+/* ---- the others ---- */
+
+static void on_got(void *ctx, const struct sandbox_info *sb, const struct av_err *err)
+{
+	struct api_request *rq = ctx;
+
+	rq->call = NULL;
+	if (err)
+		api_send_err(rq, err);
+	else
+		send_sandbox(rq, 200, sb);
+}
+
+void native_sandbox_get(struct api_request *rq)
+{
+	struct av_err err;
+
+	if (control_get(rq->api->control, &rq->actor, rq->id, on_got, rq, &rq->call, &err) < 0)
+		api_send_err(rq, &err);
+}
+
+static void on_listed(void *ctx, const struct sandbox_info *v, size_t n, const struct av_err *err)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(LIST_JSON_MAX);
+	struct api_request *rq = ctx;
+
+	rq->call = NULL;
+	if (err) {
+		api_send_err(rq, err);
+		return;
+	}
+	(void)av_buf_append_char(&out, '[');
+	for (size_t i = 0; i < n; i++) {
+		if (i)
+			(void)av_buf_append_char(&out, ',');
+		(void)native_write_sandbox(&out, &v[i]);
+	}
+	(void)av_buf_append_char(&out, ']');
+	api_send_json(rq, 200, &out);
+}
+
+/* ?status=running,stopped or ?status=all; absent: all that live. */
+static int parse_filter(
+    const struct api_request *rq, struct sandbox_filter *ret, struct av_err *err)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf text = AV_BUF_INIT(256);
+	struct av_str rest, one;
+	bool more = true;
+	int r = api_query(rq, "status", &text, err);
+
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	rest = av_buf_str(&text);
+	if (av_str_eq_c(rest, "all")) {
+		ret->states = (1U << SANDBOX_STATE_COUNT) - 1;
+		return 0;
+	}
+	while (more) {
+		enum sandbox_state state;
+		char name[32] = "";
+
+		more = av_str_cut(&rest, ',', &one);
+		if (av_str_copy(name, sizeof name, one) < 0)
+			name[0] = '\0';
+		state = sandbox_state_parse(name);
+		if (state == SANDBOX_STATE_COUNT)
+			return av_err_set(err, AV_ERR_INVALID,
+			    "query parameter 'status': '%.40s' is not a state; write 'all' or a "
+			    "list of pending, "
+			    "starting, running, paused, stopping, stopped, error, missing",
+			    av_str_has_nul(one) || one.n == 0 ? ""
+			    : name[0]                         ? name
+			                                      : "(too long)");
+		ret->states |= 1U << state;
+	}
+	return 0;
+}
+
+void native_sandbox_list(struct api_request *rq)
+{
+	struct sandbox_filter filter = {0};
+	struct av_err err;
+
+	if (parse_filter(rq, &filter, &err) < 0 ||
+	    control_list(rq->api->control, &rq->actor, &filter, on_listed, rq, &rq->call, &err) < 0)
+		api_send_err(rq, &err);
+}
+
+static void on_deleted(void *ctx, const struct av_err *err)
+{
+	struct api_request *rq = ctx;
+
+	rq->call = NULL;
+	if (err)
+		api_send_err(rq, err);
+	else
+		api_send_empty(rq, 204);
+}
+
+void native_sandbox_delete(struct api_request *rq)
+{
+	struct av_err err;
+
+	if (control_delete(rq->api->control, &rq->actor, rq->id, on_deleted, rq, &rq->call, &err) <
+	    0)
+		api_send_err(rq, &err);
+}
+
+void native_sandbox_ping(struct api_request *rq)
+{
+	struct av_err err;
+
+	if (control_ping(rq->api->control, &rq->actor, rq->id, &err) < 0)
+		api_send_err(rq, &err);
+	else
+		api_send_empty(rq, 204);
+}
+
+static void on_usage(void *ctx, const struct sandbox_usage *u, const struct av_err *err)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(1024);
+	struct api_request *rq = ctx;
+
+	rq->call = NULL;
+	if (err) {
+		api_send_err(rq, err);
+		return;
+	}
+	(void)av_buf_printf(&out,
+	    "{\"sandbox_id\":\"%s\",\"memory_bytes\":%" PRIu64 ",\"memory_peak_bytes\":%" PRIu64
+	    ",\"processes\":%" PRIu64 ",\"cpu_usec\":%" PRIu64 ",\"disk_used_bytes\":%" PRIu64
+	    ",\"disk_limit_bytes\":%" PRIu64 ",\"oom_kills\":%" PRIu64 "}",
+	    rq->id, u->memory_bytes, u->memory_peak_bytes, u->pids, u->cpu_usec, u->disk_used_bytes,
+	    u->disk_limit_bytes, u->oom_kills);
+	api_send_json(rq, 200, &out);
+}
+
+void native_sandbox_usage(struct api_request *rq)
+{
+	struct av_err err;
+
+	if (control_usage(rq->api->control, &rq->actor, rq->id, on_usage, rq, &rq->call, &err) < 0)
+		api_send_err(rq, &err);
+}

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * shapes.c - JSON of the native dialect (see shapes.h)
+ */
+#include "api/native/shapes.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+#include "base/avtime.h"
+#include "base/codec.h"
+#include "base/num.h"
+#include "base/banned.h"
+
+#define SECONDS_MAX_MS (365LL * 24 * 3600 * 1000)
+#define MIB_MAX                                                                                    \
+	(1LL << 40) /* what multiplies with 1 MiB without overflow; control has the real bound */
+#define CPUS_MAX 100000
+#define ARGS_MAX 65536
+#define TAG_MAX  64
+
+/* Number of processors, whole or fraction, as thousandths. */
+static int parse_cpus(const json_t *body, int64_t *ret_milli, struct av_err *err)
+{
+	const json_t *cpus = json_object_get(body, "cpus");
+	int64_t vcpus = 0;
+	double v;
+	int r = av_json_get_i64(body, "vcpus", 0, CPUS_MAX, &vcpus, err);
+
+	if (r < 0)
+		return r;
+	if (!cpus || json_is_null(cpus)) {
+		*ret_milli = vcpus * 1000;
+		return 0;
+	}
+	if (vcpus)
+		return av_err_set(
+		    err, AV_ERR_INVALID, "'vcpus' and 'cpus' say the same; give one of them");
+	v = json_number_value(cpus);
+	if (!json_is_number(cpus) || !(v >= 0.001 && v <= CPUS_MAX))
+		return av_err_set(err, AV_ERR_INVALID,
+		    "'cpus' must be a number of processors from 0.001 to %d, such as 0.5 or 2",
+		    CPUS_MAX);
+	*ret_milli = llround(v * 1000);
+	return 0;
+}
+
+static int parse_mib(const json_t *body, const char *field, int64_t *ret_bytes, struct av_err *err)
+{
+	int64_t mib = 0;
+	int r = av_json_get_i64(body, field, 0, MIB_MAX, &mib, err);
+
+	if (r == 0)
+		*ret_bytes = mib * AV_MIB;
+	return r;
+}
+
+int native_parse_create(const json_t *body, struct sandbox_params *ret, struct av_err *err)
+{
+	struct sandbox_params p = {0};
+	bool sudo = true;
+	int r;
+
+	if ((r = av_json_get_str(body, "template", &p.template_name, err)) < 0 ||
+	    (r = parse_cpus(body, &p.cpu_milli, err)) < 0 ||
+	    (r = parse_mib(body, "memory_mb", &p.memory_bytes, err)) < 0 ||
+	    (r = parse_mib(body, "disk_mb", &p.disk_bytes, err)) < 0 ||
+	    (r = av_json_get_i64(body, "pids_max", 0, INT32_MAX, &p.pids_max, err)) < 0 ||
+	    (r = av_json_get_seconds_ms(
+	         body, "timeout_sec", SECONDS_MAX_MS, &p.idle_timeout_ms, err)) < 0 ||
+	    (r = av_json_get_seconds_ms(
+	         body, "max_lifetime_sec", SECONDS_MAX_MS, &p.max_lifetime_ms, err)) < 0 ||
+	    (r = av_json_get_str_map(body, "envs", SANDBOX_ENVS_MAX, &p.envs, err)) < 0 ||
+	    (r = av_json_get_str_map(body, "metadata", SANDBOX_METADATA_MAX, &p.metadata, err)) <
+	        0 ||
+	    (r = av_json_get_bool(body, "sudo", &sudo, err)) < 0)
+		return r;
+	p.no_sudo = !sudo;
+	*ret = p;
+	return 0;
+}
+
+int native_parse_exec(
+    const json_t *body, int64_t timeout_default_ms, struct node_exec_spec *ret, struct av_err *err)
+{
+	struct node_exec_spec s = {.timeout_ms = timeout_default_ms};
+	int r;
+
+	if ((r = av_json_get_str(body, "cmd", &s.cmd, err)) < 0 ||
+	    (r = av_json_get_str_array(body, "args", ARGS_MAX, &s.args, err)) < 0 ||
+	    (r = av_json_get_str_map(body, "envs", SANDBOX_ENVS_MAX, &s.envs, err)) < 0 ||
+	    (r = av_json_get_str(body, "cwd", &s.cwd, err)) < 0 ||
+	    (r = av_json_get_str(body, "user", &s.user, err)) < 0 ||
+	    (r = av_json_get_str(body, "tag", &s.tag, err)) < 0 ||
+	    (r = av_json_get_seconds_ms(body, "timeout_sec", SECONDS_MAX_MS, &s.timeout_ms, err)) <
+	        0)
+		return r;
+	if (!s.cmd || !s.cmd[0])
+		return av_err_set(err, AV_ERR_INVALID,
+		    "'cmd' is missing: the program to run, by path or looked up in PATH");
+	if (s.tag && strlen(s.tag) > TAG_MAX)
+		return av_err_set(err, AV_ERR_INVALID, "'tag' has more than %d bytes", TAG_MAX);
+	*ret = s;
+	return 0;
+}
+
+struct node_selector native_parse_selector(const char *text)
+{
+	uint64_t pid;
+
+	if (av_parse_u64(av_str_c(text), 1, UINT32_MAX, &pid) == 0)
+		return (struct node_selector){.pid = (uint32_t)pid};
+	return (struct node_selector){.tag = text};
+}
+
+static void write_str(struct av_buf *out, const char *name, const char *value)
+{
+	(void)av_buf_printf(out, ",\"%s\":", name);
+	(void)av_json_write_str(out, av_str_c(value));
+}
+
+static void write_int(struct av_buf *out, const char *name, int64_t value)
+{
+	(void)av_buf_printf(out, ",\"%s\":%" PRId64, name, value);
+}
+
+/* Absent when it has not happened. */
+static void write_time(struct av_buf *out, const char *name, int64_t real_ms)
+{
+	char text[32];
+
+	if (real_ms == 0)
+		return;
+	av_rfc3339_ms(real_ms, text);
+	(void)av_buf_printf(out, ",\"%s\":\"%s\"", name, text);
+}
+
+/* Seconds, as an integer where they are whole, as older clients demand. */
+static void write_seconds(struct av_buf *out, const char *name, int64_t ms)
+{
+	if (ms % 1000 == 0)
+		write_int(out, name, ms / 1000);
+	else
+		(void)av_buf_printf(
+		    out, ",\"%s\":%" PRId64 ".%03" PRId64, name, ms / 1000, ms % 1000);
+}
+
+int native_write_sandbox(struct av_buf *out, const struct sandbox_info *sb)
+{
+	/* The vocabulary that existing clients check has no "stopping": to them it has stopped. */
+	const char *status =
+	    sandbox_state_text(sb->state == SANDBOX_STOPPING ? SANDBOX_STOPPED : sb->state);
+
+	(void)av_buf_append_c(out, "{\"id\":");
+	(void)av_json_write_str(out, av_str_c(sb->id));
+	write_str(out, "status", status);
+	write_str(out, "template", sb->template_name);
+	write_str(out, "isolation", sb->isolation);
+	write_int(out, "vcpus", (sb->cpu_milli + 999) / 1000);
+	(void)av_buf_printf(
+	    out, ",\"cpus\":%" PRId64 ".%03" PRId64, sb->cpu_milli / 1000, sb->cpu_milli % 1000);
+	write_int(out, "memory_mb", sb->memory_bytes / AV_MIB);
+	write_int(out, "disk_mb", sb->disk_bytes / AV_MIB);
+	write_int(out, "pids_max", sb->pids_max);
+	(void)av_buf_printf(out, ",\"sudo\":%s", sb->sudo ? "true" : "false");
+	write_seconds(out, "timeout_sec", sb->idle_timeout_ms);
+	write_seconds(out, "max_lifetime_sec", sb->max_lifetime_ms);
+	write_time(out, "created_at", sb->created_ms);
+	write_time(out, "started_at", sb->started_ms);
+	write_time(out, "last_active_at", sb->last_active_ms);
+	write_time(out, "stopped_at", sb->stopped_ms);
+	write_time(out, "last_updated", sb->updated_ms);
+	if (sb->reason != SANDBOX_REASON_NONE) {
+		write_str(out, "reason", sandbox_reason_text(sb->reason));
+		write_str(out, "reason_text",
+		    sb->message && sb->message[0] ? sb->message : sandbox_reason_why(sb->reason));
+	}
+	(void)av_buf_append_c(out, ",\"metadata\":");
+	(void)av_json_dump(out, sb->metadata);
+	return av_buf_append_char(out, '}');
+}
+
+static void write_bytes(struct av_buf *out, const char *name, struct av_str data, bool utf8)
+{
+	(void)av_buf_printf(out, "\"%s\":", name);
+	if (utf8) {
+		(void)av_json_write_str(out, data);
+		return;
+	}
+	(void)av_buf_append_char(out, '"');
+	(void)av_base64_encode(out, data.p, data.n);
+	(void)av_buf_append_char(out, '"');
+}
+
+/* A cut in the middle of a character is no reason to call text binary. */
+static struct av_str kept(struct av_str data, bool truncated)
+{
+	size_t tail = truncated ? av_utf8_incomplete_tail(data) : 0;
+
+	return av_str_n(data.p, data.n - tail);
+}
+
+int native_write_output(struct av_buf *out, const struct node_exec_result *r)
+{
+	struct av_str a = kept(r->out, r->out_truncated), b = kept(r->err_out, r->err_truncated);
+	bool utf8 = av_utf8_valid(a) && av_utf8_valid(b);
+
+	write_bytes(out, "stdout", utf8 ? a : r->out, utf8);
+	(void)av_buf_append_char(out, ',');
+	write_bytes(out, "stderr", utf8 ? b : r->err_out, utf8);
+	(void)av_buf_printf(out, ",\"encoding\":\"%s\"", utf8 ? "utf-8" : "base64");
+	if (r->out_truncated)
+		(void)av_buf_append_c(out, ",\"stdout_truncated\":true");
+	if (r->err_truncated)
+		(void)av_buf_append_c(out, ",\"stderr_truncated\":true");
+	return av_buf_error(out);
+}
+
+int native_write_processes(struct av_buf *out, const struct node_process *v, size_t n)
+{
+	(void)av_buf_append_c(out, "{\"processes\":[");
+	for (size_t i = 0; i < n; i++) {
+		(void)av_buf_printf(out, "%s{\"pid\":%" PRIu32, i ? "," : "", v[i].pid);
+		if (v[i].tag && v[i].tag[0])
+			write_str(out, "tag", v[i].tag);
+		write_str(out, "cmd", v[i].cmd);
+		if (v[i].args) {
+			(void)av_buf_append_c(out, ",\"args\":");
+			(void)av_json_dump(out, v[i].args);
+		}
+		(void)av_buf_append_char(out, '}');
+	}
+	return av_buf_append_c(out, "]}");
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * shapes.h - JSON of the native dialect: what requests say, what answers look like
+ *
+ * Requests: absent and null mean the default, unknown fields are ignored, anything malformed is
+ * INVALID and names the field. Answers are written straight into buffers.
+ */
+#pragma once
+
+#include "base/json.h"
+#include "control/exec.h"
+#include "control/sandbox.h"
+
+/* {"template","vcpus" or "cpus","memory_mb","disk_mb","pids_max","timeout_sec","max_lifetime_sec",
+ * "envs","metadata","sudo"}. Strings in *ret are borrowed from body. */
+int native_parse_create(const json_t *body, struct sandbox_params *ret, struct av_err *err);
+
+/* {"cmd","args","envs","cwd","user","tag","timeout_sec"}; timeout_default_ms when absent, 0 means
+ * none. Borrowed from body. */
+int native_parse_exec(
+    const json_t *body, int64_t timeout_default_ms, struct node_exec_spec *ret, struct av_err *err);
+
+/* All digits that fit in 32 bits: a pid; anything else: a tag. Borrows text. */
+struct node_selector native_parse_selector(const char *text);
+
+int native_write_sandbox(struct av_buf *out, const struct sandbox_info *sb);
+
+/* Members "stdout", "stderr" and "encoding", and "stdout_truncated"/"stderr_truncated" when
+ * something is missing; both are base64 if either is not UTF-8. No braces. */
+int native_write_output(struct av_buf *out, const struct node_exec_result *r);
+
+int native_write_processes(struct av_buf *out, const struct node_process *v, size_t n);

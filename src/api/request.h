@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * request.h - one request on its way through the API: route, actor, body, answer, clean-up
+ *
+ * Only files of src/api include this.
+ *
+ * Theory of operation. api_on_request() matches the route, checks the key, decodes the path
+ * parameters, collects a JSON body where the route says so, and calls the handler: a handler sees
+ * only what is well-formed and allowed. From then on the request belongs to the handler until it
+ * answers. Rules:
+ *  1. rq lives until the connection is done with it (after rq->on_gone, if set). A handler that
+ *     holds a handle of control (a call, a stream) cancels it in on_gone, or leaves the call in
+ *     rq->call, which is cancelled by itself: what a client started ends when the client goes away.
+ *  2. A callback of control sets its handle to NULL first, then answers.
+ *  3. Exactly one of the api_send_* functions is called for a request, or av_res_start and friends
+ *     with api_started(); or it is upgraded with api_request_release().
+ *  4. Errors of control go to api_send_err unchanged: kinds decide status and code.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "api/api.h"
+#include "api/metrics.h"
+#include "api/router.h"
+#include "base/buf.h"
+#include "base/json.h"
+#include "control/control.h"
+#include "net/http_server.h"
+
+struct api {
+	struct av_loop *loop;
+	struct control *control;
+	const struct av_http_server *server; /* NULL until set */
+	const char *version;
+	const char *credentials_hint;
+	struct api_metrics metrics;
+};
+
+#define API_PARAM_MAX 256 /* bytes of a decoded path parameter */
+
+struct api_request {
+	struct api *api;
+	struct av_req *req;
+	struct api_match match;
+	struct control_actor actor;  /* valid on routes with a key */
+	char *param[API_PARAMS_MAX]; /* decoded, owned; no NUL inside */
+	const char *id;              /* the parameter {id}, a well-formed sandbox id; or NULL */
+	json_t *body;                /* JSON routes: owned, never NULL */
+	struct av_str raw_body;      /* JSON routes: valid until the handler returns */
+	int status;                  /* of the answer, 0 before */
+
+	/* The handler's: */
+	void *state;
+	struct node_call *call; /* cancelled when the client goes away */
+	/* The client is gone or the answer is out, with the status of av_req's on_close. Frees
+	 * state. */
+	void (*on_gone)(struct api_request *rq, int status);
+	/* As in struct av_req_handler; for routes that stream. */
+	void (*on_body)(struct api_request *rq, struct av_str data);
+	void (*on_body_end)(struct api_request *rq);
+	void (*on_drain)(struct api_request *rq);
+};
+
+/* A fixed parameter of the path by name; never NULL for one that the pattern has. */
+const char *api_param(const struct api_request *rq, const char *name);
+/* First query parameter of that name, decoded, appended to out. -ENOENT when absent; INVALID (bad
+ * escape, NUL) fills err. */
+int api_query(
+    const struct api_request *rq, const char *name, struct av_buf *out, struct av_err *err);
+
+/* Whole answers. json must have no sticky error, else it becomes NO_MEMORY. */
+void api_send_json(struct api_request *rq, int status, struct av_buf *json);
+void api_send_empty(struct api_request *rq, int status);
+void api_send_err(struct api_request *rq, const struct av_err *err);
+/* After av_res_start: the status for metrics and log. */
+void api_started(struct api_request *rq, int status);
+/* The request became a WebSocket session: it is counted with status 101 and freed. */
+void api_request_release(struct api_request *rq);
+
+/* Appends {"error":{"code":...,"message":...}}. code NULL: the kind's. */
+void api_write_err(struct av_buf *out, const struct av_err *err);

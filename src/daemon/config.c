@@ -1,0 +1,533 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * config.c - options of aviaryd, from flags, environment and file (see config.h)
+ */
+#include "daemon/config.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/num.h"
+#include "base/path.h"
+#include "base/banned.h"
+
+#define CONFIG_FILE_MAX (64 * 1024)
+
+enum scope { USER, FLAG, PRIVATE };
+
+static const struct opt {
+	const char *name;
+	const char *meta; /* NULL: a switch */
+	enum scope scope;
+	const char *text; /* default */
+	const char *help;
+} opts[DAEMON_OPT_COUNT] = {
+#define DAEMON_OPT(id, name_, meta_, scope_, text_, help_)                                         \
+	[DAEMON_OPT_##id] = {                                                                      \
+	    .name = name_, .meta = meta_, .scope = scope_, .text = text_, .help = help_},
+#include "daemon/options.def"
+#undef DAEMON_OPT
+};
+
+const char *daemon_opt_name(enum daemon_opt opt)
+{
+	return opts[opt].name;
+}
+
+static int opt_find(struct av_str name)
+{
+	for (int i = 0; i < DAEMON_OPT_COUNT; i++)
+		if (av_str_eq_c(name, opts[i].name))
+			return i;
+	return -1;
+}
+
+/* Edit distance, stopped early: names here are short. */
+static size_t distance(struct av_str a, const char *b)
+{
+	size_t bn = strlen(b), row[32];
+
+	if (bn + 1 > AV_ARRAY_LEN(row) || a.n > 31)
+		return 99;
+	for (size_t j = 0; j <= bn; j++)
+		row[j] = j;
+	for (size_t i = 1; i <= a.n; i++) {
+		size_t diag = row[0];
+
+		row[0] = i;
+		for (size_t j = 1; j <= bn; j++) {
+			size_t best = diag + (a.p[i - 1] != b[j - 1]);
+
+			diag = row[j];
+			best = AV_MIN(best, row[j - 1] + 1);
+			row[j] = AV_MIN(best, diag + 1);
+		}
+	}
+	return row[bn];
+}
+
+/* The name that was probably meant, or NULL. */
+static const char *opt_nearest(struct av_str name, bool file)
+{
+	const char *best = NULL;
+	size_t best_d = 3;
+
+	for (int i = 0; i < DAEMON_OPT_COUNT; i++) {
+		size_t d;
+
+		if (opts[i].scope == PRIVATE || (file && opts[i].scope != USER))
+			continue;
+		d = distance(name, opts[i].name);
+		if (d < best_d) {
+			best_d = d;
+			best = opts[i].name;
+		}
+	}
+	return best;
+}
+
+static int set_value(
+    struct daemon_config *c, int opt, struct av_str value, const char *origin, struct av_err *err)
+{
+	char *v, *o;
+
+	if (av_str_has_nul(value))
+		return av_err_set(err, AV_ERR_INVALID, "%s: the value contains a NUL byte", origin);
+	v = av_str_dup(value);
+	o = av_str_dup(av_str_c(origin));
+	if (!v || !o) {
+		free(v);
+		free(o);
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	}
+	free(c->value[opt]);
+	free(c->origin[opt]);
+	c->value[opt] = v;
+	c->origin[opt] = o;
+	return 0;
+}
+
+static int load_flags(struct daemon_config *c, int argc, char *const *argv, struct av_err *err)
+{
+	for (int i = 1; i < argc; i++) {
+		struct av_str rest = av_str_c(argv[i]), name;
+		char origin[64];
+		bool has_value;
+		int opt, r;
+
+		if (!av_str_starts(rest, AV_STR("--")) || rest.n == 2)
+			return av_err_set(err, AV_ERR_INVALID,
+			    "unexpected argument '%s'; options begin with --, see aviaryd --help",
+			    argv[i]);
+		rest.p += 2;
+		rest.n -= 2;
+		has_value = av_str_cut(&rest, '=', &name);
+		opt = opt_find(name);
+		if (opt < 0) {
+			const char *near = opt_nearest(name, false);
+
+			return av_err_set(err, AV_ERR_INVALID,
+			    "unknown option --%.*s%s%s%s; see aviaryd --help", AV_STR_ARG(name),
+			    near ? " (did you mean --" : "", near ? near : "", near ? "?)" : "");
+		}
+		(void)snprintf(origin, sizeof origin, "--%s", opts[opt].name);
+		if (!opts[opt].meta) {
+			if (!has_value)
+				rest = AV_STR("yes");
+		} else if (!has_value) {
+			if (i + 1 >= argc)
+				return av_err_set(err, AV_ERR_INVALID, "%s needs a value: %s",
+				    origin, opts[opt].meta);
+			rest = av_str_c(argv[++i]);
+		}
+		r = set_value(c, opt, rest, origin, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int load_env(struct daemon_config *c, struct av_err *err)
+{
+	for (int i = 0; i < DAEMON_OPT_COUNT; i++) {
+		char name[64] = "AVIARY_";
+		size_t n = strlen(name);
+		const char *v;
+		int r;
+
+		if (opts[i].scope != USER || c->value[i])
+			continue;
+		for (const char *p = opts[i].name; *p && n + 1 < sizeof name; p++)
+			name[n++] = *p == '-' ? '_' : (char)toupper((unsigned char)*p);
+		name[n] = '\0';
+		v = getenv(name);
+		if (!v || !*v)
+			continue;
+		r = set_value(c, i, av_str_c(v), name, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Cuts a comment: '#' at the start or after white space. */
+static struct av_str cut_comment(struct av_str line)
+{
+	for (size_t i = 0; i < line.n; i++)
+		if (line.p[i] == '#' && (i == 0 || line.p[i - 1] == ' ' || line.p[i - 1] == '\t'))
+			return av_str_n(line.p, i);
+	return line;
+}
+
+static int load_line(
+    struct daemon_config *c, struct av_str line, const char *origin, bool *seen, struct av_err *err)
+{
+	struct av_str key, value = av_str_trim(cut_comment(line));
+	int opt;
+
+	if (value.n == 0)
+		return 0;
+	if (!av_str_cut(&value, '=', &key))
+		return av_err_set(err, AV_ERR_INVALID, "%s: expected 'key = value'", origin);
+	key = av_str_trim(key);
+	value = av_str_trim(value);
+	opt = opt_find(key);
+	if (opt < 0 || opts[opt].scope != USER) {
+		const char *near = opt_nearest(key, true);
+
+		return av_err_set(err, AV_ERR_INVALID,
+		    "%s: unknown key '%.*s'%s%s%s; see aviaryd(8)", origin,
+		    (int)AV_MIN(key.n, (size_t)80), key.p, near ? " (did you mean '" : "",
+		    near ? near : "", near ? "'?)" : "");
+	}
+	if (seen[opt])
+		return av_err_set(
+		    err, AV_ERR_INVALID, "%s: '%s' is set twice", origin, opts[opt].name);
+	seen[opt] = true;
+	if (value.n == 0)
+		return av_err_set(
+		    err, AV_ERR_INVALID, "%s: '%s' has no value", origin, opts[opt].name);
+	return c->value[opt] ? 0 : set_value(c, opt, value, origin, err);
+}
+
+/* A file that was not asked for may be absent. */
+static int load_file(struct daemon_config *c, const char *path, bool required, struct av_err *err)
+{
+	AV_CLEANUP(av_freep) char *text = malloc(CONFIG_FILE_MAX);
+	bool seen[DAEMON_OPT_COUNT] = {false};
+	struct av_str rest, line;
+	unsigned int number = 0;
+	ssize_t n;
+
+	if (!text)
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	n = av_read_file_at(AT_FDCWD, path, text, CONFIG_FILE_MAX);
+	if (n == -ENOENT && !required)
+		return 0;
+	if (n < 0)
+		return av_err_sys(
+		    err, AV_ERR_INVALID, (int)n, "cannot read the configuration file %s", path);
+	rest = av_str_n(text, (size_t)n);
+	while (rest.n > 0) {
+		char origin[512];
+		int r;
+
+		(void)av_str_cut(&rest, '\n', &line);
+		if (line.n && line.p[line.n - 1] == '\r')
+			line.n--;
+		(void)snprintf(origin, sizeof origin, "%s:%u", path, ++number);
+		r = load_line(c, line, origin, seen, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* $XDG_<var>, else ~/<home_part>; -ENOENT without a home. */
+static int user_dir(char dst[static AV_PATH_MAX + 1], const char *var, const char *home_part)
+{
+	const char *v = getenv(var), *home = getenv("HOME");
+
+	if (v && v[0] == '/')
+		return av_path_printf(dst, AV_PATH_MAX + 1, "%s/aviary", v);
+	if (!home_part || !home || home[0] != '/')
+		return -ENOENT;
+	return av_path_printf(dst, AV_PATH_MAX + 1, "%s/%s/aviary", home, home_part);
+}
+
+static int config_dir(char dst[static AV_PATH_MAX + 1])
+{
+	const char *v = getenv("AVIARY_CONFIG_DIR");
+
+	if (v && *v)
+		return av_path_printf(dst, AV_PATH_MAX + 1, "%s", v);
+	return user_dir(dst, "XDG_CONFIG_HOME", ".config");
+}
+
+static int load_default_file(struct daemon_config *c, struct av_err *err)
+{
+	char dir[AV_PATH_MAX + 1], path[AV_PATH_MAX + 1];
+
+	if (c->value[DAEMON_OPT_CONFIG])
+		return load_file(c, c->value[DAEMON_OPT_CONFIG], true, err);
+	if (geteuid() == 0)
+		return load_file(c, "/etc/aviary/aviary.conf", false, err);
+	if (config_dir(dir) < 0 || av_path_printf(path, sizeof path, "%s/aviary.conf", dir) < 0)
+		return 0;
+	return load_file(c, path, false, err);
+}
+
+static int default_path(struct daemon_config *c, enum daemon_opt opt, const char *path)
+{
+	if (c->value[opt])
+		return 0;
+	c->value[opt] = av_str_dup(av_str_c(path));
+	return c->value[opt] ? 0 : -ENOMEM;
+}
+
+/* The run directory of a user without XDG_RUNTIME_DIR is below the state directory. */
+static int default_dirs(struct daemon_config *c, struct av_err *err)
+{
+	char path[AV_PATH_MAX + 1], dir[AV_PATH_MAX + 1];
+	bool root = geteuid() == 0;
+	int r = 0;
+
+	if (!c->value[DAEMON_OPT_STATE]) {
+		if (root)
+			r = default_path(c, DAEMON_OPT_STATE, "/var/lib/aviary");
+		else if ((r = user_dir(path, "XDG_STATE_HOME", ".local/state")) == 0)
+			r = default_path(c, DAEMON_OPT_STATE, path);
+		if (r < 0)
+			return av_err_sys(err, AV_ERR_INVALID, r,
+			    "no place for the state; set HOME or give --state DIR");
+	}
+	if (root)
+		r = default_path(c, DAEMON_OPT_RUN, "/run/aviary");
+	else if (user_dir(path, "XDG_RUNTIME_DIR", NULL) == 0)
+		r = default_path(c, DAEMON_OPT_RUN, path);
+	else if (av_path_printf(path, sizeof path, "%s/run", c->value[DAEMON_OPT_STATE]) == 0)
+		r = default_path(c, DAEMON_OPT_RUN, path);
+	if (r == 0 && config_dir(dir) == 0 &&
+	    av_path_printf(path, sizeof path, "%s/credentials.json", dir) == 0)
+		r = default_path(c, DAEMON_OPT_CREDENTIALS, path);
+	return r < 0 ? av_err_sys(err, AV_ERR_NO_MEMORY, r, "cannot choose directories") : 0;
+}
+
+static int default_texts(struct daemon_config *c, struct av_err *err)
+{
+	for (int i = 0; i < DAEMON_OPT_COUNT; i++) {
+		if (c->value[i] || !opts[i].text)
+			continue;
+		c->value[i] = av_str_dup(av_str_c(opts[i].text));
+		if (!c->value[i])
+			return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	}
+	return 0;
+}
+
+static const char *origin_of(const struct daemon_config *c, enum daemon_opt opt)
+{
+	return c->origin[opt] ? c->origin[opt] : opts[opt].name;
+}
+
+static int convert_bool(
+    const struct daemon_config *c, enum daemon_opt opt, bool *ret, struct av_err *err)
+{
+	static const char *const yes[] = {"yes", "true", "1", "on"}, *const no[] = {
+	                                                                 "no", "false", "0", "off"};
+	struct av_str v = av_str_c(c->value[opt]);
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(yes); i++) {
+		if (av_str_eq_c(v, yes[i]) || av_str_eq_c(v, no[i])) {
+			*ret = av_str_eq_c(v, yes[i]);
+			return 0;
+		}
+	}
+	return av_err_set(err, AV_ERR_INVALID, "%s: '%s' is neither yes nor no", origin_of(c, opt),
+	    c->value[opt]);
+}
+
+bool daemon_host_is_loopback(const char *host)
+{
+	struct in_addr v4;
+	struct in6_addr v6;
+
+	if (inet_pton(AF_INET, host, &v4) == 1)
+		return ntohl(v4.s_addr) >> 24 == 127;
+	return inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
+int daemon_parse_listen(
+    const char *text, char ret_host[static 64], uint16_t *ret_port, struct av_err *err)
+{
+	struct av_str s = av_str_c(text), host, port;
+	unsigned char address[sizeof(struct in6_addr)];
+	bool brackets = s.n && s.p[0] == '[';
+	uint64_t number;
+	char name[64];
+	ptrdiff_t at;
+
+	for (at = (ptrdiff_t)s.n - 1; at >= 0 && s.p[at] != ':'; at--)
+		;
+	if (at < 0)
+		goto bad;
+	host = av_str_n(s.p, (size_t)at);
+	port = av_str_n(s.p + at + 1, s.n - (size_t)at - 1);
+	if (brackets) {
+		if (host.n < 2 || host.p[host.n - 1] != ']')
+			goto bad;
+		host = av_str_n(host.p + 1, host.n - 2);
+	}
+	if (av_str_eq_c(host, "localhost"))
+		host = AV_STR("127.0.0.1");
+	if (av_str_copy(name, sizeof name, host) < 0 || av_parse_u64(port, 0, 65535, &number) < 0)
+		goto bad;
+	if (inet_pton(brackets ? AF_INET6 : AF_INET, name, address) != 1)
+		goto bad;
+	memcpy(ret_host, name, sizeof name);
+	*ret_port = (uint16_t)number;
+	return 0;
+bad:
+	return av_err_set(err, AV_ERR_INVALID,
+	    "'%.100s' is not an address to listen on; write it as 127.0.0.1:7878 or [::1]:7878",
+	    text);
+}
+
+static int convert_listen(struct daemon_config *c, struct av_err *err)
+{
+	int r =
+	    daemon_parse_listen(c->value[DAEMON_OPT_LISTEN], c->listen_host, &c->listen_port, err);
+
+	if (r < 0) {
+		av_err_prefix(err, "%s", origin_of(c, DAEMON_OPT_LISTEN));
+		return r;
+	}
+	if (!c->insecure_http && !daemon_host_is_loopback(c->listen_host))
+		return av_err_set(err, AV_ERR_INVALID,
+		    "%s: %s can be reached from other machines, and without TLS keys and data "
+		    "would cross "
+		    "the network in clear; listen on 127.0.0.1 behind a TLS proxy, or accept it "
+		    "with "
+		    "--insecure-http",
+		    origin_of(c, DAEMON_OPT_LISTEN), c->listen_host);
+	return 0;
+}
+
+static int convert_paths(const struct daemon_config *c, struct av_err *err)
+{
+	static const enum daemon_opt paths[] = {DAEMON_OPT_STATE, DAEMON_OPT_RUN,
+	    DAEMON_OPT_CREDENTIALS, DAEMON_OPT_SPAWN_PROGRAM, DAEMON_OPT_SPAWN_SOCKET};
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(paths); i++) {
+		const char *v = c->value[paths[i]];
+
+		if (v && v[0] != '/')
+			return av_err_set(err, AV_ERR_INVALID, "%s: '%s' must be an absolute path",
+			    origin_of(c, paths[i]), v);
+	}
+	return 0;
+}
+
+static int convert_log(struct daemon_config *c, struct av_err *err)
+{
+	const char *format = c->value[DAEMON_OPT_LOG_FORMAT];
+
+	c->log_json = av_str_eq_c(av_str_c(format), "json");
+	if (!c->log_json && !av_str_eq_c(av_str_c(format), "text"))
+		return av_err_set(err, AV_ERR_INVALID, "%s: '%s' is neither text nor json",
+		    origin_of(c, DAEMON_OPT_LOG_FORMAT), format);
+	if (av_log_level_parse(c->value[DAEMON_OPT_LOG_LEVEL], &c->log_level) < 0)
+		return av_err_set(err, AV_ERR_INVALID,
+		    "%s: '%s' is none of debug, info, warn, error",
+		    origin_of(c, DAEMON_OPT_LOG_LEVEL), c->value[DAEMON_OPT_LOG_LEVEL]);
+	return 0;
+}
+
+static int convert(struct daemon_config *c, struct av_err *err)
+{
+	const char *fd = c->value[DAEMON_OPT_CREDENTIALS_FD];
+	uint64_t number;
+	int r;
+
+	if ((r = convert_bool(c, DAEMON_OPT_INSECURE_HTTP, &c->insecure_http, err)) < 0 ||
+	    (r = convert_bool(c, DAEMON_OPT_PRINT_READY, &c->print_ready, err)) < 0 ||
+	    (r = convert_listen(c, err)) < 0 || (r = convert_paths(c, err)) < 0 ||
+	    (r = convert_log(c, err)) < 0)
+		return r;
+	c->credentials_fd = -1;
+	if (!fd)
+		return 0;
+	if (av_parse_u64(av_str_c(fd), 3, 1 << 20, &number) < 0)
+		return av_err_set(
+		    err, AV_ERR_INVALID, "--credentials-fd: '%s' is not a descriptor", fd);
+	c->credentials_fd = (int)number;
+	return 0;
+}
+
+static int load(struct daemon_config *c, int argc, char *const *argv, struct av_err *err)
+{
+	int r = load_flags(c, argc, argv, err);
+
+	if (r < 0)
+		return r;
+	c->is_daemon = c->value[DAEMON_OPT_SPAWN_SOCKET] != NULL;
+	/* Help and version work whatever the rest says. */
+	c->help = c->value[DAEMON_OPT_HELP] != NULL;
+	c->version = c->value[DAEMON_OPT_VERSION] != NULL;
+	if (c->help || c->version)
+		return 0;
+	if (!c->is_daemon && ((r = load_env(c, err)) < 0 || (r = load_default_file(c, err)) < 0))
+		return r;
+	if ((r = default_texts(c, err)) < 0 || (r = default_dirs(c, err)) < 0)
+		return r;
+	return convert(c, err);
+}
+
+int daemon_config_load(struct daemon_config *c, int argc, char *const *argv, struct av_err *err)
+{
+	int r;
+
+	*c = (struct daemon_config){.credentials_fd = -1};
+	r = load(c, argc, argv, err);
+	if (r < 0)
+		daemon_config_clear(c);
+	return r;
+}
+
+void daemon_config_clear(struct daemon_config *c)
+{
+	for (int i = 0; i < DAEMON_OPT_COUNT; i++) {
+		av_freep(&c->value[i]);
+		av_freep(&c->origin[i]);
+	}
+}
+
+int daemon_config_help(struct av_buf *out)
+{
+	(void)av_buf_append_c(out,
+	    "usage: aviaryd [option ...]\n\n"
+	    "Runs the Aviary daemon: sandboxes on this machine, behind an HTTP API.\n"
+	    "Each option can also be set as AVIARY_<OPTION> in the environment or as\n"
+	    "'option = value' in the configuration file, unless marked with *.\n\n");
+	for (int i = 0; i < DAEMON_OPT_COUNT; i++) {
+		char left[48];
+
+		if (opts[i].scope == PRIVATE)
+			continue;
+		(void)snprintf(left, sizeof left, "--%s%s%s%s", opts[i].name,
+		    opts[i].meta ? " " : "", opts[i].meta ? opts[i].meta : "",
+		    opts[i].scope == FLAG ? " *" : "");
+		(void)av_buf_printf(out, "  %-26s %s%s%s%s\n", left, opts[i].help,
+		    opts[i].text && opts[i].meta ? " (default: " : "",
+		    opts[i].text && opts[i].meta ? opts[i].text : "",
+		    opts[i].text && opts[i].meta ? ")" : "");
+	}
+	(void)av_buf_append_c(out, "\nManual: aviaryd(8)\n");
+	return av_buf_error(out);
+}

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * daemon.c - the daemon proper (see daemon.h)
+ */
+#include "daemon/daemon.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "api/api.h"
+#include "base/avtime.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "control/control.h"
+#include "net/http_server.h"
+#include "net/loop.h"
+#include "node/jail/jail.h"
+#include "node/node.h"
+#include "store/store.h"
+#include "base/banned.h"
+
+#define STOP_GRACE_MS 5000
+/* A client may let a stream rest for long (a pager, a suspended terminal): the process behind it is
+ * stopped meanwhile, and no byte is lost. */
+#define WRITE_TIMEOUT_MS (3600 * 1000)
+
+struct daemon {
+	const struct daemon_config *config;
+	struct av_loop *loop;
+	struct store *store;
+	struct av_post store_post;
+	atomic_bool store_posted;
+	struct node *node;
+	struct control *control;
+	struct av_timer tick;
+	struct api *api;
+	struct av_http_server *server;
+	struct av_signal *signals[2];
+	char url[128];
+	bool stopping;
+	int result;
+	struct av_err err; /* why result is not 0 */
+};
+
+static void daemon_fail(struct daemon *d, const struct av_err *err)
+{
+	d->err = *err;
+	d->result = av_err_errno(err->kind) > 0 ? -av_err_errno(err->kind) : -EIO;
+	av_loop_stop(d->loop);
+}
+
+/* ---- clock and store on the loop ---- */
+
+/* From the store's thread. A post may be under way only once. */
+static void store_wake(void *ctx)
+{
+	struct daemon *d = ctx;
+
+	if (!atomic_exchange(&d->store_posted, true))
+		av_loop_post(d->loop, &d->store_post);
+}
+
+static void on_store_post(void *ctx)
+{
+	struct daemon *d = ctx;
+
+	atomic_store(&d->store_posted, false);
+	store_dispatch(d->store);
+}
+
+static void on_tick(void *ctx)
+{
+	struct daemon *d = ctx;
+
+	control_tick(d->control);
+}
+
+static void wake_at(void *ctx, int64_t boot_ns)
+{
+	struct daemon *d = ctx;
+	int64_t ms;
+
+	if (boot_ns == INT64_MAX) {
+		av_timer_stop(&d->tick);
+		return;
+	}
+	/* The timer runs on the monotonic clock, which stands still in suspend: looking every
+	 * minute bounds how late a time on the boot clock is noticed after a wake-up. */
+	ms = (boot_ns - av_boot_ns() + AV_NS_PER_MS - 1) / AV_NS_PER_MS;
+	ms = AV_MIN(ms, 60000LL);
+	av_timer_start(&d->tick, ms > 0 ? (uint64_t)ms : 0);
+}
+
+/* ---- stopping ---- */
+
+static void on_server_stopped(void *ctx)
+{
+	struct daemon *d = ctx;
+
+	av_loop_stop(d->loop);
+}
+
+static void on_node_closed(void *ctx)
+{
+	struct daemon *d = ctx;
+
+	d->node = NULL;
+	if (d->server)
+		av_http_server_stop(d->server, STOP_GRACE_MS, on_server_stopped, d);
+	else
+		av_loop_stop(d->loop);
+}
+
+static void on_control_stopped(void *ctx)
+{
+	struct daemon *d = ctx;
+
+	node_close(d->node, on_node_closed, d);
+}
+
+static void on_stop_signal(void *ctx, int signum)
+{
+	struct daemon *d = ctx;
+
+	if (d->stopping) {
+		av_log(AV_LOG_WARN, "stopping at once", "signal", sigabbrev_np(signum), NULL);
+		_exit(1);
+	}
+	d->stopping = true;
+	av_log(
+	    AV_LOG_INFO, "stopping; sandboxes go on running", "signal", sigabbrev_np(signum), NULL);
+	if (!d->control || !d->server || control_stop(d->control, on_control_stopped, d) < 0)
+		av_loop_stop(d->loop);
+}
+
+/* ---- starting ---- */
+
+/* Not to lose creates to a low default; the hard limit is the administrator's. */
+static void raise_file_limit(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return;
+	files.rlim_cur = files.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+		av_log(AV_LOG_WARN, "cannot raise the limit of open files", "error",
+		    strerrordesc_np(errno), NULL);
+}
+
+/* <run>/url; a file that cannot be written costs only those who look for it. */
+static void write_url(const struct daemon *d)
+{
+	const char *run = daemon_config_get(d->config, DAEMON_OPT_RUN);
+	AV_CLEANUP(av_closep) int fd = -1;
+	char path[AV_PATH_MAX + 1], line[160];
+	int r = av_path_printf(path, sizeof path, "%s/url", run);
+
+	if (r == 0) {
+		fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+		(void)snprintf(line, sizeof line, "%s\n", d->url);
+		r = fd < 0 ? -errno : av_write_full(fd, line, strlen(line));
+	}
+	if (r < 0)
+		av_log(AV_LOG_WARN, "cannot write the URL for local clients", "file", path, "error",
+		    strerrordesc_np(-r), NULL);
+}
+
+static int listen_all(struct daemon *d, struct av_err *err)
+{
+	const struct av_http_server_config config = {.on_request = api_on_request,
+	    .ctx = d->api,
+	    .server_name = "aviary",
+	    .write_timeout_ms = WRITE_TIMEOUT_MS};
+	const char *host = d->config->listen_host;
+	bool v6 = strchr(host, ':') != NULL;
+	uint16_t port = 0;
+	int r = av_http_server_new(d->loop, &config, &d->server);
+
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot make the server");
+	r = av_http_server_listen_tcp(d->server, host, d->config->listen_port, &port, err);
+	if (r < 0) {
+		av_err_prefix(err, "--listen %s", daemon_config_get(d->config, DAEMON_OPT_LISTEN));
+		return r;
+	}
+	api_set_server(d->api, d->server);
+	(void)snprintf(d->url, sizeof d->url, "http://%s%s%s:%u", v6 ? "[" : "", host,
+	    v6 ? "]" : "", (unsigned int)port);
+	return 0;
+}
+
+static void announce(struct daemon *d)
+{
+	char line[160];
+
+	write_url(d);
+	av_log(AV_LOG_INFO, "ready", "url", d->url, "isolation", control_isolation(d->control),
+	    "detail", control_isolation_detail(d->control), NULL);
+	if (!d->config->print_ready)
+		return;
+	(void)snprintf(line, sizeof line, "ready %s\n", d->url);
+	if (av_write_full(STDOUT_FILENO, line, strlen(line)) < 0)
+		av_log(AV_LOG_WARN, "nobody reads the ready line", NULL);
+}
+
+/* One line of at most 512 bytes, which the supervisor writes to the user's file as it is. */
+static int hand_over_secret(void *ctx, const char *secret)
+{
+	struct daemon *d = ctx;
+	char line[512];
+	int n = snprintf(
+	        line, sizeof line, "{\"url\":\"%s\",\"api_key\":\"%s\"}\n", d->url, secret),
+	    r;
+
+	if (d->config->credentials_fd < 0) {
+		av_log(AV_LOG_WARN, "no --credentials-fd: the first key goes to nobody", NULL);
+		r = -EBADF;
+	} else {
+		r = av_write_full(d->config->credentials_fd, line, (size_t)n);
+	}
+	explicit_bzero(line, sizeof line);
+	return r;
+}
+
+static void on_first_start(void *ctx, bool made, const struct av_err *err)
+{
+	struct daemon *d = ctx;
+	const char *file = daemon_config_get(d->config, DAEMON_OPT_CREDENTIALS);
+
+	if (err) {
+		daemon_fail(d, err);
+		return;
+	}
+	if (made)
+		av_log(AV_LOG_INFO, "first start: made an administrator and an API key",
+		    "credentials", file ? file : "", NULL);
+	announce(d);
+}
+
+static void on_control_started(
+    void *ctx, const struct control_start_report *r, const struct av_err *err)
+{
+	struct daemon *d = ctx;
+	struct av_err mine;
+	char adopted[24], finished[24], lost[24], removed[24];
+
+	if (err) {
+		daemon_fail(d, err);
+		return;
+	}
+	(void)snprintf(adopted, sizeof adopted, "%zu", r->adopted);
+	(void)snprintf(finished, sizeof finished, "%zu", r->finished);
+	(void)snprintf(lost, sizeof lost, "%zu", r->lost);
+	(void)snprintf(removed, sizeof removed, "%zu", r->removed);
+	av_log(AV_LOG_INFO, "compared records with the machine", "adopted", adopted, "finished",
+	    finished, "lost", lost, "removed", removed, NULL);
+	/* The listener first: its port goes into the credentials. */
+	if (listen_all(d, &mine) < 0 ||
+	    control_first_start(d->control, hand_over_secret, on_first_start, d) < 0) {
+		if (d->url[0])
+			(void)av_err_set(
+			    &mine, AV_ERR_INTERNAL, "cannot look for the first administrator");
+		daemon_fail(d, &mine);
+	}
+}
+
+static int open_store(struct daemon *d, struct av_err *err)
+{
+	char dir[AV_PATH_MAX + 1], path[AV_PATH_MAX + 1];
+	const char *state = daemon_config_get(d->config, DAEMON_OPT_STATE);
+	const struct store_config config = {.path = path, .wake = store_wake, .wake_ctx = d};
+
+	if (av_path_printf(dir, sizeof dir, "%s/db", state) < 0 ||
+	    av_path_printf(path, sizeof path, "%s/aviary.db", dir) < 0)
+		return av_err_set(
+		    err, AV_ERR_INVALID, "--state %.100s: the path is too long", state);
+	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot make %s", dir);
+	return store_open(&config, &d->store, err);
+}
+
+static int open_node(struct daemon *d, struct av_err *err)
+{
+	const struct jail_config jail = {.loop = d->loop,
+	    .spawn_socket = daemon_config_get(d->config, DAEMON_OPT_SPAWN_SOCKET),
+	    .run_dir = daemon_config_get(d->config, DAEMON_OPT_RUN)};
+	struct node_config config = {.loop = d->loop};
+	int r = jail_driver_new(&jail, &config.driver, err);
+
+	return r < 0 ? r : node_new(&config, &d->node, err);
+}
+
+static int open_control(struct daemon *d, struct av_err *err)
+{
+	struct control_config config = {
+	    .store = d->store, .node = d->node, .clock = {.ctx = d, .wake_at = wake_at}};
+	struct api_config api = {.loop = d->loop,
+	    .version = AVIARY_VERSION,
+	    .credentials_hint = daemon_config_get(d->config, DAEMON_OPT_CREDENTIALS)};
+	int r;
+
+	control_limits_init(&config.limits);
+	av_timer_init(&d->tick, d->loop, on_tick, d);
+	r = control_new(&config, &d->control, err);
+	if (r < 0)
+		return r;
+	api.control = d->control;
+	return api_new(&api, &d->api, err);
+}
+
+static int open_all(struct daemon *d, struct av_err *err)
+{
+	static const int stops[2] = {SIGTERM, SIGINT};
+	int r;
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(stops); i++) {
+		r = av_signal_new(d->loop, stops[i], on_stop_signal, d, &d->signals[i]);
+		if (r < 0)
+			return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot watch signals");
+	}
+	if ((r = open_store(d, err)) < 0 || (r = open_node(d, err)) < 0 ||
+	    (r = open_control(d, err)) < 0)
+		return r;
+	r = control_start(d->control, on_control_started, d);
+	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot start") : 0;
+}
+
+static void on_node_closed_late(void *ctx)
+{
+	struct daemon *d = ctx;
+
+	d->node = NULL;
+	av_loop_stop(d->loop);
+}
+
+/* In the reverse order; what a graceful stop has closed already is NULL. */
+static void close_all(struct daemon *d)
+{
+	av_http_server_free(d->server);
+	api_free(d->api);
+	if (d->control) {
+		av_timer_stop(&d->tick);
+		control_free(d->control);
+	}
+	if (d->node) {
+		node_close(d->node, on_node_closed_late, d);
+		(void)av_loop_run(d->loop);
+	}
+	store_close(d->store);
+	for (size_t i = 0; i < AV_ARRAY_LEN(d->signals); i++)
+		av_signal_free(d->signals[i]);
+	av_loop_free(d->loop);
+}
+
+int daemon_run(const struct daemon_config *c, struct av_err *err)
+{
+	struct daemon d = {.config = c};
+	int r = av_loop_new(&d.loop);
+
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot make the event loop");
+	d.store_post = (struct av_post){.fn = on_store_post, .ctx = &d};
+	raise_file_limit();
+	r = open_all(&d, err);
+	if (r == 0) {
+		(void)av_loop_run(d.loop);
+		r = d.result;
+		if (r < 0 && err)
+			*err = d.err;
+		else if (r == 0)
+			av_log(AV_LOG_INFO, "stopped", NULL);
+	}
+	close_all(&d);
+	return r;
+}

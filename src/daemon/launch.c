@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * launch.c - from the program a user starts to the supervisor that starts the daemon (see launch.h)
+ */
+#include "daemon/launch.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/path.h"
+#include "base/banned.h"
+
+#define ARGV_MAX 64
+
+/* Where aviary-spawn may lie, seen from the directory of aviaryd: beside it, in the build tree, in
+ * an installation. */
+static const char *const places[] = {
+    "aviary-spawn", "../spawn/aviary-spawn", "../libexec/aviary/aviary-spawn"};
+
+static int self_path(char dst[static AV_PATH_MAX + 1], struct av_err *err)
+{
+	ssize_t n = readlink("/proc/self/exe", dst, AV_PATH_MAX);
+
+	if (n < 0)
+		return av_err_sys(
+		    err, AV_ERR_INTERNAL, errno, "cannot find the path of this program");
+	dst[n] = '\0';
+	return 0;
+}
+
+static int find_spawn(const struct daemon_config *c, const char *self,
+    char dst[static AV_PATH_MAX + 1], struct av_err *err)
+{
+	const char *given = daemon_config_get(c, DAEMON_OPT_SPAWN_PROGRAM);
+	struct av_str dir = av_path_dir(av_str_c(self));
+
+	if (given) {
+		if (av_path_printf(dst, AV_PATH_MAX + 1, "%s", given) == 0 &&
+		    access(dst, X_OK) == 0)
+			return 0;
+		return av_err_sys(
+		    err, AV_ERR_INVALID, errno, "--spawn-program: cannot run %s", given);
+	}
+	for (size_t i = 0; i < AV_ARRAY_LEN(places); i++)
+		if (av_path_printf(dst, AV_PATH_MAX + 1, "%.*s/%s", AV_STR_ARG(dir), places[i]) ==
+		        0 &&
+		    access(dst, X_OK) == 0)
+			return 0;
+	if (av_path_printf(dst, AV_PATH_MAX + 1, "%s/aviary-spawn", AVIARY_LIBEXECDIR) == 0 &&
+	    access(dst, X_OK) == 0)
+		return 0;
+	return av_err_set(err, AV_ERR_INTERNAL,
+	    "aviary-spawn is neither beside %s nor in %s; install it there or name it with "
+	    "--spawn-program",
+	    self, AVIARY_LIBEXECDIR);
+}
+
+struct argv {
+	char *v[ARGV_MAX + 1];
+	size_t n;
+	bool failed;
+};
+
+static void add(struct argv *a, const char *text)
+{
+	if (a->n == ARGV_MAX || !(a->v[a->n] = av_str_dup(av_str_c(text))))
+		a->failed = true;
+	else
+		a->n++;
+}
+
+/* "--name value", nothing for an option without a value. */
+static void add_option(struct argv *a, const struct daemon_config *c, enum daemon_opt opt)
+{
+	char flag[64];
+
+	if (!daemon_config_get(c, opt))
+		return;
+	if (av_path_printf(flag, sizeof flag, "--%s", daemon_opt_name(opt)) < 0) {
+		a->failed = true;
+		return;
+	}
+	add(a, flag);
+	add(a, daemon_config_get(c, opt));
+}
+
+int daemon_launch_argv(const struct daemon_config *c, const char *spawn, const char *self,
+    char ***ret_argv, struct av_err *err)
+{
+	static const enum daemon_opt for_spawn[] = {DAEMON_OPT_STATE, DAEMON_OPT_RUN,
+	    DAEMON_OPT_USER, DAEMON_OPT_CREDENTIALS, DAEMON_OPT_LOG_FORMAT, DAEMON_OPT_LOG_LEVEL};
+	static const enum daemon_opt for_daemon[] = {DAEMON_OPT_LISTEN, DAEMON_OPT_STATE,
+	    DAEMON_OPT_RUN, DAEMON_OPT_CREDENTIALS, DAEMON_OPT_LOG_FORMAT, DAEMON_OPT_LOG_LEVEL};
+	struct argv a = {.n = 0};
+	char **v;
+
+	add(&a, spawn);
+	for (size_t i = 0; i < AV_ARRAY_LEN(for_spawn); i++)
+		add_option(&a, c, for_spawn[i]);
+	add(&a, "--daemon");
+	add(&a, self);
+	add(&a, "--");
+	for (size_t i = 0; i < AV_ARRAY_LEN(for_daemon); i++)
+		add_option(&a, c, for_daemon[i]);
+	if (c->insecure_http)
+		add(&a, "--insecure-http");
+	if (c->print_ready)
+		add(&a, "--print-ready");
+	v = a.failed ? NULL : malloc((a.n + 1) * sizeof *v);
+	if (!v) {
+		for (size_t i = 0; i < a.n; i++)
+			free(a.v[i]);
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	}
+	memcpy(v, a.v, a.n * sizeof *v);
+	v[a.n] = NULL;
+	*ret_argv = v;
+	return 0;
+}
+
+void daemon_launch_argv_free(char **argv)
+{
+	for (size_t i = 0; argv && argv[i]; i++)
+		free(argv[i]);
+	free(argv);
+}
+
+int daemon_launch(const struct daemon_config *c, struct av_err *err)
+{
+	char self[AV_PATH_MAX + 1], spawn[AV_PATH_MAX + 1];
+	char **argv = NULL;
+	int r;
+
+	if ((r = self_path(self, err)) < 0 || (r = find_spawn(c, self, spawn, err)) < 0 ||
+	    (r = daemon_launch_argv(c, spawn, self, &argv, err)) < 0)
+		return r;
+	(void)execv(spawn, argv);
+	r = av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot start %s", spawn);
+	daemon_launch_argv_free(argv);
+	return r;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * launch.h - from the program a user starts to the supervisor that starts the daemon
+ *
+ * aviaryd started by a user only reads its options and becomes aviary-spawn (execve, same pid):
+ * that supervisor keeps the privileges, opens nothing, and starts aviaryd a second time as an
+ * ordinary user with --spawn-socket. All options travel as flags, so that neither of the two reads
+ * the environment or a file again.
+ */
+#pragma once
+
+#include "base/err.h"
+#include "daemon/config.h"
+
+/* Does not return on success. */
+int daemon_launch(const struct daemon_config *c, struct av_err *err);
+
+/* The command line of the supervisor: a NULL-terminated array of owned strings, for daemon_launch
+ * and tests. self is the path of this program. */
+int daemon_launch_argv(const struct daemon_config *c, const char *spawn, const char *self,
+    char ***ret_argv, struct av_err *err);
+void daemon_launch_argv_free(char **argv);

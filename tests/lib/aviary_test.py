@@ -1,0 +1,476 @@
+# SPDX-License-Identifier: Apache-2.0
+"""aviary_test - runs a real aviaryd for an integration test, talks to it, and checks what it leaves
+
+A test file is a program:
+
+    from aviary_test import main, equal, ok
+
+    def test_create(d):                 # d: the Daemon of this file
+        sb = d.create()
+        equal(sb["status"], "running", "status of a new sandbox")
+
+    main(globals())
+
+main() starts one aviaryd on a state and run directory of its own, runs every test_* function in
+order of definition with a time limit, deletes all sandboxes, stops the daemon, and makes the last
+test of the question whether anything is left: processes, mounts, cgroups, loop devices, sockets.
+Output is TAP. Only the standard library is used.
+
+The programs under test come from the build directory: AVIARY_BUILD, else ./build.
+"""
+
+import http.client
+import inspect
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import urllib.parse
+
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 30
+TEST_TIMEOUT_S = 60
+
+
+class Failure(AssertionError):
+    """A check that did not hold; the message is the diagnostic."""
+
+
+class Skip(Exception):
+    """Raised by a test that cannot run here; the message says why."""
+
+
+def ok(condition, what):
+    if not condition:
+        raise Failure(what)
+
+
+def equal(got, expected, what):
+    if got != expected:
+        raise Failure(f"{what}: got {short(got)}, expected {short(expected)}")
+
+
+def contains(text, part, what):
+    if part not in text:
+        raise Failure(f"{what}: {short(part)} is not in {short(text)}")
+
+
+def short(value):
+    text = repr(value)
+    return text if len(text) <= 300 else text[:200] + f"... ({len(text)} characters)"
+
+
+def wait_for(condition, timeout_s, what):
+    """Polls until condition() is true and returns its value."""
+    end = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise Failure(f"after {timeout_s} s still not: {what}")
+        time.sleep(0.02)
+
+
+def program(name):
+    """Path of a freshly built program."""
+    build = os.environ.get("AVIARY_BUILD", "build")
+    env = os.environ.get(name.upper().replace("-", "_") + "_PROGRAM")
+    candidates = [env] if env else []
+    candidates += [os.path.join(build, name)]
+    candidates += [os.path.join(build, "src", d, name) for d in ("daemon", "spawn", "agent", "cli")]
+    for path in candidates:
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return os.path.abspath(path)
+    raise SystemExit(f"Bail out! {name} is not built; tried {', '.join(candidates)}")
+
+
+class Response:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    def json(self):
+        try:
+            return json.loads(self.body)
+        except ValueError as error:
+            raise Failure(f"status {self.status}: not JSON: {short(self.body)}") from error
+
+    @property
+    def code(self):
+        """Machine code of an error answer."""
+        return self.json()["error"]["code"]
+
+    @property
+    def message(self):
+        return self.json()["error"]["message"]
+
+
+class Daemon:
+    """One aviaryd with directories of its own below a new directory in /tmp."""
+
+    def __init__(self, args=(), env=None):
+        self.dir = tempfile.mkdtemp(prefix="aviary-test-")
+        os.chmod(self.dir, 0o755)
+        self.state = os.path.join(self.dir, "state")
+        self.run = os.path.join(self.dir, "run")
+        self.credentials = os.path.join(self.dir, "config", "credentials.json")
+        self.log_path = os.path.join(self.dir, "log")
+        self.args, self.env = list(args), dict(env or {})
+        self.process = None
+        self.url = self.host = self.port = self.key = None
+        self.ids = set()  # every sandbox ever made here
+        self.local = threading.local()
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def start(self):
+        env = {k: v for k, v in os.environ.items() if not k.startswith("AVIARY_")}
+        env["AVIARY_CONFIG_DIR"] = os.path.join(self.dir, "config")
+        env.update(self.env)
+        argv = [program("aviaryd"), "--state", self.state, "--run", self.run, "--listen",
+                "127.0.0.1:0", "--print-ready", "--log-level", "debug"] + self.args
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                            stderr=log, env=env)
+        self.url = self._wait_ready()
+        parsed = urllib.parse.urlsplit(self.url)
+        self.host, self.port = parsed.hostname, parsed.port
+        wait_for(lambda: os.path.exists(self.credentials), 5, "credentials written")
+        with open(self.credentials, encoding="utf-8") as f:
+            self.key = json.load(f)["api_key"]
+        return self
+
+    def _wait_ready(self):
+        line = []
+
+        def read():
+            for raw in self.process.stdout:
+                line.append(raw.decode())
+                if line[-1].startswith("ready "):
+                    return
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        reader.join(START_TIMEOUT_S)
+        if not line or not line[-1].startswith("ready "):
+            self.kill()
+            raise Failure(f"aviaryd is not ready: stdout {line}, log:\n{self.log_tail()}")
+        return line[-1].split()[1]
+
+    def stop(self):
+        """SIGTERM, and waits; returns the exit status."""
+        if self.process is None:
+            return None
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise Failure(f"aviaryd does not stop on SIGTERM; log:\n{self.log_tail()}") from None
+        self.process.stdout.close()
+        self.process = None
+        return status
+
+    def kill(self):
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process.stdout.close()
+            self.process = None
+
+    def remove_dir(self):
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def log_text(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def log_tail(self, lines=40):
+        return "\n".join(self.log_text().splitlines()[-lines:])
+
+    def pids(self):
+        """pid by role: supervisor (what we started), worker, daemon."""
+        found = {"supervisor": self.process.pid}
+        for pid in children_of(self.process.pid):
+            cmd = cmdline(pid)
+            found["worker" if b"--worker" in cmd else "daemon"] = pid
+        return found
+
+    def rss_kib(self):
+        """Resident memory of the daemon proper, in KiB."""
+        with open(f"/proc/{self.pids()['daemon']}/status", encoding="ascii") as f:
+            for text in f:
+                if text.startswith("VmRSS:"):
+                    return int(text.split()[1])
+        raise Failure("no VmRSS")
+
+    # -- HTTP -----------------------------------------------------------------------------------
+
+    def connection(self, timeout=30):
+        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+
+    def request(self, method, path, body=None, headers=None, key=True, timeout=30):
+        """One request on this thread's kept-alive connection; body: bytes, or a value sent as JSON."""
+        head = dict(headers or {})
+        if key:
+            head.setdefault("X-API-Key", self.key)
+        if body is not None and not isinstance(body, (bytes, bytearray)):
+            body = json.dumps(body).encode()
+            head.setdefault("Content-Type", "application/json")
+        for attempt in (0, 1):
+            conn = getattr(self.local, "conn", None)
+            reused = conn is not None
+            if not reused:
+                conn = self.local.conn = self.connection(timeout)
+            elif conn.sock is not None:
+                conn.sock.settimeout(timeout)
+            conn.timeout = timeout
+            try:
+                conn.request(method, path, body=body, headers=head)
+                answer = conn.getresponse()
+                data = answer.read()
+                if answer.will_close:
+                    self.local.conn = None
+                return Response(answer.status, answer.headers, data)
+            except (ConnectionError, http.client.BadStatusLine):
+                self.local.conn = None
+                conn.close()
+                if attempt or not reused:
+                    raise
+            except Exception:
+                self.local.conn = None
+                conn.close()
+                raise
+        return None
+
+    def expect(self, status, method, path, body=None, **kw):
+        r = self.request(method, path, body, **kw)
+        if r.status != status:
+            raise Failure(f"{method} {path}: status {r.status}, expected {status}: {short(r.body)}")
+        return r
+
+    def raw(self, data, timeout=10, close_write=False):
+        """Sends bytes on a new connection and returns all that comes until the other side closes."""
+        with socket.create_connection((self.host, self.port), timeout=timeout) as s:
+            s.sendall(data)
+            if close_write:
+                s.shutdown(socket.SHUT_WR)
+            out = b""
+            while True:
+                try:
+                    part = s.recv(65536)
+                except ConnectionResetError:
+                    return out
+                if not part:
+                    return out
+                out += part
+
+    # -- sandboxes ------------------------------------------------------------------------------
+
+    def create(self, **body):
+        sandbox = self.expect(201, "POST", "/v1/sandboxes", body).json()
+        self.ids.add(sandbox["id"])
+        return sandbox
+
+    def delete(self, sandbox_id):
+        return self.expect(204, "DELETE", f"/v1/sandboxes/{sandbox_id}")
+
+    def exec(self, sandbox_id, script, **body):
+        """Foreground exec of a shell script; returns the answer's object."""
+        body = {"cmd": "/bin/sh", "args": ["-c", script], **body}
+        return self.expect(200, "POST", f"/v1/sandboxes/{sandbox_id}/exec", body, timeout=60).json()
+
+    def delete_all(self):
+        for sandbox in self.expect(200, "GET", "/v1/sandboxes").json():
+            self.ids.add(sandbox["id"])
+            self.delete(sandbox["id"])
+
+
+# -- what is left -------------------------------------------------------------------------------
+
+
+def cmdline(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            return f.read()
+    except OSError:
+        return b""
+
+
+def children_of(pid):
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/stat", "rb") as f:
+                fields = f.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(entry))
+    return found
+
+
+def processes_of(daemon):
+    """Processes that belong to this daemon or one of its sandboxes, as {pid: why}."""
+    marks = [daemon.dir.encode()] + [i.encode() for i in daemon.ids]
+    found = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        text = cmdline(entry)
+        try:
+            with open(f"/proc/{entry}/cgroup", "rb") as f:
+                text += f.read()
+        except OSError:
+            pass
+        for mark in marks:
+            if mark in text:
+                found[int(entry)] = mark.decode()
+    return found
+
+
+def mounts_of(daemon):
+    """Mount lines that name our directory, in whatever mount namespace is alive."""
+    found, seen = [], set()
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            namespace = os.readlink(f"/proc/{entry}/ns/mnt")
+            if namespace in seen:
+                continue
+            seen.add(namespace)
+            with open(f"/proc/{entry}/mountinfo", encoding="utf-8", errors="replace") as f:
+                found += [line.strip() for line in f if daemon.dir in line]
+        except OSError:
+            continue
+    return found
+
+
+def cgroups_of(daemon):
+    found = []
+    for top, dirs, _files in os.walk("/sys/fs/cgroup"):
+        found += [os.path.join(top, d) for d in dirs if d in daemon.ids]
+        if top.count("/") > 9:
+            dirs.clear()
+    return found
+
+
+def loops_of(daemon):
+    found = []
+    for name in os.listdir("/sys/block") if os.path.isdir("/sys/block") else []:
+        try:
+            with open(f"/sys/block/{name}/loop/backing_file", encoding="utf-8") as f:
+                if daemon.dir in f.read():
+                    found.append(name)
+        except OSError:
+            continue
+    return found
+
+
+def sockets_of(daemon):
+    found = []
+    for top, _dirs, files in os.walk(daemon.run):
+        for name in files:
+            path = os.path.join(top, name)
+            if stat.S_ISSOCK(os.lstat(path).st_mode):
+                found.append(path)
+    found += [os.path.join(daemon.run, i) for i in daemon.ids
+              if os.path.exists(os.path.join(daemon.run, i))]
+    return found
+
+
+LEAKS = (("processes", processes_of), ("mounts", mounts_of), ("cgroups", cgroups_of),
+         ("loop devices", loops_of), ("sockets", sockets_of))
+
+
+def nothing_left(daemon, timeout_s=10, kinds=LEAKS):
+    """Waits until nothing of the (stopped) daemon is left; what remains is the failure's text."""
+    end = time.monotonic() + timeout_s
+    while True:
+        left = {name: find(daemon) for name, find in kinds}
+        left = {name: value for name, value in left.items() if value}
+        if not left:
+            return
+        if time.monotonic() > end:
+            raise Failure(f"left behind: {left}")
+        time.sleep(0.1)
+
+
+# -- running ------------------------------------------------------------------------------------
+
+
+def _on_alarm(_signal, _frame):
+    raise Failure("the test's time is over")
+
+
+class _Tap:
+    def __init__(self):
+        self.number = self.failed = 0
+
+    def run(self, name, function, timeout_s):
+        self.number += 1
+        signal.signal(signal.SIGALRM, _on_alarm)
+        signal.alarm(timeout_s)
+        try:
+            function()
+            print(f"ok {self.number} - {name}", flush=True)
+            return True
+        except Skip as why:
+            print(f"ok {self.number} - {name} # SKIP {why}", flush=True)
+            return True
+        except Exception as error:  # pylint: disable=broad-except
+            self.failed += 1
+            print(f"not ok {self.number} - {name}", flush=True)
+            text = str(error) if isinstance(error, Failure) else ""
+            for line in (text + "\n" + traceback.format_exc()).strip().splitlines():
+                print(f"# {line}", flush=True)
+            return False
+        finally:
+            signal.alarm(0)
+
+
+def _tests(names):
+    functions = [f for n, f in names.items() if n.startswith("test_") and inspect.isfunction(f)]
+    return sorted(functions, key=lambda f: f.__code__.co_firstlineno)
+
+
+def main(names, args=(), env=None):
+    """Runs every test_* of the module. A test with the attribute timeout_s has that limit."""
+    wanted = sys.argv[1:]
+    tests = [f for f in _tests(names) if not wanted or f.__name__ in wanted]
+    tap = _Tap()
+    daemon = Daemon(args=args, env=env)
+    try:
+        daemon.start()
+        for function in tests:
+            title = function.__name__[5:].replace("_", " ")
+            limit = getattr(function, "timeout_s", TEST_TIMEOUT_S)
+            tap.run(title, lambda f=function: f(daemon), limit)
+        tap.run("delete everything and stop", lambda: (daemon.delete_all(), daemon.stop()), 60)
+        tap.run("nothing is left behind", lambda: nothing_left(daemon), 60)
+    except Failure as error:
+        print("Bail out! " + str(error).replace("\n", "\n# "), flush=True)
+        tap.failed += 1
+    finally:
+        if tap.failed:
+            print("# last lines of the daemon's log:")
+            for line in daemon.log_tail().splitlines():
+                print(f"# {line}")
+        daemon.kill()
+        if "AVIARY_TEST_KEEP" in os.environ:
+            print(f"# kept: {daemon.dir}")
+        else:
+            daemon.remove_dir()
+    print(f"1..{tap.number}", flush=True)
+    sys.exit(1 if tap.failed else 0)

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_daemon_config.c - where options come from, what is refused, and what the supervisor gets
+ */
+#include "daemon/config.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "daemon/launch.h"
+#include "lib/tap.h"
+#include "base/banned.h"
+
+static struct daemon_config c;
+static struct av_err err;
+static char dir[] = "/tmp/aviary-config-XXXXXX", file[64];
+
+/* The flags, ended by NULL. */
+static int load(const char *const *flags)
+{
+	char *argv[32] = {(char *)(uintptr_t) "aviaryd"};
+	int argc = 1;
+
+	for (; *flags; flags++)
+		argv[argc++] = (char *)(uintptr_t)*flags;
+	daemon_config_clear(&c);
+	av_err_clear(&err);
+	return daemon_config_load(&c, argc, argv, &err);
+}
+#define LOAD(...) load((const char *const[]){__VA_ARGS__, NULL})
+
+static void write_file(const char *text)
+{
+	int fd = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	if (fd < 0 || av_write_full(fd, text, strlen(text)) < 0)
+		abort();
+	(void)close(fd);
+}
+
+static void refused(const char *text, const char *part)
+{
+	write_file(text);
+	ok(LOAD("--config", file) < 0, "refused: %s", part);
+	ok(strstr(err.message, part) != NULL, "and said so: %s", err.message);
+}
+
+static void test_order(void)
+{
+	write_file("# comment\n\nlisten = 127.0.0.1:1001 # ours\r\nlog-level=debug\n");
+	(void)setenv("AVIARY_LISTEN", "127.0.0.1:1002", 1);
+	is_int(
+	    LOAD("--config", file, "--listen", "127.0.0.1:1003"), 0, "flag, environment and file");
+	is_int(c.listen_port, 1003, "the flag wins");
+	is_int(LOAD("--config", file), 0, "environment and file");
+	is_int(c.listen_port, 1002, "the environment wins");
+	(void)unsetenv("AVIARY_LISTEN");
+	is_int(LOAD("--config", file), 0, "file");
+	is_int(c.listen_port, 1001, "the file's");
+	is_int(c.log_level, AV_LOG_DEBUG, "log level of the file");
+	is_int(LOAD("--config=/dev/null"), 0, "nothing but defaults");
+	is_int(c.listen_port, 7878, "the default");
+	ok(daemon_config_get(&c, DAEMON_OPT_STATE)[0] == '/', "a state directory");
+	ok(daemon_config_get(&c, DAEMON_OPT_RUN)[0] == '/', "a run directory");
+	(void)setenv("AVIARY_LISTEN", "nonsense", 1);
+	is_int(LOAD("--spawn-socket", "/s", "--state", "/x", "--run", "/y"), 0,
+	    "the daemon proper reads flags only");
+	ok(c.is_daemon, "and knows it");
+	(void)unsetenv("AVIARY_LISTEN");
+}
+
+static void test_refused(void)
+{
+	refused(
+	    "listen = 127.0.0.1:1\nlisten = 127.0.0.1:2\n", "aviary.conf:2: 'listen' is set twice");
+	refused("\n\nlisen = 127.0.0.1:1\n",
+	    "aviary.conf:3: unknown key 'lisen' (did you mean 'listen'?)");
+	refused("print-ready = yes\n", "unknown key 'print-ready'");
+	refused("listen\n", "expected 'key = value'");
+	refused("state =\n", "'state' has no value");
+	refused("state = here\n", "aviary.conf:1: 'here' must be an absolute path");
+	refused("log-level = loud\n", "'loud' is none of");
+	refused("insecure-http = maybe\n", "'maybe' is neither yes nor no");
+	refused("listen = 0.0.0.0:80\n", "--insecure-http");
+	ok(LOAD("--config", "/nonexistent/x") < 0, "a file that was asked for must be there");
+	ok(LOAD("--lisen", "x") < 0 && strstr(err.message, "did you mean --listen"), "wrong flag");
+	ok(LOAD("--listen") < 0 && strstr(err.message, "needs a value"), "missing value");
+	ok(LOAD("listen") < 0, "no free arguments");
+	ok(LOAD("--credentials-fd", "1") < 0, "descriptor out of range");
+	is_int(LOAD("--listen", "0.0.0.0:80", "--insecure-http"), 0, "allowed when asked for");
+	is_int(LOAD("--help", "--version"), 0, "help works without more");
+}
+
+static void test_listen(void)
+{
+	static const char *const bad[] = {"", "1", ":1", "127.0.0.1",
+	    "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:x", "::1:80", "[::1]", "[::1",
+	    "[127.0.0.1]:1", "example.com:80", "127.0.0.1:1:2", "127.0.0.1:+1"};
+	char host[64];
+	uint16_t port;
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(bad); i++)
+		ok(daemon_parse_listen(bad[i], host, &port, &err) < 0, "refused: '%s'", bad[i]);
+	is_int(daemon_parse_listen("[::1]:0", host, &port, &err), 0, "IPv6");
+	is_str(host, "::1", "without brackets");
+	is_int(daemon_parse_listen("localhost:9", host, &port, &err), 0, "localhost");
+	is_str(host, "127.0.0.1", "is IPv4's loopback");
+	ok(daemon_host_is_loopback("127.8.9.1") && daemon_host_is_loopback("::1"), "loopback");
+	ok(!daemon_host_is_loopback("128.0.0.1") && !daemon_host_is_loopback("::"), "not loopback");
+}
+
+static void test_launch(void)
+{
+	static const char *const want[] = {"/l/aviary-spawn", "--state", "/s", "--run", "/r",
+	    "--credentials", "/c", "--log-format", "text", "--log-level", "info", "--daemon",
+	    "/b/aviaryd", "--", "--listen", "127.0.0.1:0", "--state", "/s", "--run", "/r",
+	    "--credentials", "/c", "--log-format", "text", "--log-level", "info", "--print-ready"};
+	char **argv = NULL;
+	size_t n = 0;
+
+	is_int(LOAD("--config=/dev/null", "--state=/s", "--run=/r", "--credentials=/c",
+	           "--listen=127.0.0.1:0", "--print-ready"),
+	    0, "options");
+	is_int(daemon_launch_argv(&c, "/l/aviary-spawn", "/b/aviaryd", &argv, &err), 0, "argv");
+	while (argv[n]) {
+		if (n < AV_ARRAY_LEN(want))
+			is_str(argv[n], want[n], "argument");
+		n++;
+	}
+	is_int((long long)n, AV_ARRAY_LEN(want), "as many as expected");
+	daemon_launch_argv_free(argv);
+}
+
+int main(void)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf help = AV_BUF_INIT(16384);
+
+	if (!mkdtemp(dir))
+		return 1;
+	(void)snprintf(file, sizeof file, "%s/aviary.conf", dir);
+	(void)setenv("HOME", dir, 1);
+	test_order();
+	test_refused();
+	test_listen();
+	test_launch();
+	is_int(daemon_config_help(&help), 0, "help");
+	ok(!strstr(av_buf_cstr(&help), "spawn-socket"), "help is silent about what is ours");
+	daemon_config_clear(&c);
+	(void)unlink(file);
+	(void)rmdir(dir);
+	return tap_done();
+}
