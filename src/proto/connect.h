@@ -71,7 +71,6 @@ struct av_connect_dec {
 	struct av_buf buf; /* private: header and payload of an envelope that came in pieces */
 	size_t max;
 	bool ended; /* an end-of-stream envelope was delivered */
-	bool stopped;
 };
 void av_connect_dec_init(struct av_connect_dec *d, size_t max_message);
 void av_connect_dec_clear(struct av_connect_dec *d);

@@ -90,8 +90,9 @@ bool av_http1_in_body(const struct av_http1 *p);
 /* Serialising. All append to out and return its error (-EMSGSIZE, -ENOMEM) or -EINVAL for a head
  * that cannot be sent. */
 
-/* "GET /x HTTP/1.1\r\nhost: ...\r\n...\r\n\r\n" or "HTTP/1.1 200 OK\r\n...". Writes Host, Content-Length
- * and Transfer-Encoding from the fields: chunked -> "transfer-encoding: chunked"; content_length
+/* "GET /x HTTP/1.1\r\nhost: ...\r\n...\r\n\r\n" or "HTTP/1.1 200 OK\r\n...". Writes Host,
+ * Content-Length and Transfer-Encoding from the fields: chunked -> "transfer-encoding: chunked";
+ * content_length
  * >= 0 -> that; neither: none (a request without body; a response that ends with the connection,
  * or has none by its status). keep_alive false adds "connection: close" unless a Connection header
  * is in the list. 1xx, 204 and, in responses, 304 never get a Transfer-Encoding. */

@@ -63,10 +63,10 @@ struct av_http2_config {
 	uint32_t window;            /* bytes, receive window of each stream */
 	uint32_t connection_window; /* bytes */
 	uint32_t max_frame;         /* bytes of a DATA frame we accept; 16384 to 1 MiB */
-	size_t low_mark; /* bytes left in a stream's send chain at which on_drain comes */
-	uint32_t
-	    reset_budget; /* streams the peer may open and reset beyond those that ended well */
-	uint32_t idle_frame_budget; /* frames without use beyond those that data paid for */
+	size_t low_mark;       /* bytes left in a stream's send chain at which on_drain comes */
+	uint32_t reset_budget; /* streams the peer may open and reset beyond those that ended well;
+	                          0: any */
+	uint32_t idle_frame_budget; /* frames without use beyond those that data paid for; 0: any */
 };
 /* Windows of 1 MiB and 4 MiB: one bulk stream runs at memory speed over a unix socket. */
 #define AV_HTTP2_CONFIG_DEFAULT                                                                    \
@@ -92,8 +92,7 @@ struct av_http2_events {
 	void (*on_body)(void *ctx, struct av_http2_stream *s, const uint8_t *p, size_t n);
 	/* The peer's side of the stream has ended. trailers: NULL or lent, only headers count. */
 	void (*on_end)(void *ctx, struct av_http2_stream *s, struct av_http_head *trailers);
-	/* Fewer than low_mark bytes are left to send, after there were as many or more; and once
-	 * after all were taken into frames following a write that left any. */
+	/* Once after one or more writes: fewer than low_mark bytes of them are left to send. */
 	void (*on_drain)(void *ctx, struct av_http2_stream *s);
 	/* The stream is gone. error is AV_HTTP2_NO_ERROR when both sides ended in order (also when
 	 * a server answered and then stopped reading with NO_ERROR), else the code of the
@@ -102,6 +101,8 @@ struct av_http2_events {
 	/* The peer will take no new streams; those above last_id were not and will not be processed
 	 * (their on_close with REFUSED_STREAM follows). */
 	void (*on_goaway)(void *ctx, uint32_t error, int32_t last_id);
+	/* The peer's first SETTINGS have come: it does speak HTTP/2. */
+	void (*on_ready)(void *ctx);
 	/* The answer to av_http2_ping(). */
 	void (*on_pong)(void *ctx, uint64_t opaque);
 };
@@ -116,7 +117,8 @@ struct av_http2 *av_http2_new_client(
 void av_http2_free(struct av_http2 *h);
 
 /* Feeds received bytes; all n are always consumed. 0, or -EPROTO / -ENOMEM with *err: then a GOAWAY
- * is queued: write the output that is there, close the transport, free. */
+ * is queued: write the output that is there, close the transport, free. Violations that nghttp2
+ * answers itself give 0 and a GOAWAY in the output, after which av_http2_done() is true. */
 int av_http2_recv(struct av_http2 *h, const void *p, size_t n, struct av_err *err) AV_MUST_CHECK;
 /* The transport ended or failed: every stream is closed with CANCEL (a stream whose both sides were
  * complete had its on_close before). No output comes any more. */
@@ -142,8 +144,9 @@ bool av_http2_done(const struct av_http2 *h);
  * -ENOMEM, -EINVAL (head), -EPIPE (the session takes no more: GOAWAY, eof). */
 int av_http2_request(struct av_http2 *h, const struct av_http_head *head, bool end, void *user,
     struct av_http2_stream **ret) AV_MUST_CHECK;
-/* Server: the response, once a stream. end: no body follows. -EALREADY, -ENOMEM, -EINVAL (head),
- * -EPIPE (our side of the stream is closed: it was reset). */
+/* Server: the response, once a stream. end: no body follows. A status of 100 to 199 (not 101) is an
+ * interim response, before the final one. -EALREADY, -ENOMEM, -EINVAL (head), -EPIPE (our side of
+ * the stream is closed: it was reset). */
 int av_http2_respond(
     struct av_http2_stream *s, const struct av_http_head *head, bool end) AV_MUST_CHECK;
 
@@ -173,13 +176,17 @@ size_t av_http2_buffered(const struct av_http2_stream *s);
 void av_http2_consume(struct av_http2_stream *s, size_t n);
 /* Received and not consumed. */
 size_t av_http2_unconsumed(const struct av_http2_stream *s);
-/* RST_STREAM; queued bytes are dropped; on_close follows from av_http2_output(). Harmless when the
- * stream was reset before. */
+/* RST_STREAM; queued bytes are dropped; of the stream only on_close follows, from
+ * av_http2_output(). Harmless when the stream was reset before. NO_ERROR when our side has ended
+ * means "I need no more of your body": the reset then waits until all of ours is sent. */
 void av_http2_reset(struct av_http2_stream *s, uint32_t error);
 /* True when our side ended (av_http2_end or end flag), resp. the peer's did (on_end was due). */
 bool av_http2_local_ended(const struct av_http2_stream *s);
 bool av_http2_remote_ended(const struct av_http2_stream *s);
 
+/* Time has passed (about a second): forgives idle frames and half of the resets, so that keep-alive
+ * pings of a long quiet connection never add up. Optional. */
+void av_http2_tick(struct av_http2 *h);
 /* Stops the session in order: no new streams are taken, those there go on. error NO_ERROR for a
  * graceful end. */
 void av_http2_goaway(struct av_http2 *h, uint32_t error);

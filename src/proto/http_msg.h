@@ -115,6 +115,8 @@ int av_http_query_get(struct av_str query, const char *name, struct av_buf *out)
 bool av_http_is_token(struct av_str s);
 /* No control bytes except HTAB. Bytes from 0x80 (obs-text) are allowed. */
 bool av_http_is_value(struct av_str s);
+/* Origin form ("/...") of visible ASCII without '#', or "*". Empty counts as valid (CONNECT). */
+bool av_http_is_target(struct av_str s);
 /* uri-host [":" port] of RFC 3986 without userinfo: what may stand in Host. Not empty. */
 bool av_http_is_authority(struct av_str s);
 /* "host:port", "[v6]:port" into parts (brackets removed); without a port *ret_port is default_port.

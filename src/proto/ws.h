@@ -90,7 +90,8 @@ void av_ws_free(struct av_ws *w);
  * violation -EPROTO, -EMSGSIZE (message too big), -EILSEQ (text not UTF-8), -ENOMEM: the fitting
  * CLOSE is queued; flush, then close the transport. */
 ssize_t av_ws_recv(struct av_ws *w, const void *p, size_t n) AV_MUST_CHECK;
-/* av_ws_recv returns after the present message. av_ws_resume() before feeding on. */
+/* av_ws_recv returns after the present message, or those that came with it in the same 4 KiB.
+ * av_ws_resume() before feeding on; then feed at least once, if only zero bytes. */
 void av_ws_pause(struct av_ws *w);
 void av_ws_resume(struct av_ws *w);
 
