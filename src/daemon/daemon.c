@@ -173,6 +173,41 @@ static void write_url(const struct daemon *d)
 		    strerrordesc_np(-r), NULL);
 }
 
+/* The port that the daemon before this one had, when any would do: clients that know the URL, and a
+ * supervisor that starts us anew, need not learn another. 0 when unknown. */
+static uint16_t former_port(const struct daemon *d)
+{
+	const char *run = daemon_config_get(d->config, DAEMON_OPT_RUN);
+	char path[AV_PATH_MAX + 1], text[160], host[64];
+	struct av_str url;
+	uint16_t port;
+	ssize_t n;
+
+	if (av_path_printf(path, sizeof path, "%s/url", run) < 0)
+		return 0;
+	n = av_read_file_at(AT_FDCWD, path, text, sizeof text);
+	if (n < 0)
+		return 0;
+	url = av_str_n(text, (size_t)n);
+	if (!av_str_starts(url, AV_STR("http://")) || !av_str_ends(url, AV_STR("\n")))
+		return 0;
+	text[n - 1] = '\0';
+	if (daemon_parse_listen(text + strlen("http://"), host, &port, NULL) < 0 ||
+	    !av_str_eq_c(av_str_c(host), d->config->listen_host))
+		return 0;
+	return port;
+}
+
+static int listen_tcp(struct daemon *d, uint16_t *ret_port, struct av_err *err)
+{
+	const char *host = d->config->listen_host;
+	uint16_t former = d->config->listen_port ? 0 : former_port(d);
+
+	if (former && av_http_server_listen_tcp(d->server, host, former, ret_port, NULL) == 0)
+		return 0;
+	return av_http_server_listen_tcp(d->server, host, d->config->listen_port, ret_port, err);
+}
+
 static int listen_all(struct daemon *d, struct av_err *err)
 {
 	const struct av_http_server_config config = {.on_request = api_on_request,
@@ -186,7 +221,7 @@ static int listen_all(struct daemon *d, struct av_err *err)
 
 	if (r < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot make the server");
-	r = av_http_server_listen_tcp(d->server, host, d->config->listen_port, &port, err);
+	r = listen_tcp(d, &port, err);
 	if (r < 0) {
 		av_err_prefix(err, "--listen %s", daemon_config_get(d->config, DAEMON_OPT_LISTEN));
 		return r;

@@ -5,6 +5,8 @@
 #include "daemon/launch.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <pwd.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -85,28 +87,81 @@ static void add_option(struct argv *a, const struct daemon_config *c, enum daemo
 	add(a, daemon_config_get(c, opt));
 }
 
-int daemon_launch_argv(const struct daemon_config *c, const char *spawn, const char *self,
-    char ***ret_argv, struct av_err *err)
+static void add_number(struct argv *a, const char *flag, uint64_t value)
 {
-	static const enum daemon_opt for_spawn[] = {DAEMON_OPT_STATE, DAEMON_OPT_RUN,
-	    DAEMON_OPT_USER, DAEMON_OPT_CREDENTIALS, DAEMON_OPT_LOG_FORMAT, DAEMON_OPT_LOG_LEVEL};
-	static const enum daemon_opt for_daemon[] = {DAEMON_OPT_LISTEN, DAEMON_OPT_STATE,
-	    DAEMON_OPT_RUN, DAEMON_OPT_CREDENTIALS, DAEMON_OPT_LOG_FORMAT, DAEMON_OPT_LOG_LEVEL};
+	char text[24];
+
+	if (av_path_printf(text, sizeof text, "%" PRIu64, value) < 0) {
+		a->failed = true;
+		return;
+	}
+	add(a, flag);
+	add(a, text);
+}
+
+int daemon_find_user(const struct daemon_config *c, struct daemon_user *ret, struct av_err *err)
+{
+	const char *name = daemon_config_get(c, DAEMON_OPT_USER);
+	const struct passwd *pw;
+
+	*ret = (struct daemon_user){0};
+	if (geteuid() != 0)
+		return name ? av_err_set(err, AV_ERR_INVALID, "--user: only root can choose a user")
+		            : 0;
+	pw = getpwnam(name ? name : "aviary");
+	if (!pw)
+		return name ? av_err_set(
+		                  err, AV_ERR_INVALID, "--user: there is no user '%.64s'", name)
+		            : 0;
+	if (pw->pw_uid == 0 || pw->pw_gid == 0)
+		return av_err_set(err, AV_ERR_INVALID,
+		    "--user: '%.64s' is root; the daemon reads what strangers send and must not be",
+		    pw->pw_name);
+	*ret = (struct daemon_user){.uid = pw->pw_uid, .gid = pw->pw_gid};
+	return 0;
+}
+
+static void add_spawn_options(
+    struct argv *a, const struct daemon_config *c, const struct daemon_user *user)
+{
+	static const enum daemon_opt opts[] = {DAEMON_OPT_STATE, DAEMON_OPT_RUN,
+	    DAEMON_OPT_CREDENTIALS, DAEMON_OPT_DISK, DAEMON_OPT_DISK_IMAGE, DAEMON_OPT_LOG_LEVEL};
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(opts); i++)
+		add_option(a, c, opts[i]);
+	if (c->log_json)
+		add(a, "--log-json");
+	if (user->uid) {
+		add_number(a, "--daemon-uid", user->uid);
+		add_number(a, "--daemon-gid", user->gid);
+	}
+}
+
+static void add_daemon_options(struct argv *a, const struct daemon_config *c)
+{
+	static const enum daemon_opt opts[] = {DAEMON_OPT_LISTEN, DAEMON_OPT_STATE, DAEMON_OPT_RUN,
+	    DAEMON_OPT_CREDENTIALS, DAEMON_OPT_LOG_FORMAT, DAEMON_OPT_LOG_LEVEL};
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(opts); i++)
+		add_option(a, c, opts[i]);
+	if (c->insecure_http)
+		add(a, "--insecure-http");
+	if (c->print_ready)
+		add(a, "--print-ready");
+}
+
+int daemon_launch_argv(const struct daemon_config *c, const struct daemon_user *user,
+    const char *spawn, const char *self, char ***ret_argv, struct av_err *err)
+{
 	struct argv a = {.n = 0};
 	char **v;
 
 	add(&a, spawn);
-	for (size_t i = 0; i < AV_ARRAY_LEN(for_spawn); i++)
-		add_option(&a, c, for_spawn[i]);
+	add_spawn_options(&a, c, user);
 	add(&a, "--daemon");
 	add(&a, self);
 	add(&a, "--");
-	for (size_t i = 0; i < AV_ARRAY_LEN(for_daemon); i++)
-		add_option(&a, c, for_daemon[i]);
-	if (c->insecure_http)
-		add(&a, "--insecure-http");
-	if (c->print_ready)
-		add(&a, "--print-ready");
+	add_daemon_options(&a, c);
 	v = a.failed ? NULL : malloc((a.n + 1) * sizeof *v);
 	if (!v) {
 		for (size_t i = 0; i < a.n; i++)
@@ -129,11 +184,13 @@ void daemon_launch_argv_free(char **argv)
 int daemon_launch(const struct daemon_config *c, struct av_err *err)
 {
 	char self[AV_PATH_MAX + 1], spawn[AV_PATH_MAX + 1];
+	struct daemon_user user;
 	char **argv = NULL;
 	int r;
 
 	if ((r = self_path(self, err)) < 0 || (r = find_spawn(c, self, spawn, err)) < 0 ||
-	    (r = daemon_launch_argv(c, spawn, self, &argv, err)) < 0)
+	    (r = daemon_find_user(c, &user, err)) < 0 ||
+	    (r = daemon_launch_argv(c, &user, spawn, self, &argv, err)) < 0)
 		return r;
 	(void)execv(spawn, argv);
 	r = av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot start %s", spawn);

@@ -9,14 +9,25 @@
  */
 #pragma once
 
+#include <sys/types.h>
+
 #include "base/err.h"
 #include "daemon/config.h"
 
 /* Does not return on success. */
 int daemon_launch(const struct daemon_config *c, struct av_err *err);
 
+/* Whom the daemon runs as: --user, else the system's user "aviary". uid 0 in the result: not
+ * stated, aviary-spawn has an id of its own for that, and only root has a choice. INVALID for a
+ * user that does not exist, is root, or was asked for by somebody else than root. */
+struct daemon_user {
+	uid_t uid;
+	gid_t gid;
+};
+int daemon_find_user(const struct daemon_config *c, struct daemon_user *ret, struct av_err *err);
+
 /* The command line of the supervisor: a NULL-terminated array of owned strings, for daemon_launch
  * and tests. self is the path of this program. */
-int daemon_launch_argv(const struct daemon_config *c, const char *spawn, const char *self,
-    char ***ret_argv, struct av_err *err);
+int daemon_launch_argv(const struct daemon_config *c, const struct daemon_user *user,
+    const char *spawn, const char *self, char ***ret_argv, struct av_err *err);
 void daemon_launch_argv_free(char **argv);

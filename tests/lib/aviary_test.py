@@ -16,7 +16,7 @@ order of definition with a time limit, deletes all sandboxes, stops the daemon, 
 test of the question whether anything is left: processes, mounts, cgroups, loop devices, sockets.
 Output is TAP. Only the standard library is used.
 
-The programs under test come from the build directory: AVIARY_BUILD, else ./build.
+The programs under test come from the build directory: AVIARY_BUILD_DIR, else ./build.
 """
 
 import http.client
@@ -82,7 +82,7 @@ def wait_for(condition, timeout_s, what):
 
 def program(name):
     """Path of a freshly built program."""
-    build = os.environ.get("AVIARY_BUILD", "build")
+    build = os.environ.get("AVIARY_BUILD_DIR") or os.environ.get("AVIARY_BUILD", "build")
     env = os.environ.get(name.upper().replace("-", "_") + "_PROGRAM")
     candidates = [env] if env else []
     candidates += [os.path.join(build, name)]

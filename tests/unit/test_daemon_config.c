@@ -113,17 +113,20 @@ static void test_listen(void)
 
 static void test_launch(void)
 {
+	const struct daemon_user user = {.uid = 71, .gid = 72};
 	static const char *const want[] = {"/l/aviary-spawn", "--state", "/s", "--run", "/r",
-	    "--credentials", "/c", "--log-format", "text", "--log-level", "info", "--daemon",
-	    "/b/aviaryd", "--", "--listen", "127.0.0.1:0", "--state", "/s", "--run", "/r",
-	    "--credentials", "/c", "--log-format", "text", "--log-level", "info", "--print-ready"};
+	    "--credentials", "/c", "--disk", "btrfs", "--log-level", "info", "--log-json",
+	    "--daemon-uid", "71", "--daemon-gid", "72", "--daemon", "/b/aviaryd", "--", "--listen",
+	    "127.0.0.1:0", "--state", "/s", "--run", "/r", "--credentials", "/c", "--log-format",
+	    "json", "--log-level", "info", "--print-ready"};
 	char **argv = NULL;
 	size_t n = 0;
 
 	is_int(LOAD("--config=/dev/null", "--state=/s", "--run=/r", "--credentials=/c",
-	           "--listen=127.0.0.1:0", "--print-ready"),
+	           "--listen=127.0.0.1:0", "--print-ready", "--disk=btrfs", "--log-format=json"),
 	    0, "options");
-	is_int(daemon_launch_argv(&c, "/l/aviary-spawn", "/b/aviaryd", &argv, &err), 0, "argv");
+	is_int(
+	    daemon_launch_argv(&c, &user, "/l/aviary-spawn", "/b/aviaryd", &argv, &err), 0, "argv");
 	while (argv[n]) {
 		if (n < AV_ARRAY_LEN(want))
 			is_str(argv[n], want[n], "argument");
