@@ -188,7 +188,7 @@ static json_t *start_request(const struct av_exec_options *o)
 		json_array_append_new(args, json_string(o->argv[i]));
 	json_t *process = json_pack("{s:s, s:o}", "cmd", o->argv[0], "args", args);
 	if (o->envs)
-		json_object_set(process, "envs", (json_t *)o->envs);
+		json_object_set(process, "envs", o->envs);
 	if (o->cwd)
 		json_object_set_new(process, "cwd", json_string(o->cwd));
 	json_t *j = json_pack("{s:o, s:b, s:b, s:s}", "process", process, "stdin", o->has_stdin,

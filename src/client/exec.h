@@ -42,7 +42,7 @@ struct av_exec_events {
 struct av_exec_options {
 	char *const *argv;
 	size_t argc;            /* at least 1 */
-	const json_t *envs;     /* object of strings, or NULL */
+	json_t *envs;           /* object of strings, or NULL; referenced for the call */
 	const char *cwd;        /* NULL: home of the user */
 	const char *user;       /* NULL: the template's */
 	const char *tag;        /* NULL: none */
