@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon as a program: options, first start, files it leaves for clients, start, stop, memory."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import time
+
+import ws
+from aviary_test import Daemon, contains, equal, main, nothing_left, ok, program, wait_for
+
+
+def aviaryd(*args, env=None):
+    return subprocess.run([program("aviaryd"), *args], capture_output=True, text=True, timeout=30,
+                          env={**os.environ, **(env or {})}, check=False)
+
+
+def test_help_and_version(_d):
+    r = aviaryd("--help")
+    equal((r.returncode, r.stderr), (0, ""), "help")
+    contains(r.stdout, "--listen ADDRESS:PORT", "options are listed")
+    ok("spawn-socket" not in r.stdout, "not those between our own programs")
+    r = aviaryd("--version")
+    ok(r.returncode == 0 and r.stdout.startswith("aviaryd "), "version")
+
+
+def test_wrong_options(d):
+    conf = os.path.join(d.dir, "test.conf")
+    with open(conf, "w", encoding="utf-8") as f:
+        f.write("# ours\nlisten = 127.0.0.1:0\nlog-levle = debug\n")
+    for args, part in ((["--nonsense"], "unknown option --nonsense"), (["--listen"], "needs a value"),
+                       (["--listen", "0.0.0.0:1"], "--insecure-http"),
+                       (["--listen", "example.com:1"], "is not an address"),
+                       (["--config", conf], f"{conf}:3: unknown key 'log-levle' (did you mean 'log-level'?)"),
+                       (["--config", "/nonexistent"], "cannot read the configuration file"),
+                       (["--log-format", "xml"], "neither text nor json"),
+                       (["--state", "relative"], "absolute path"), (["--user", "no-such-user"], "user")):
+        r = aviaryd(*args)
+        equal(r.returncode, 2, f"exit status for {args}")
+        contains(r.stderr, part, f"message for {args}")
+        equal(r.stderr.count("\n"), 1, "one line")
+
+
+def test_credentials(d):
+    mode = os.stat(d.credentials)
+    equal(stat.S_IMODE(mode.st_mode), 0o600, "mode of the file")
+    equal(mode.st_uid, os.geteuid(), "owner of the file")
+    with open(d.credentials, encoding="utf-8") as f:
+        text = json.load(f)
+    equal(text["url"], d.url, "url")
+    ok(text["api_key"].startswith("av_") and len(text["api_key"]) == 43, "key")
+
+
+def test_url_file(d):
+    path = os.path.join(d.run, "url")
+    with open(path, encoding="ascii") as f:
+        equal(f.read().strip(), d.url, "url")
+    equal(stat.S_IMODE(os.stat(path).st_mode), 0o644, "mode")
+
+
+def test_who_runs_it(d):
+    pids = d.pids()
+    with open(f"/proc/{pids['daemon']}/status", encoding="ascii") as f:
+        status = dict(line.rstrip().split(":\t", 1) for line in f if ":\t" in line)
+    if os.geteuid() == 0:
+        ok("0" not in status["Uid"].split(), f"not root: {status['Uid']}")
+        ok("0" not in status["Gid"].split() and not status["Groups"].split(), "no groups of root's")
+    for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+        equal(int(status[name], 16), 0, name)
+    equal(status["NoNewPrivs"], "1", "no new privileges")
+
+
+def test_idle_memory(d):
+    sb = d.create()["id"]
+    d.exec(sb, "true")
+    d.delete(sb)
+    kib = d.rss_kib()
+    print(f"# resident memory of the daemon: {kib} KiB")
+    ok(kib <= 10240, f"{kib} KiB are over 10 MiB")
+
+
+def test_own_daemon_with_json_log_and_file(_d):
+    own = Daemon(args=["--log-format", "json"])
+    with open(os.path.join(own.dir, "own.conf"), "w", encoding="utf-8") as f:
+        f.write("log-level = warn\n")
+    own.args += ["--config", os.path.join(own.dir, "own.conf")]
+    try:
+        own.start()
+        for line in own.log_text().splitlines():
+            ok(isinstance(json.loads(line), dict), f"a line of JSON: {line}")
+        equal(own.stop(), 0, "exit status")
+        nothing_left(own)
+    finally:
+        own.kill()
+        own.remove_dir()
+
+
+def test_second_daemon_on_the_same_state_is_refused(d):
+    r = aviaryd("--state", d.state, "--run", d.run, "--listen", "127.0.0.1:0", "--config", "/dev/null")
+    ok(r.returncode != 0, "refused")
+    ok(r.stderr.strip(), "and says why")
+    d.expect(200, "GET", "/ready", key=False)
+
+
+def test_stop_and_start_again(d):
+    sb = d.create()["id"]
+    key, url = d.key, d.url
+    p = d.expect(202, "POST", f"/v1/sandboxes/{sb}/exec",
+                 {"cmd": "sleep", "args": ["1000"], "background": True}).json()
+    start = time.monotonic()
+    equal(d.stop(), 0, "exit status")
+    ok(time.monotonic() - start < 10, "within seconds")
+    d.start()
+    equal((d.key, d.url), (key, url), "same key, same URL")
+    listed = d.expect(200, "GET", f"/v1/sandboxes/{sb}/processes").json()["processes"]
+    ok(any(x["pid"] == p["pid"] for x in listed), "its process never noticed")
+    d.delete(sb)
+
+
+def test_stop_ends_streams_with_a_message(d):
+    sb = d.create()["id"]
+    s = ws.WebSocket(d.host, d.port, f"/v1/sandboxes/{sb}/exec/stream", headers={"X-API-Key": d.key})
+    s.send_json({"type": "start", "cmd": "sleep", "args": ["100"]})
+    equal(s.recv_json()["type"], "start", "started")
+    os.kill(d.process.pid, signal.SIGTERM)
+    last = s.recv_json()
+    equal(last["type"], "error", "a definite last message")
+    ok(last["data"], "with a reason")
+    equal(s.recv_json(), None, "then the close")
+    equal(d.process.wait(30), 0, "exit status")
+    d.process.stdout.close()
+    d.start()
+    d.delete(sb)
+
+
+def test_daemon_is_started_again(d):
+    before = d.pids()["daemon"]
+    os.kill(before, signal.SIGKILL)
+
+    def again():
+        try:
+            return d.pids().get("daemon", before) != before and \
+                d.request("GET", "/ready", key=False).status == 200
+        except OSError:
+            return False
+
+    wait_for(again, 15, "a new daemon at the same URL")
+    sb = d.create()["id"]
+    d.delete(sb)
+
+
+main(globals())
