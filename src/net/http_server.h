@@ -196,6 +196,9 @@ int av_res_end(struct av_req *req);
 /* Breaks the response off so that the client notices: HTTP/1 resets the connection (RST, no final
  * chunk), HTTP/2 sends RST_STREAM(INTERNAL_ERROR). Before av_res_start() too. */
 void av_res_abort(struct av_req *req);
+/* Replaces the configured write time-out for this request; 0: none. For streams to people, whose
+ * reader may be a pager; dead peers are then found by TCP keep-alive only. */
+void av_res_set_write_timeout(struct av_req *req, uint32_t timeout_ms);
 bool av_res_started(const struct av_req *req);
 /* Bytes written that the kernel has not taken yet. */
 size_t av_res_pending(const struct av_req *req);

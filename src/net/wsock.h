@@ -5,7 +5,8 @@
  * Theory of operation. The session owns its connection. Open: messages both ways. Closing, after
  * av_wsock_close() or the peer's Close frame: what was sent before still leaves, the closing handshake
  * has 10 s, then the connection is reset. The server pings after 30 s without a frame from the
- * peer; a peer silent for another 30 s is lost. Pings are answered; a message over 1 MiB closes
+ * peer; a peer silent for another 30 s is lost (unless our own bytes wait for it, which the write
+ * time-out watches, or the owner paused reading). Pings are answered; a message over 1 MiB closes
  * with 1009, text that is not UTF-8 with 1007, broken framing with 1002.
  *
  * A session is valid until on_close returns; on_close is called exactly once, last, and never from
@@ -45,6 +46,9 @@ void av_wsock_resume(struct av_wsock *ws);
 /* Starts the closing handshake; reason (at most 123 bytes, cut) may be NULL. Later sends are
  * -EPIPE, messages that still come are dropped. Again: ignored. */
 void av_wsock_close(struct av_wsock *ws, int code, const char *reason);
+/* How long the peer may leave what waits unread before the connection is reset; 0: for ever. The
+ * server's write_timeout_ms when not set. */
+void av_wsock_set_write_timeout(struct av_wsock *ws, uint32_t timeout_ms);
 /* Resets the connection without a Close frame. */
 void av_wsock_abort(struct av_wsock *ws);
 size_t av_wsock_pending(const struct av_wsock *ws);
