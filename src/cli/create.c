@@ -33,6 +33,13 @@ static int run(struct cli *cli, const struct args *args)
 	cli_catch_signals();
 	if (options_create_sandbox(cli, body, id, &sandbox, &err) < 0)
 		return cli_fail(cli, &err, NULL);
+	if (cli_caught_signal()) {
+		/* Nobody waits for the id any more. */
+		cli_hold_signals();
+		if (cli_call(cli, "DELETE", NULL, NULL, &err, "/v1/sandboxes/%s", id) < 0)
+			cli_warn("the sandbox %s is left behind: %s", id, err.message);
+		return EXIT_SIGNAL + cli_caught_signal();
+	}
 	if (cli->json) {
 		cli_print_json(cli, sandbox);
 		return 0;

@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "cli/options.h"
+#include "cli/remote.h"
 #include "cli/session.h"
 
 #include "base/banned.h"
@@ -29,7 +30,8 @@ static int run_in_background(struct cli *cli, const struct args *args, const cha
 	if (envs)
 		json_object_set(body, "envs", envs);
 	if (cli_call(cli, "POST", body, &reply, &err, "/v1/sandboxes/%s/exec", id) < 0)
-		return session_start_error(cli, &err);
+		return err.kind == AV_ERR_NOT_FOUND && !remote_is_running(cli, id) ?
+		    cli_fail(cli, &err, args->operands[0]) : session_start_error(cli, &err);
 	if (cli->json) {
 		cli_print_json(cli, reply);
 		return 0;

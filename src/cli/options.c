@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/codec.h"
 #include "base/json.h"
 #include "base/num.h"
 
@@ -109,23 +108,11 @@ json_t *options_sandbox_body(const struct args *args, struct av_err *err)
 int options_create_sandbox(struct cli *cli, json_t *body, char ret_id[static AV_ID_SIZE],
     json_t **ret_sandbox, struct av_err *err)
 {
-	unsigned char random[16];
-	char key[2 * sizeof(random) + 1];
-	av_random(random, sizeof(random));
-	av_hex_encode(key, random, sizeof(random));
-
 	AV_CLEANUP(av_json_decrefp) json_t *sandbox = NULL;
-	struct av_client_request request = {.method = "POST", .path = "/v1/sandboxes",
-	    .body = body, .idempotency_key = key};
-	int r = av_client_call(cli->client, &request, &sandbox, err);
-	bool is_unknown = r < 0 && av_client_last_status(cli->client) == 0 &&
-	    !av_client_is_unreachable(cli->client);
-	if (is_unknown) {
-		/* Sent, no answer: it may exist. Signals do not disturb this second attempt. */
-		cli_hold_signals();
-		r = av_client_call(cli->client, &request, &sandbox, err);
-		cli_unhold_signals();
-	}
+	/* A signal takes effect when the answer is there and can be acted upon. */
+	cli_hold_signals();
+	int r = cli_call(cli, "POST", body, &sandbox, err, "/v1/sandboxes");
+	cli_unhold_signals();
 	if (r < 0)
 		return r;
 	const char *id = json_string_value(json_object_get(sandbox, "id"));

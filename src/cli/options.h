@@ -41,8 +41,8 @@ json_t *options_sandbox_body(const struct args *args, struct av_err *err);
 /* Object made of all NAME[=VALUE] of --env (new reference; NULL in *ret when there are none). */
 int options_envs(const struct args *args, json_t **ret, struct av_err *err);
 
-/* Creates a sandbox from the options. ret_id may not be NULL; ret_sandbox may. A create that was
- * interrupted (signal) or whose connection broke is asked for again under the same idempotency key,
- * so that none is left behind unknown. */
+/* Creates a sandbox from the options. ret_sandbox may be NULL. A signal does not cut the answer off
+ * (ask cli_caught_signal() afterwards); should this program be killed meanwhile, the daemon deletes
+ * what it made, as there is no idempotency key under which anybody could ask for it again. */
 int options_create_sandbox(struct cli *cli, json_t *body, char ret_id[static AV_ID_SIZE],
     json_t **ret_sandbox, struct av_err *err);

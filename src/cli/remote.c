@@ -61,8 +61,7 @@ int remote_run(struct cli *cli, const char *id, const char *const *argv, int *re
 	return 0;
 }
 
-/* True when the error says that the program (not the sandbox) is missing. */
-static bool is_program_missing(struct cli *cli, const char *id)
+bool remote_is_running(struct cli *cli, const char *id)
 {
 	AV_CLEANUP(av_json_decrefp) json_t *sandbox = NULL;
 	if (cli_call(cli, "GET", NULL, &sandbox, NULL, "/v1/sandboxes/%s", id) < 0)
@@ -81,7 +80,7 @@ int remote_stat(struct cli *cli, const char *id, const char *path, struct remote
 	*ret = (struct remote_stat){.is_known = true};
 	int r = remote_run(cli, id, argv, &code, &out, NULL, &local);
 	if (code == EXIT_NOT_FOUND ||
-	    (r < 0 && local.kind == AV_ERR_NOT_FOUND && is_program_missing(cli, id))) {
+	    (r < 0 && local.kind == AV_ERR_NOT_FOUND && remote_is_running(cli, id))) {
 		ret->is_known = false;
 		return 0;
 	}

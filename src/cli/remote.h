@@ -17,6 +17,9 @@
 int remote_run(struct cli *cli, const char *id, const char *const *argv, int *ret_code,
     char **ret_out, char **ret_err, struct av_err *err);
 
+/* True when the sandbox is there and runs: then "not found" was said of something in it. */
+bool remote_is_running(struct cli *cli, const char *id);
+
 struct remote_stat {
 	bool exists;
 	bool is_known; /* false: the sandbox has no stat program; then nothing else is known either */

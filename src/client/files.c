@@ -2,16 +2,15 @@
 /*
  * files.c - streaming one file into or out of a sandbox
  *
- * Uploads are multipart/form-data with the part "path" before the part "file", so that the daemon
- * can open the target before the first byte of the content arrives. Nothing is held in memory
- * beyond libcurl's buffers.
+ * The body is the bytes of the file. Nothing is held in memory beyond libcurl's buffers.
  */
 #include "client/client.h"
 
 #include <errno.h>
-#include <stdio.h>
 
+#include "base/codec.h"
 #include "base/json.h"
+#include "base/path.h"
 #include "client/client_internal.h"
 
 #include "base/banned.h"
@@ -32,12 +31,7 @@ static void slist_freep(struct curl_slist **l)
 	curl_slist_free_all(*l);
 }
 
-static void mime_freep(curl_mime **m)
-{
-	curl_mime_free(*m);
-}
-
-static size_t on_mime_read(char *p, size_t size, size_t n, void *ctx)
+static size_t on_upload_read(char *p, size_t size, size_t n, void *ctx)
 {
 	struct transfer *t = ctx;
 	ssize_t r = t->on_read(t->ctx, p, size * n);
@@ -75,40 +69,28 @@ static int finish(struct av_client *c, struct transfer *t, struct av_err *err)
 	return 0;
 }
 
-static int sandbox_path(char *dst, size_t size, const char *sandbox_id, const char *route,
-    struct av_err *err)
-{
-	int n = snprintf(dst, size, "/v1/sandboxes/%s/files/stream/%s", sandbox_id, route);
-	if (n < 0 || (size_t)n >= size)
-		return av_err_set(err, AV_ERR_INVALID, "the sandbox id is too long");
-	return 0;
-}
-
 int av_client_upload(struct av_client *c, const char *sandbox_id, const char *path, int64_t size,
     av_client_read_fn on_read, void *ctx, struct av_err *err)
 {
 	AV_CLEANUP(slist_freep) struct curl_slist *headers = NULL;
-	AV_CLEANUP(mime_freep) curl_mime *mime = NULL;
+	AV_CLEANUP(av_buf_clear) struct av_buf route = AV_BUF_INIT(16 * AV_KIB);
 	struct transfer t = {.easy = c->easy, .on_read = on_read, .ctx = ctx,
 	    .reply = AV_BUF_INIT(CLIENT_REPLY_MAX)};
-	char route[256];
-	int r = sandbox_path(route, sizeof(route), sandbox_id, "write", err);
-	if (r < 0)
-		return r;
+	int r;
+	av_buf_printf(&route, "/v1/sandboxes/%s/files?path=", sandbox_id);
+	av_percent_encode(&route, av_str_c(path), true);
+	if (av_buf_error(&route))
+		return av_err_set(err, AV_ERR_INVALID, "the path is too long");
 
 	curl_easy_reset(c->easy);
-	if ((r = client_prepare(c, c->easy, route, &headers, err)) < 0 ||
+	if ((r = client_prepare(c, c->easy, av_buf_cstr(&route), &headers, err)) < 0 ||
+	    (r = client_add_header(&headers, "Content-Type", "application/octet-stream", err)) < 0 ||
 	    (r = client_add_header(&headers, "Expect", "", err)) < 0)
 		return r;
-	mime = curl_mime_init(c->easy);
-	curl_mimepart *part = mime ? curl_mime_addpart(mime) : NULL;
-	curl_mimepart *file = part ? curl_mime_addpart(mime) : NULL;
-	if (!file || curl_mime_name(part, "path") || curl_mime_data(part, path, CURL_ZERO_TERMINATED) ||
-	    curl_mime_name(file, "file") || curl_mime_filename(file, "upload") ||
-	    curl_mime_type(file, "application/octet-stream") ||
-	    curl_mime_data_cb(file, size, on_mime_read, NULL, NULL, &t))
-		return av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "upload");
-	curl_easy_setopt(c->easy, CURLOPT_MIMEPOST, mime);
+	curl_easy_setopt(c->easy, CURLOPT_UPLOAD, 1L);
+	curl_easy_setopt(c->easy, CURLOPT_READFUNCTION, on_upload_read);
+	curl_easy_setopt(c->easy, CURLOPT_READDATA, &t);
+	curl_easy_setopt(c->easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t)size);
 	curl_easy_setopt(c->easy, CURLOPT_UPLOAD_BUFFERSIZE, TRANSFER_BUFFER);
 	curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, headers);
 	curl_easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, on_data);
@@ -127,9 +109,9 @@ int av_client_download(struct av_client *c, const char *sandbox_id, const char *
 	struct transfer t = {.easy = c->easy, .on_write = on_write, .ctx = ctx,
 	    .reply = AV_BUF_INIT(CLIENT_REPLY_MAX)};
 	char route[256];
-	int r = sandbox_path(route, sizeof(route), sandbox_id, "read", err);
+	int r = av_path_printf(route, sizeof(route), "/v1/sandboxes/%s/files/stream/read", sandbox_id);
 	if (r < 0)
-		return r;
+		return av_err_set(err, AV_ERR_INVALID, "the sandbox id is too long");
 	av_buf_append_c(&body, "{\"path\":");
 	av_json_write_str(&body, av_str_c(path));
 	av_buf_append_c(&body, "}");
