@@ -272,7 +272,7 @@ static int turn(struct session *s, struct av_exec *exec, bool *over, struct av_e
 		output_write(&s->out);
 	if (p[ERROR].revents)
 		output_write(&s->err);
-	if (s->out.error == EPIPE || s->out.error == EIO || s->out.error == ENOMEM)
+	if (s->out.error)
 		return 1;
 	if (p[INPUT].revents && (r = input_read(s, exec)) < 0 && r != -EPIPE)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "standard input");
@@ -347,13 +347,13 @@ int session_run(struct session *s, struct cli *cli, struct av_exec *exec)
 	if (r < 0)
 		return refused && !s->has_end ? session_start_error(cli, &err) :
 		                                cli_fail(cli, &err, NULL);
-	if (s->has_end)
-		return status_of_end(s);
-	if (s->out.error == EPIPE)
-		return EXIT_SIGNAL + SIGPIPE;
-	if (s->out.error) {
+	if (s->out.error && s->out.error != EPIPE) {
 		cli_warn("standard output: %s", strerror(s->out.error));
 		return EXIT_PLATFORM;
 	}
+	if (s->has_end)
+		return status_of_end(s);
+	if (s->out.error)
+		return EXIT_SIGNAL + SIGPIPE;
 	return s->last_interrupt ? EXIT_SIGNAL + s->last_interrupt : 0;
 }

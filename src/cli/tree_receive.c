@@ -5,7 +5,8 @@
  * The stream is hostile. It may name "../../etc/passwd" or "/etc/passwd", make a link "a -> /etc" and
  * then a file "a/passwd", hard-link to files outside, make set-uid programs and devices. So:
  *   - we work inside the target directory, with relative names only; libarchive refuses absolute
- *     names, "..", and every name (or hard link target) that leads through a symbolic link;
+ *     names and "..", and never goes through a symbolic link: one that stands in the way is replaced
+ *     by a directory, one in the target of a hard link is an error;
  *   - what is there already is unlinked first, never written through;
  *   - only files, directories, symbolic links and hard links are made, the rest is left out;
  *   - of the modes only rwx are taken; owners, ACLs, attributes and flags are not.
