@@ -31,6 +31,8 @@ struct av_ws {
 	struct av_buf out;
 	bool paused;
 	bool close_queued;
+	bool close_own; /* it was framed here, not by wslay */
+	bool close_bad; /* the peer's CLOSE is malformed */
 };
 
 static ssize_t on_recv(wslay_event_context_ptr ws, uint8_t *buf, size_t len, int flags, void *ctx)
@@ -84,7 +86,8 @@ static void on_msg(
 		break;
 	case WSLAY_CONNECTION_CLOSE:
 		w->close_queued = true;
-		if (w->events->on_close) {
+		w->close_bad = arg->msg_length == 1;
+		if (w->events->on_close && !w->close_bad) {
 			size_t skip = AV_MIN(arg->msg_length, (size_t)2);
 			w->events->on_close(w->ctx,
 			    arg->status_code ? arg->status_code : AV_WS_CLOSE_NO_STATUS,
@@ -149,27 +152,45 @@ static int violation(uint16_t code)
 	}
 }
 
+/* For what wslay would answer with a CLOSE without a code. */
+static void close_own(struct av_ws *w, uint16_t code)
+{
+	uint8_t frame[8] = {0x80 | WSLAY_CONNECTION_CLOSE, 2};
+	size_t k = 2;
+	wslay_event_shutdown_write(w->ws);
+	if (w->close_queued)
+		return;
+	w->close_queued = w->close_own = true;
+	if (w->config.client) {
+		frame[1] |= 0x80;
+		av_random(frame + k, 4);
+		k += 4;
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		uint8_t mask = w->config.client ? frame[2 + i] : 0;
+		frame[k + i] = (uint8_t)(code >> (8 - 8 * i)) ^ mask;
+	}
+	/* Without memory for these bytes the connection just ends. */
+	av_buf_append(&w->out, frame, k + 2);
+}
+
 /* Feeds one slice to wslay. 0, or the violation. */
 static int recv_slice(struct av_ws *w)
 {
 	int r = wslay_event_recv(w->ws);
-	if (r == WSLAY_ERR_NOMEM) {
-		av_ws_close(w, AV_WS_CLOSE_INTERNAL, NULL);
-		return -ENOMEM;
+	if (r != 0) {
+		close_own(w, r == WSLAY_ERR_NOMEM ? AV_WS_CLOSE_INTERNAL : AV_WS_CLOSE_PROTOCOL);
+		return r == WSLAY_ERR_NOMEM ? -ENOMEM : -EPROTO;
 	}
-	if (r != 0)
-		av_ws_close(w, AV_WS_CLOSE_PROTOCOL, NULL);
 	if (flush(w) < 0)
 		return -ENOMEM;
-	if (r != 0)
-		return -EPROTO;
 	/* wslay stops reading after a CLOSE that came, and after one that it made of a violation.
 	 */
 	if (!wslay_event_get_read_enabled(w->ws) && !wslay_event_get_close_received(w->ws)) {
 		w->close_queued = true;
 		return violation(wslay_event_get_status_code_sent(w->ws));
 	}
-	return 0;
+	return w->close_bad ? -EPROTO : 0;
 }
 
 ssize_t av_ws_recv(struct av_ws *w, const void *p, size_t n)
@@ -297,7 +318,7 @@ bool av_ws_done(const struct av_ws *w)
 
 bool av_ws_close_sent(const struct av_ws *w)
 {
-	return wslay_event_get_close_sent(w->ws);
+	return w->close_own || wslay_event_get_close_sent(w->ws);
 }
 
 bool av_ws_close_received(const struct av_ws *w)
