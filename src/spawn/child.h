@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * child.h - what runs between clone3 and the agent's first instruction
+ *
+ * Only jail.c calls this. The steps are one list: the child reports the one that failed by number,
+ * the worker names it in its answer, failpoints are "child.<name>".
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define CHILD_STEPS(STEP)                                                                          \
+	STEP(HANDOVER, "handover", "waiting for the worker")                                       \
+	STEP(NETNS, "netns", "making the network namespace")                                       \
+	STEP(LOOPBACK, "loopback", "bringing the loopback device up")                              \
+	STEP(IDS, "ids", "taking the ids of the sandbox")                                          \
+	STEP(MOUNTNS, "mountns", "making the mount namespace")                                     \
+	STEP(ROOT, "root", "attaching the root file system")                                       \
+	STEP(PROC, "proc", "mounting /proc")                                                       \
+	STEP(SYS, "sys", "mounting /sys")                                                          \
+	STEP(DEV, "dev", "mounting below /dev")                                                    \
+	STEP(RUN, "run", "mounting /run")                                                          \
+	STEP(MASK, "mask", "masking files of /proc")                                               \
+	STEP(CGROUPFS, "cgroupfs", "mounting the cgroup")                                          \
+	STEP(PIVOT, "pivot", "changing the root")                                                  \
+	STEP(IDENTITY, "identity", "setting host name, session and limits")                        \
+	STEP(SECCOMP, "seccomp", "loading the system call filter")                                 \
+	STEP(CAPS, "caps", "dropping capabilities")                                                \
+	STEP(FDS, "fds", "arranging descriptors")                                                  \
+	STEP(EXEC, "exec", "executing the agent")
+
+enum child_step {
+#define STEP(name, word, text) CHILD_STEP_##name,
+	CHILD_STEPS(STEP)
+#undef STEP
+	CHILD_STEP_COUNT
+};
+
+/* Child to worker. error 0 with CHILD_STEP_EXEC: execveat is next; end of file after it is success.
+ * Otherwise the step that failed and its errno; the child exits. */
+struct child_report {
+	uint32_t step;
+	int32_t error;
+};
+
+/* Worker to child: everything outside is ready. Carries two descriptors, the agent's listener and
+ * the exit record. Sent once. */
+struct child_go {
+	uint32_t limits; /* CHILD_LIMITS_*: which files of /proc come from the staged /dev */
+};
+enum {
+	CHILD_LIMITS_MEMORY = 1 << 0, /* .meminfo */
+	CHILD_LIMITS_CPUS = 1 << 1,   /* .cpuinfo, .stat, .online */
+};
+
+/* What the child knows from before the clone; borrowed, read in its copy of the worker's memory. */
+struct child_spec {
+	const char *id;
+	const char *stage;   /* path of the staged root in the worker's mount namespace */
+	bool rootless;
+	bool no_sudo;
+	bool no_seccomp;
+	bool has_cgroup2;    /* its cgroup v2 has controllers: show it read-only */
+	int agent_fd;        /* executable, read-only, sealed */
+	uint64_t memory_bytes;
+};
+
+/* Never returns: executes the agent or reports and exits. sock is the child's end. */
+_Noreturn void child_main(const struct child_spec *spec, int sock);
+
+/* "mounting /proc"; never NULL. */
+const char *child_step_text(uint32_t step);

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * create.c - making a sandbox
+ *
+ * One synchronous stretch from the cgroup to the child's go, then the loop turns until the child
+ * has executed the agent. The child is cloned as early as possible: its network namespace, the
+ * slowest piece, is made on another CPU while the worker mounts.
+ */
+#include "spawn/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/avtime.h"
+#include "base/failpoint.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "spawn/caps.h"
+#include "spawn/limits_files.h"
+#include "spawn/rundir.h"
+#include "base/banned.h"
+
+#define HOSTNAME_LEN 12
+
+static struct job *current(struct sandbox *s)
+{
+	struct job *j = AV_LIST_FIRST(&s->jobs, struct job, node);
+	assert(j);
+	return j;
+}
+
+static int failpoint(const char *name, struct av_err *err)
+{
+	return av_failpoint(name) ? av_err_set(err, AV_ERR_INTERNAL, "failpoint %s", name) : 0;
+}
+
+/* Removes what there is, then answers with the failure (destroy.c sees failure_errno). */
+static void give_up(struct sandbox *s, int error)
+{
+	s->failure_errno = error < 0 ? -error : EIO;
+	loop_remove(&s->sp->loop, &s->handover);
+	mounts_unstage(&s->sp->mounts, s->slot);
+	av_close_fd(&s->jail.sock);
+	av_close_fd(&s->jail.userns_fd);
+	if (s->jail.pidfd >= 0) {
+		av_pidfd_send_signal(s->jail.pidfd, SIGKILL);
+		const struct jail_identity who = {.pid = s->jail.pid};
+		if (sandbox_watch(s, s->jail.pidfd, &who) == 0)
+			s->jail.pidfd = -1;
+	}
+	jail_clear(&s->jail);
+	s->state = SANDBOX_DESTROYING;
+	s->destroy_started_ns = av_mono_ns();
+	destroy_start(s);
+}
+
+static void answer(struct sandbox *s)
+{
+	struct job *j = current(s);
+	int64_t now = av_mono_ns();
+	struct spawn_reply reply = {.u.create = {
+	                                .pid = s->who.pid,
+	                                .slot = s->slot,
+	                                .start_ticks = s->who.start_ticks,
+	                                .pidns_ino = s->who.pidns_ino,
+	                                .worker_us = (uint32_t)((now - j->started_ns) / 1000),
+	                                .child_us = (uint32_t)((now - s->cloned_ns) / 1000),
+	                            }};
+	av_list_remove(&j->node);
+	job_done(j, &reply, s->pidfd);
+	sandbox_job_end(s, false);
+}
+
+static void handover_ready(void *ctx, uint32_t events)
+{
+	struct sandbox *s = ctx;
+	(void)events;
+	struct av_err err = {0};
+	int r = jail_result(&s->jail, &err);
+	if (r == -EAGAIN)
+		return;
+	if (r == 0)
+		r = failpoint("create.done", &err);
+	if (r == 0) {
+		loop_remove(&s->sp->loop, &s->handover);
+		mounts_unstage(&s->sp->mounts, s->slot);
+		r = sandbox_watch(s, s->jail.pidfd, &s->who);
+	}
+	if (r < 0) {
+		s->failure = err;
+		give_up(s, r);
+		return;
+	}
+	s->jail.pidfd = -1;
+	jail_clear(&s->jail);
+	answer(s);
+}
+
+/* ---- the steps ---- */
+
+static int make_cgroup(struct sandbox *s, const struct spawn_create *c, struct av_err *err)
+{
+	const struct cgroup_limits limits = {
+	    .memory_bytes = c->memory_bytes,
+	    .pids_max = c->pids_max ? c->pids_max : s->sp->o->pids_default,
+	    .cpu_milli = c->cpu_milli,
+	};
+	int r = cgroups_create(s->sp->cgroups, s->id, &limits, err);
+	return r < 0 ? r : failpoint("create.cgroup", err);
+}
+
+static int clone_child(
+    struct sandbox *s, const struct spawn_create *c, bool *ret_in_v2, struct av_err *err)
+{
+	struct spawner *sp = s->sp;
+	char stage[MOUNTS_STAGE_SIZE];
+	mounts_stage_path(s->slot, stage);
+	AV_CLEANUP(av_closep) int cgroup_fd = -1;
+	if (cgroups_caps(sp->cgroups) & CGROUP_CAP_CLONE_INTO) {
+		int r = cgroups_clone_fd(sp->cgroups, s->id, &cgroup_fd);
+		if (r < 0)
+			return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot open the cgroup");
+	}
+	*ret_in_v2 = cgroup_fd >= 0;
+	const struct child_spec spec = {
+	    .id = s->id,
+	    .stage = stage,
+	    .rootless = sp->mounts.rootless,
+	    .no_sudo = c->flags & SPAWN_CREATE_NO_SUDO,
+	    .no_seccomp = sp->o->no_seccomp,
+	    .has_cgroup2 = cgroups_mode(sp->cgroups) == CGROUP_MODE_V2,
+	    .agent_fd = sp->agent_fd,
+	    .memory_bytes = c->memory_bytes,
+	};
+	s->cloned_ns = av_mono_ns();
+	int r = jail_clone(&sp->ids, s->slot, cgroup_fd, &spec, &s->jail, err);
+	return r < 0 ? r : failpoint("create.clone", err);
+}
+
+static int make_disk(struct sandbox *s, const struct spawn_create *c, int *ret_area, int *ret_exit,
+    struct av_err *err)
+{
+	struct spawner *sp = s->sp;
+	char hostname[HOSTNAME_LEN + 1];
+	snprintf(hostname, sizeof(hostname), "%.*s", HOSTNAME_LEN, s->id);
+	uint64_t bytes = c->disk_bytes ? c->disk_bytes : sp->o->disk_default_bytes;
+	int r = disk_create(sp->disk, s->id, bytes, ids_base(&sp->ids, s->slot), ret_area, err);
+	if (r == 0)
+		r = mounts_prepare_area(
+		    &sp->mounts, &sp->ids, s->slot, *ret_area, hostname, ret_exit, err);
+	return r < 0 ? r : failpoint("create.disk", err);
+}
+
+static int stage(struct sandbox *s, const struct template_layers *layers, int area,
+    const struct mounts_limits *limits, struct av_err *err)
+{
+	struct spawner *sp = s->sp;
+	int r = jail_map(&s->jail, &sp->ids, s->slot, err);
+	if (r == 0)
+		r = failpoint("create.map", err);
+	if (r < 0)
+		return r;
+	const struct mounts_spec spec = {
+	    .ids = &sp->ids,
+	    .slot = s->slot,
+	    .userns_fd = s->jail.userns_fd,
+	    .area_fd = area,
+	    .root = &layers->root,
+	    .usr = layers->has_usr ? &layers->usr : NULL,
+	    .limits = *limits,
+	};
+	r = mounts_stage(&sp->mounts, &spec, err);
+	av_close_fd(&s->jail.userns_fd);
+	disk_done(sp->disk, s->id);
+	return r < 0 ? r : failpoint("create.stage", err);
+}
+
+static int attach(struct sandbox *s, bool in_v2, struct av_err *err)
+{
+	struct spawner *sp = s->sp;
+	int r = cgroups_attach(sp->cgroups, s->id, s->jail.pid, in_v2, err);
+	if (r == 0 && sp->oom_shield)
+		r = caps_write_oom_score(s->jail.pid, -1000) < 0
+		        ? av_err_set(
+		              err, AV_ERR_INTERNAL, "cannot shield the agent from the OOM killer")
+		        : 0;
+	return r < 0 ? r : failpoint("create.attach", err);
+}
+
+static int hand_over(
+    struct sandbox *s, const struct mounts_limits *limits, int exit_record, struct av_err *err)
+{
+	struct spawner *sp = s->sp;
+	const struct child_go go = {.limits = limits_files_needed(limits)};
+	AV_CLEANUP(av_closep) int listener = -1;
+	uid_t owner = sp->o->rootless ? (uid_t)-1 : sp->o->daemon_uid;
+	int r = rundir_create(sp->mounts.run_fd, s->id, owner, sp->o->daemon_gid, &listener);
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot make the agent's socket");
+	if ((r = failpoint("create.rundir", err)) < 0)
+		return r;
+	r = jail_identify(sp->mounts.proc_fd, s->jail.pid, &s->who);
+	if (r == 0)
+		r = rundir_write_process(sp->mounts.run_fd, s->id, &s->who);
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot record the agent's process");
+	if ((r = failpoint("create.record", err)) < 0)
+		return r;
+	s->handover = (struct loop_source){.fd = -1, .on_ready = handover_ready, .ctx = s};
+	r = loop_add(&sp->loop, &s->handover, s->jail.sock, EPOLLIN);
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "epoll");
+	r = jail_go(&s->jail, &go, listener, exit_record, err);
+	return r < 0 ? r : failpoint("create.go", err);
+}
+
+static int build(struct sandbox *s, const struct template_layers *layers, struct av_err *err)
+{
+	const struct spawn_create *c = &current(s)->request.u.create;
+	const struct mounts_limits limits = {
+	    .memory_bytes = c->memory_bytes, .cpu_milli = c->cpu_milli};
+	AV_CLEANUP(av_closep) int area = -1;
+	AV_CLEANUP(av_closep) int exit_record = -1;
+	bool in_v2 = false;
+	int r = ids_take(&s->sp->ids, &s->slot);
+	if (r < 0)
+		return av_err_set(err, AV_ERR_QUOTA,
+		    "all %u id ranges of this machine are in use: delete sandboxes first",
+		    SPAWN_SLOTS - 1);
+	r = failpoint("create.slot", err);
+	if (r == 0)
+		r = make_cgroup(s, c, err);
+	if (r == 0)
+		r = clone_child(s, c, &in_v2, err);
+	if (r == 0)
+		r = make_disk(s, c, &area, &exit_record, err);
+	if (r == 0)
+		r = stage(s, layers, area, &limits, err);
+	if (r == 0)
+		r = attach(s, in_v2, err);
+	if (r == 0)
+		r = hand_over(s, &limits, exit_record, err);
+	return r;
+}
+
+static void refuse(struct sandbox *s, int error, const struct av_err *err)
+{
+	struct job *j = current(s);
+	av_list_remove(&j->node);
+	job_fail(j, error, err);
+	sandbox_job_end(s, false);
+}
+
+static void template_made(void *ctx, int result)
+{
+	struct sandbox *s = ctx;
+	if (result == 0) {
+		create_start(s);
+		return;
+	}
+	struct av_err err = {0};
+	av_err_sys(&err, AV_ERR_INTERNAL, result, "template host could not be made again");
+	refuse(s, result, &err);
+}
+
+static bool is_there_already(struct sandbox *s)
+{
+	struct disk_usage usage;
+	return s->pidfd >= 0 || rundir_exists(s->sp->mounts.run_fd, s->id) ||
+	       cgroups_exists(s->sp->cgroups, s->id) || disk_usage(s->sp->disk, s->id, &usage) == 0;
+}
+
+void create_start(struct sandbox *s)
+{
+	struct av_err err = {0};
+	struct template_layers layers;
+	struct spawner *sp = s->sp;
+
+	s->state = SANDBOX_CREATING;
+	if (is_there_already(s)) {
+		av_err_set(&err, AV_ERR_CONFLICT, "a sandbox %s exists", s->id);
+		refuse(s, -EEXIST, &err);
+		return;
+	}
+	int r = template_layers(
+	    &sp->templates, current(s)->request.u.create.template_id, &layers, &err);
+	if (r == -EAGAIN) {
+		s->template_wait.on_made = template_made;
+		s->template_wait.ctx = s;
+		template_wait(&sp->templates, &s->template_wait);
+		return;
+	}
+	if (r < 0) {
+		refuse(s, r, &err);
+		return;
+	}
+	s->failure_errno = 0;
+	r = build(s, &layers, &err);
+	if (r < 0) {
+		s->failure = err;
+		give_up(s, r);
+	}
+}
+
+void create_cancel(struct sandbox *s)
+{
+	/* Waiting for a template: not begun. */
+	if (!av_list_empty(&s->template_wait.node)) {
+		av_list_remove(&s->template_wait.node);
+		refuse(s, -ECANCELED, NULL);
+		return;
+	}
+	if (s->jail.pidfd >= 0)
+		av_pidfd_send_signal(s->jail.pidfd, SIGKILL);
+}

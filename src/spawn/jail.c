@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * jail.c - the namespaces of one sandbox
+ *
+ * The user namespace is made with the effective id of the sandbox's own range, not root's. Kernel
+ * counts that follow the owner of a user namespace (inotify instances and watches, namespaces below
+ * it) are then each sandbox's own: with root as owner, 128 inotify instances would be all that the
+ * sandboxes of a machine have together.
+ */
+#include "spawn/jail.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/num.h"
+#include "base/path.h"
+#include "spawn/sys.h"
+#include "base/banned.h"
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U /* Linux 6.3 */
+#endif
+
+/* sched.h's CLONE_* and linux/sched.h's are the same numbers; the latter has the new ones. */
+#define JAIL_NAMESPACES (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS)
+
+int jail_clone(const struct ids *ids, uint32_t slot, int cgroup_fd, const struct child_spec *spec,
+    struct jail *ret, struct av_err *err)
+{
+	AV_CLEANUP(av_closep) int ours = -1;
+	AV_CLEANUP(av_closep) int theirs = -1;
+	int sv[2], pidfd = -1;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "socketpair");
+	ours = sv[0];
+	theirs = sv[1];
+	int r = ids_enter(ids, slot);
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot take the ids of slot %u", slot);
+	struct clone_args args = {
+	    .flags =
+	        JAIL_NAMESPACES | CLONE_PIDFD | (cgroup_fd >= 0 ? (uint64_t)CLONE_INTO_CGROUP : 0),
+	    .pidfd = (uint64_t)(uintptr_t)&pidfd,
+	    .exit_signal = SIGCHLD,
+	    .cgroup = cgroup_fd >= 0 ? (uint64_t)cgroup_fd : 0,
+	};
+	long pid = sys_clone3(&args);
+	if (pid == 0)
+		child_main(spec, theirs);
+	int eno = errno;
+	ids_leave(ids);
+	if (pid < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, eno,
+		    "the kernel refused new namespaces; `aviary doctor` says why (clone3)");
+	*ret = (struct jail){.pid = (pid_t)pid, .pidfd = pidfd, .userns_fd = -1};
+	ret->sock = AV_TAKE_FD(ours);
+	return av_set_nonblock(ret->sock, true);
+}
+
+static int write_proc(pid_t pid, const char *name, const char *text)
+{
+	char path[64];
+	int r = av_path_printf(path, sizeof(path), "/proc/%d/%s", pid, name);
+	return r < 0 ? r : av_write_file_at(AT_FDCWD, path, av_str_c(text));
+}
+
+int jail_map(struct jail *j, const struct ids *ids, uint32_t slot, struct av_err *err)
+{
+	char map[64], path[64];
+	uid_t base = ids_base(ids, slot);
+	snprintf(map, sizeof(map), "0 %u %u", base, ids->rootless ? 1 : SPAWN_UID_COUNT);
+	int r = 0;
+	if (ids->rootless)
+		r = write_proc(j->pid, "setgroups", "deny");
+	if (r == 0)
+		r = write_proc(j->pid, "uid_map", map);
+	if (r == 0)
+		r = write_proc(j->pid, "gid_map", map);
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot map ids of slot %u", slot);
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", j->pid);
+	j->userns_fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (j->userns_fd < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open %s", path);
+	return 0;
+}
+
+int jail_go(
+    struct jail *j, const struct child_go *go, int listener, int exit_record, struct av_err *err)
+{
+	int fds[] = {listener, exit_record};
+	ssize_t n = av_send_fds(j->sock, go, sizeof(*go), fds, AV_ARRAY_LEN(fds), MSG_NOSIGNAL);
+	if (n >= 0)
+		return 0;
+	/* The child died or failed before its time; its report says more. */
+	int r = jail_result(j, err);
+	return r < 0 && r != -EAGAIN
+	           ? r
+	           : av_err_sys(err, AV_ERR_INTERNAL, (int)n, "cannot hand over to the child");
+}
+
+int jail_result(struct jail *j, struct av_err *err)
+{
+	for (;;) {
+		struct child_report report;
+		ssize_t n = recv(j->sock, &report, sizeof(report), MSG_DONTWAIT);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN)
+			return -EAGAIN;
+		if (n == 0 && j->executing)
+			return 0;
+		if (n == 0 || (n < 0 && errno == ECONNRESET))
+			return av_err_set(err, AV_ERR_INTERNAL,
+			    "the child was killed before it executed the agent (is the memory "
+			    "limit too small?)");
+		if (n < 0)
+			return av_err_sys(err, AV_ERR_INTERNAL, errno, "hand-over socket");
+		if (n != sizeof(report))
+			return av_err_set(err, AV_ERR_INTERNAL, "hand-over: short report");
+		if (report.error)
+			return av_err_sys(
+			    err, AV_ERR_INTERNAL, report.error, "%s", child_step_text(report.step));
+		j->executing = true;
+	}
+}
+
+void jail_clear(struct jail *j)
+{
+	if (j->pidfd >= 0)
+		av_pidfd_send_signal(j->pidfd, SIGKILL);
+	av_close_fd(&j->pidfd);
+	av_close_fd(&j->sock);
+	av_close_fd(&j->userns_fd);
+}
+
+/* Field 22 of /proc/<pid>/stat. The second field may contain anything, up to the last ')'. */
+static int parse_start_ticks(const char *stat, uint64_t *ret)
+{
+	const char *p = strrchr(stat, ')');
+	if (!p)
+		return -EINVAL;
+	struct av_str rest = av_str_c(p + 1), field;
+	for (int i = 2; i <= 22; i++)
+		if (!av_str_cut(&rest, ' ', &field))
+			return -EINVAL;
+	return av_parse_u64(field, 0, UINT64_MAX, ret);
+}
+
+int jail_identify(int proc_fd, pid_t pid, struct jail_identity *ret)
+{
+	char path[64], buf[1024];
+	struct jail_identity who = {.pid = pid};
+	int r = av_path_printf(path, sizeof(path), "%d/stat", pid);
+	if (r < 0)
+		return r;
+	ssize_t n = av_read_file_at(proc_fd, path, buf, sizeof(buf));
+	if (n < 0)
+		return n == -ENOENT ? -ESRCH : (int)n;
+	r = parse_start_ticks(buf, &who.start_ticks);
+	if (r < 0)
+		return r;
+	struct stat st;
+	r = av_path_printf(path, sizeof(path), "%d/ns/pid", pid);
+	if (r < 0)
+		return r;
+	/* A zombie has no namespaces left. */
+	if (fstatat(proc_fd, path, &st, 0) < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	who.pidns_ino = st.st_ino;
+	*ret = who;
+	return 0;
+}
+
+int jail_open(int proc_fd, const struct jail_identity *who, int *ret_pidfd)
+{
+	/* The descriptor first: what is checked afterwards is then the process that it names, as
+	 * long as that one lives, and signals through it cannot reach another. */
+	AV_CLEANUP(av_closep) int pidfd = av_pidfd_open(who->pid);
+	if (pidfd < 0)
+		return pidfd;
+	struct jail_identity now;
+	int r = jail_identify(proc_fd, who->pid, &now);
+	if (r < 0)
+		return r;
+	if (now.start_ticks != who->start_ticks || now.pidns_ino != who->pidns_ino)
+		return -ESTALE;
+	*ret_pidfd = AV_TAKE_FD(pidfd);
+	return 0;
+}
+
+static int copy_file(int from, int to)
+{
+	char buf[65536];
+	for (;;) {
+		ssize_t n = av_read_full(from, buf, sizeof(buf));
+		if (n < 0)
+			return (int)n;
+		if (n == 0)
+			return 0;
+		int r = av_write_full(to, buf, (size_t)n);
+		if (r < 0)
+			return r;
+	}
+}
+
+static int make_sealed(int from, bool rootless, int *ret_fd)
+{
+	/* Before 6.3 the flag is unknown and a memory file is executable anyway. */
+	AV_CLEANUP(av_closep)
+	int fd = memfd_create("aviary-agent", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create("aviary-agent", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return -errno;
+	int r = copy_file(from, fd);
+	if (r < 0)
+		return r;
+	if (fchmod(fd, 0111) < 0)
+		return -errno;
+	if (!rootless && fchown(fd, SPAWN_AGENT_UID, SPAWN_AGENT_UID) < 0)
+		return -errno;
+	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
+		return -errno;
+	/* A descriptor that never could write, nor read. */
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	int ro = open(path, O_PATH | O_CLOEXEC);
+	if (ro < 0)
+		return -errno;
+	*ret_fd = ro;
+	return 0;
+}
+
+int jail_load_agent(const char *path, bool rootless, int *ret_fd, struct av_err *err)
+{
+	AV_CLEANUP(av_closep) int from = open(path, O_RDONLY | O_CLOEXEC);
+	if (from < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open the agent %s", path);
+	int r = make_sealed(from, rootless, ret_fd);
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot seal a copy of %s", path);
+	return 0;
+}

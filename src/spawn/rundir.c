@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * rundir.c - <run>/<id>/
+ */
+#include "spawn/rundir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/failpoint.h"
+#include "base/fd.h"
+#include "base/ids.h"
+#include "base/num.h"
+#include "base/path.h"
+#include "base/banned.h"
+
+#define SOCKET_NAME  "agent.sock"
+#define PROCESS_NAME "process"
+#define BACKLOG      128
+
+static int open_dir(int run_fd, const char *id)
+{
+	int fd = openat(run_fd, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* By the descriptor of the directory: sun_path has room for 108 bytes only, <run> may have more. */
+static int bind_listener(int dir, uid_t owner, gid_t group, int *ret)
+{
+	AV_CLEANUP(av_closep)
+	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (s < 0)
+		return -errno;
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int r = av_path_printf(
+	    addr.sun_path, sizeof(addr.sun_path), "/proc/self/fd/%d/" SOCKET_NAME, dir);
+	if (r < 0)
+		return r;
+	/* The socket file takes its mode from the descriptor's. */
+	if (fchmod(s, 0600) < 0 || bind(s, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+		return -errno;
+	if (owner != (uid_t)-1 && fchownat(dir, SOCKET_NAME, owner, group, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (listen(s, BACKLOG) < 0)
+		return -errno;
+	*ret = AV_TAKE_FD(s);
+	return 0;
+}
+
+int rundir_create(int run_fd, const char *id, uid_t owner, gid_t group, int *ret_listener)
+{
+	if (mkdirat(run_fd, id, 0711) < 0)
+		return -errno;
+	AV_CLEANUP(av_closep) int dir = open_dir(run_fd, id);
+	int r = dir;
+	if (r >= 0)
+		r = bind_listener(dir, owner, group, ret_listener);
+	if (r < 0) {
+		int ignored = rundir_remove(run_fd, id);
+		(void)ignored;
+	}
+	return r;
+}
+
+int rundir_write_process(int run_fd, const char *id, const struct jail_identity *who)
+{
+	char path[AV_ID_SIZE + 16], text[96];
+	int r = av_path_printf(path, sizeof(path), "%s/" PROCESS_NAME, id);
+	if (r < 0)
+		return r;
+	AV_CLEANUP(av_closep)
+	int fd = openat(run_fd, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	int n = snprintf(text, sizeof(text), "%d %llu %llu\n", who->pid,
+	    (unsigned long long)who->start_ticks, (unsigned long long)who->pidns_ino);
+	return av_write_full(fd, text, (size_t)n);
+}
+
+int rundir_read_process(int run_fd, const char *id, struct jail_identity *ret)
+{
+	char path[AV_ID_SIZE + 16], text[96];
+	int r = av_path_printf(path, sizeof(path), "%s/" PROCESS_NAME, id);
+	if (r < 0)
+		return r;
+	ssize_t n = av_read_file_at(run_fd, path, text, sizeof(text));
+	if (n < 0)
+		return (int)n;
+	/* Cut off by a crash in the middle of the write: as if it were not there. */
+	if (n == 0 || text[n - 1] != '\n')
+		return -ENOENT;
+	struct av_str rest = av_str_n(text, (size_t)n - 1), pid, start;
+	uint64_t pid_number;
+	struct jail_identity who;
+	if (!av_str_cut(&rest, ' ', &pid) || !av_str_cut(&rest, ' ', &start) ||
+	    av_parse_u64(pid, 1, INT32_MAX, &pid_number) < 0 ||
+	    av_parse_u64(start, 0, UINT64_MAX, &who.start_ticks) < 0 ||
+	    av_parse_u64(rest, 0, UINT64_MAX, &who.pidns_ino) < 0)
+		return -ENOENT;
+	who.pid = (pid_t)pid_number;
+	*ret = who;
+	return 0;
+}
+
+bool rundir_exists(int run_fd, const char *id)
+{
+	return faccessat(run_fd, id, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+int rundir_remove(int run_fd, const char *id)
+{
+	AV_CLEANUP(av_closep) int dir = open_dir(run_fd, id);
+	if (dir < 0)
+		return dir == -ENOENT ? 0 : dir;
+	static const char *const names[] = {SOCKET_NAME, PROCESS_NAME};
+	for (size_t i = 0; i < AV_ARRAY_LEN(names); i++)
+		if (unlinkat(dir, names[i], 0) < 0 && errno != ENOENT)
+			return -errno;
+	if (av_failpoint("destroy.rundir"))
+		return -EIO;
+	return unlinkat(run_fd, id, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+int rundir_list(int run_fd, int (*on_id)(void *ctx, const char *id), void *ctx)
+{
+	int fd = openat(run_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	DIR *d = fdopendir(fd);
+	if (!d) {
+		int r = -errno;
+		close(fd);
+		return r;
+	}
+	struct dirent *e;
+	int r = 0;
+	while (r == 0 && (e = readdir(d)))
+		if (av_id_valid(av_str_c(e->d_name), AV_ID_SANDBOX))
+			r = on_id(ctx, e->d_name);
+	closedir(d);
+	return r;
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * rundir.h - <run>/<id>/: the agent's listening socket and the record of who the agent is
+ *
+ *   agent.sock  bound and listened on by the worker, owned by the daemon, mode 0600
+ *   process     "pid start_ticks pidns_ino\n", written before the child gets its go
+ *
+ * On a tmpfs as a rule: what is here ends with the machine, as the processes do.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/macros.h"
+#include "spawn/jail.h"
+
+/* Makes the directory and the listening socket; *ret_listener is the caller's. -EEXIST when the
+ * directory is there. All or nothing. owner: of the socket, (uid_t)-1 leaves the worker's. */
+int rundir_create(int run_fd, const char *id, uid_t owner, gid_t group, int *ret_listener)
+    AV_MUST_CHECK;
+int rundir_write_process(int run_fd, const char *id, const struct jail_identity *who)
+    AV_MUST_CHECK;
+/* -ENOENT when there is none (the worker died before writing it). */
+int rundir_read_process(int run_fd, const char *id, struct jail_identity *ret) AV_MUST_CHECK;
+bool rundir_exists(int run_fd, const char *id);
+/* Removes what these functions made. 0 also when nothing is there. */
+int rundir_remove(int run_fd, const char *id) AV_MUST_CHECK;
+/* Calls on_id for every directory whose name is a sandbox id; non-zero ends it and is returned. */
+int rundir_list(int run_fd, int (*on_id)(void *ctx, const char *id), void *ctx) AV_MUST_CHECK;

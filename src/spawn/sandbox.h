@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sandbox.h - the worker's sandboxes: table, jobs in order, create and destroy as state machines
+ *
+ * Theory of operation. The kernel and the disk are the truth; the table is a cache of it, filled at
+ * start from what is there (sandbox_recover). A sandbox is whatever has at least one of: a cgroup, a
+ * disk area, a run directory. Jobs on one id run one after the other; jobs on different ids interleave
+ * at the points where they wait (for the child to execute the agent, for processes to die).
+ *
+ * Create makes, in this order: cgroup, child (which makes its network namespace meanwhile), disk area,
+ * id maps, mounts, attach, run directory with the process record, go. Whatever instruction the worker
+ * dies at, the next worker's LIST shows what there is and DESTROY removes it; a child without go dies
+ * with the worker, one with go has its record.
+ *
+ * Destroy: kill, wait until the pid namespace is empty, cgroups, run directory, disk out of sight,
+ * answer. Freeing the disk goes on in disk_step().
+ *
+ * Failpoints, in order: create.slot create.cgroup create.clone create.disk create.map create.stage
+ * create.attach create.rundir create.record create.go create.done (child.<step> between the last
+ * two), destroy.kill destroy.dead destroy.cgroup destroy.rundir destroy.disk destroy.done.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/ids.h"
+#include "base/list.h"
+#include "base/macros.h"
+#include "base/map.h"
+#include "spawn/cgroup.h"
+#include "spawn/disk.h"
+#include "spawn/ids.h"
+#include "spawn/jail.h"
+#include "spawn/loop.h"
+#include "spawn/mounts.h"
+#include "spawn/options.h"
+#include "spawn/template.h"
+#include "spawn/wire.h"
+
+/* All that the worker holds; one per process. */
+struct spawner {
+	const struct spawn_options *o;
+	struct loop loop;
+	struct ids ids;
+	struct mounts mounts;
+	struct cgroups *cgroups; /* owned */
+	struct disk *disk;       /* owned */
+	struct template_store templates;
+	int agent_fd;            /* owned: the sealed agent */
+	bool oom_shield;         /* oom_score_adj -1000 can be written */
+	struct av_list clients;  /* struct client */
+	struct av_map sandboxes; /* id -> struct sandbox */
+	uint32_t alive;          /* sandboxes whose agent lives */
+	struct loop_timer disk_timer;
+};
+
+/* A request on its way; owned by the connection's client until job_done(). */
+struct job {
+	struct av_list node;         /* in sandbox.jobs */
+	struct spawn_request request;
+	int64_t started_ns;
+	struct client *client;       /* NULL once the connection is gone: no answer then */
+};
+/* Answers (takes no descriptor over) and frees. reply->op and ->seq are filled in here. */
+void job_done(struct job *j, struct spawn_reply *reply, int pass_fd);
+/* The same with an error; message from err, may be NULL. error: -errno. */
+void job_fail(struct job *j, int error, const struct av_err *err);
+
+enum sandbox_state {
+	SANDBOX_IDLE,       /* running, dead, or remains of a create */
+	SANDBOX_CREATING,
+	SANDBOX_DESTROYING,
+};
+
+struct sandbox {
+	char id[AV_ID_SIZE];
+	struct spawner *sp;
+	enum sandbox_state state;
+	uint32_t slot;          /* 0: not known or none */
+	struct jail_identity who; /* pid 0: not known */
+	int pidfd;              /* owned; -1 when dead or not known */
+	struct loop_source death; /* on pidfd */
+	struct av_list jobs;    /* waiting; the first one is current while state is not IDLE */
+	struct av_err failure;  /* create: what went wrong, answered when the clean-up is done */
+	int failure_errno;      /* 0: none */
+	struct loop_timer retry; /* destroy: look again */
+	int64_t retry_ns;
+	int64_t destroy_started_ns;
+	/* create */
+	struct jail jail;
+	struct loop_source handover;
+	struct template_waiter template_wait;
+	int64_t cloned_ns;
+};
+
+/* Fills the table from cgroups, disk and run directories. */
+int sandbox_recover(struct spawner *sp, struct av_err *err) AV_MUST_CHECK;
+/* Takes over a job whose request is about an id (checked), and runs it or queues it. */
+void sandbox_submit(struct spawner *sp, struct job *j);
+/* LIST. */
+int sandbox_list(struct spawner *sp, const char *after, struct spawn_list_reply *ret) AV_MUST_CHECK;
+/* Any job that is still being worked on? */
+bool sandbox_busy(const struct spawner *sp);
+/* Gives up creates and closes descriptors; sandboxes live on. */
+void sandbox_clear(struct spawner *sp);
+
+/* ---- between sandbox.c, create.c and destroy.c ---- */
+
+/* Starts the work of the current job; both end in sandbox_job_end(). */
+void create_start(struct sandbox *s);
+void destroy_start(struct sandbox *s);
+/* The child of a create in flight is killed; the create fails, then what waits is done. */
+void create_cancel(struct sandbox *s);
+/* The current job is answered and off the list: the next one, or the entry goes when nothing is
+ * left of the sandbox. */
+void sandbox_job_end(struct sandbox *s, bool gone);
+/* Watches pidfd (taken over). */
+int sandbox_watch(struct sandbox *s, int pidfd, const struct jail_identity *who) AV_MUST_CHECK;

@@ -1,0 +1,521 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * supervisor.c - keeps the worker and aviaryd running
+ *
+ * Theory of operation. The supervisor reads no socket and no file that others write: only its argv,
+ * and at most CREDENTIALS_MAX opaque bytes that aviaryd hands over at its first start, which it
+ * puts into the user's file unread. It holds what must outlive the other two: the locks, the
+ * listening socket, and, as child subreaper, the agents of sandboxes whose worker has died.
+ *
+ * The worker is a child with all of root's rights (it limits itself), the daemon one with none.
+ * Both die with the supervisor: the daemon by PDEATHSIG, the worker by the end of file of its
+ * lifeline. Either is started again when it dies: at once the first time, then after 0.1 s doubling
+ * to 5 s, and from the beginning after 10 s of health. An exit status of SPAWN_EXIT_CONFIG, or an
+ * end of aviaryd with status 0, ends the supervisor instead.
+ *
+ * SIGTERM: the daemon first (it answers what it has begun), then the worker. Sandboxes stay.
+ */
+#include "spawn/supervisor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <grp.h>
+
+#include "base/avtime.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/num.h"
+#include "base/path.h"
+#include "spawn/caps.h"
+#include "spawn/worker.h"
+#include "base/banned.h"
+
+#define CREDENTIALS_MAX  512
+#define CREDENTIALS_FD   3 /* in the daemon */
+#define BACKOFF_FIRST_NS (100 * AV_NS_PER_MS)
+#define BACKOFF_MAX_NS   (5 * AV_NS_PER_S)
+#define HEALTHY_NS       (10 * AV_NS_PER_S)
+#define DAEMON_GRACE_NS  (30 * AV_NS_PER_S)
+#define WORKER_GRACE_NS  (10 * AV_NS_PER_S)
+
+struct program {
+	const char *name;
+	pid_t pid; /* 0: not running */
+	int64_t started_ns;
+	int64_t start_at_ns; /* when to start it again; 0: not to be started */
+	int64_t backoff_ns;
+};
+
+struct supervisor {
+	const struct spawn_options *o;
+	char **argv;
+	struct program worker, daemon;
+	int state_lock, run_lock;
+	int listener;
+	int lifeline[2]; /* [0] the worker's */
+	int credentials; /* read end, or -1 */
+	int signals;
+	bool stopping;
+	int64_t kill_at_ns; /* while stopping: then SIGKILL */
+	int status;         /* to exit with */
+};
+
+/* ---- start ---- */
+
+static int make_dir(const char *path, mode_t mode, uid_t uid, gid_t gid, struct av_err *err)
+{
+	if (mkdir(path, mode) < 0 && errno != EEXIST)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot make %s", path);
+	/* A directory of another user at this place would hand him our sockets and disks. */
+	AV_CLEANUP(av_closep) int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open %s", path);
+	if (st.st_uid != geteuid() && st.st_uid != uid)
+		return av_err_set(err, AV_ERR_FORBIDDEN,
+		    "%s belongs to user %u: choose another directory or remove it", path,
+		    st.st_uid);
+	if (fchmod(fd, mode) < 0 || (geteuid() == 0 && fchown(fd, uid, gid) < 0))
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot own %s", path);
+	return 0;
+}
+
+static int make_dirs(const struct spawn_options *o, struct av_err *err)
+{
+	char path[AV_PATH_MAX + 1];
+	bool root = !o->rootless;
+	uid_t me = geteuid();
+	gid_t mine = getegid();
+	static const char *const own[] = {"templates", "sandboxes"};
+
+	int r = make_dir(o->state_dir, root ? 0711 : 0700, me, mine, err);
+	if (r == 0)
+		r = make_dir(o->run_dir, root ? 0755 : 0700, me, mine, err);
+	for (size_t i = 0; r == 0 && i < AV_ARRAY_LEN(own); i++) {
+		r = av_path_printf(path, sizeof(path), "%s/%s", o->state_dir, own[i]);
+		if (r == 0)
+			r = make_dir(path, 0700, me, mine, err);
+	}
+	if (r == 0)
+		r = av_path_printf(path, sizeof(path), "%s/db", o->state_dir);
+	return r < 0 ? r : make_dir(path, 0700, o->daemon_uid, o->daemon_gid, err);
+}
+
+static int take_lock(const char *dir, const char *what, int *ret_fd, struct av_err *err)
+{
+	char path[AV_PATH_MAX + 1], pid[16];
+	int r = av_path_printf(path, sizeof(path), "%s/lock", dir);
+	if (r < 0)
+		return av_err_set(err, AV_ERR_INVALID, "%s is too long", what);
+	AV_CLEANUP(av_closep) int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open %s", path);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK)
+			return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot lock %s", path);
+		ssize_t n = av_read_file_at(AT_FDCWD, path, pid, sizeof(pid));
+		return av_err_set(err, AV_ERR_CONFLICT,
+		    "another Aviary (process %.*s) uses %s: stop it, or give this one another %s",
+		    n > 0 ? (int)strcspn(pid, "\n") : 1, n > 0 ? pid : "?", dir, what);
+	}
+	int n = snprintf(pid, sizeof(pid), "%d\n", getpid());
+	if (ftruncate(fd, 0) < 0 || pwrite(fd, pid, (size_t)n, 0) != n)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot write %s", path);
+	*ret_fd = AV_TAKE_FD(fd);
+	return 0;
+}
+
+/* Bound through the directory's descriptor, as <run> may be longer than a socket address. */
+static int make_listener(const struct spawn_options *o, int *ret_fd, struct av_err *err)
+{
+	AV_CLEANUP(av_closep) int dir = open(o->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	AV_CLEANUP(av_closep) int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	if (dir < 0 || s < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open %s", o->run_dir);
+	snprintf(a.sun_path, sizeof(a.sun_path), "/proc/self/fd/%d/spawn.sock", dir);
+	if (unlinkat(dir, "spawn.sock", 0) < 0 && errno != ENOENT)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot remove the old spawn.sock");
+	if (fchmod(s, 0600) < 0 || bind(s, (struct sockaddr *)&a, sizeof(a)) < 0 ||
+	    (geteuid() == 0 && fchownat(dir, "spawn.sock", o->daemon_uid, o->daemon_gid,
+	                           AT_SYMLINK_NOFOLLOW) < 0) ||
+	    listen(s, 16) < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot listen in %s", o->run_dir);
+	*ret_fd = AV_TAKE_FD(s);
+	return 0;
+}
+
+static int open_signals(void)
+{
+	static const int caught[] = {SIGTERM, SIGINT, SIGCHLD, SIGHUP};
+	sigset_t set;
+	sigemptyset(&set);
+	for (size_t i = 0; i < AV_ARRAY_LEN(caught); i++)
+		sigaddset(&set, caught[i]);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return -errno;
+	int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return fd < 0 ? -errno : fd;
+}
+
+static int prepare(struct supervisor *s, struct av_err *err)
+{
+	umask(0);
+	/* Orphaned agents come here, so that none stays a zombie. */
+	if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "prctl");
+	int r = make_dirs(s->o, err);
+	if (r == 0)
+		r = take_lock(s->o->state_dir, "--state", &s->state_lock, err);
+	if (r == 0)
+		r = take_lock(s->o->run_dir, "--run", &s->run_lock, err);
+	if (r == 0)
+		r = make_listener(s->o, &s->listener, err);
+	if (r < 0)
+		return r;
+	if (pipe2(s->lifeline, O_CLOEXEC) < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "pipe");
+	s->signals = open_signals();
+	return s->signals < 0 ? av_err_sys(err, AV_ERR_INTERNAL, s->signals, "signalfd") : 0;
+}
+
+/* ---- children ---- */
+
+/* In the child: dup2 each pair, all else closed on exec. Sources are made high first, so that no
+ * target overwrites one. */
+static int place_fds(int (*pairs)[2], size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if ((pairs[i][0] = fcntl(pairs[i][0], F_DUPFD_CLOEXEC, 16)) < 0)
+			return -errno;
+	for (size_t i = 0; i < n; i++)
+		if (dup2(pairs[i][0], pairs[i][1]) < 0)
+			return -errno;
+	return 0;
+}
+
+static void reset_signals(void)
+{
+	sigset_t none;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+_Noreturn static void exec_worker(const struct supervisor *s)
+{
+	int pairs[][2] = {
+	    {s->listener, SPAWN_WORKER_LISTEN_FD},
+	    {s->lifeline[0], SPAWN_WORKER_LIFELINE_FD},
+	};
+	static char flag[] = "--worker";
+	int n = s->o->own_argc;
+	char **argv = calloc((size_t)n + 2, sizeof(*argv));
+	if (!argv || place_fds(pairs, AV_ARRAY_LEN(pairs)) < 0)
+		_exit(1);
+	argv[0] = s->argv[0];
+	argv[1] = flag;
+	for (int i = 1; i < n; i++)
+		argv[i + 1] = s->argv[i];
+	reset_signals();
+	/* Not the supervisor's session: ^C on a terminal is for the supervisor to pass on. */
+	setsid();
+	execv("/proc/self/exe", argv);
+	_exit(1);
+}
+
+static int become_daemon_user(const struct spawn_options *o)
+{
+	if (!o->rootless) {
+		if (setgroups(0, NULL) < 0 ||
+		    setresgid(o->daemon_gid, o->daemon_gid, o->daemon_gid) < 0)
+			return -errno;
+		/* The bounding set needs CAP_SETPCAP, so it goes before the user does. */
+		int r = caps_drop_bounding();
+		if (r < 0)
+			return r;
+		if (setresuid(o->daemon_uid, o->daemon_uid, o->daemon_uid) < 0)
+			return -errno;
+		r = caps_clear();
+		if (r < 0)
+			return r;
+	}
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0;
+}
+
+static char **daemon_argv(const struct supervisor *s, const char *path, const char *socket)
+{
+	static char fd_text[] = "3";
+	size_t n = 0;
+	while (s->o->daemon_args && s->o->daemon_args[n])
+		n++;
+	const char **argv = calloc(n + 6, sizeof(*argv));
+	if (!argv)
+		return NULL;
+	size_t i = 0;
+	argv[i++] = path;
+	argv[i++] = "--spawn-socket";
+	argv[i++] = socket;
+	argv[i++] = "--credentials-fd";
+	argv[i++] = fd_text;
+	for (size_t k = 0; k < n; k++)
+		argv[i++] = s->o->daemon_args[k];
+	return (char **)(uintptr_t)argv;
+}
+
+_Noreturn static void exec_daemon(const struct supervisor *s, int credentials)
+{
+	char path[AV_PATH_MAX + 1], socket[AV_PATH_MAX + 1];
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int pairs[][2] = {{null, 0}, {credentials, CREDENTIALS_FD}};
+	pid_t parent = getppid();
+	if (null < 0 || place_fds(pairs, AV_ARRAY_LEN(pairs)) < 0)
+		_exit(1);
+	int r = s->o->daemon_path ? av_path_printf(path, sizeof(path), "%s", s->o->daemon_path)
+	                          : spawn_sibling_path(path, sizeof(path), "aviaryd", "daemon");
+	if (r == 0)
+		r = av_path_printf(socket, sizeof(socket), "%s/spawn.sock", s->o->run_dir);
+	char **argv = r < 0 ? NULL : daemon_argv(s, path, socket);
+	if (!argv || (r = become_daemon_user(s->o)) < 0) {
+		av_log(
+		    AV_LOG_ERROR, "cannot become the daemon's user", "error", strerror(-r), NULL);
+		_exit(1);
+	}
+	reset_signals();
+	umask(0022);
+	/* Last: a change of user clears it. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	if (getppid() != parent)
+		_exit(1);
+	execv(path, argv);
+	av_log(AV_LOG_ERROR, "cannot start aviaryd", "path", path, "error", strerror(errno), NULL);
+	_exit(errno == ENOENT || errno == EACCES ? SPAWN_EXIT_CONFIG : 1);
+}
+
+static void started(struct program *p, pid_t pid)
+{
+	p->started_ns = av_mono_ns();
+	p->start_at_ns = 0;
+	if (pid < 0) {
+		p->start_at_ns = p->started_ns + BACKOFF_MAX_NS;
+		av_log(AV_LOG_ERROR, "cannot fork", "program", p->name, "error", strerror(errno),
+		    NULL);
+		return;
+	}
+	p->pid = pid;
+}
+
+static void start_worker(struct supervisor *s)
+{
+	pid_t pid = fork();
+	if (pid == 0)
+		exec_worker(s);
+	started(&s->worker, pid);
+}
+
+static void start_daemon(struct supervisor *s)
+{
+	int p[2];
+	av_close_fd(&s->credentials);
+	if (pipe2(p, O_CLOEXEC) < 0) {
+		started(&s->daemon, -1);
+		return;
+	}
+	pid_t pid = fork();
+	if (pid == 0)
+		exec_daemon(s, p[1]);
+	close(p[1]);
+	s->credentials = p[0];
+	started(&s->daemon, pid);
+}
+
+/* ---- credentials ---- */
+
+static int write_credentials(const char *path, const char *bytes, size_t n)
+{
+	char temporary[AV_PATH_MAX + 1], dir[AV_PATH_MAX + 1];
+	struct av_str parent = av_path_dir(av_str_c(path));
+	int r = av_path_printf(dir, sizeof(dir), "%.*s", AV_STR_ARG(parent));
+	if (r == 0)
+		r = av_path_printf(temporary, sizeof(temporary), "%s.%d", path, getpid());
+	if (r < 0)
+		return r;
+	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	AV_CLEANUP(av_closep)
+	int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	r = av_write_full(fd, bytes, n);
+	if (r == 0 && (fsync(fd) < 0 || rename(temporary, path) < 0))
+		r = -errno;
+	if (r < 0)
+		unlink(temporary);
+	return r;
+}
+
+static void on_credentials(struct supervisor *s)
+{
+	char bytes[CREDENTIALS_MAX];
+	ssize_t n = av_read_full(s->credentials, bytes, sizeof(bytes));
+	av_close_fd(&s->credentials);
+	if (n > 0 && s->o->credentials) {
+		int r = write_credentials(s->o->credentials, bytes, (size_t)n);
+		if (r < 0)
+			av_log(AV_LOG_ERROR, "cannot write the credentials", "path",
+			    s->o->credentials, "error", strerror(-r), NULL);
+	}
+	explicit_bzero(bytes, sizeof(bytes));
+}
+
+/* ---- running ---- */
+
+static void stop(struct supervisor *s, int status)
+{
+	if (!s->stopping)
+		s->status = status;
+	s->stopping = true;
+	s->worker.start_at_ns = s->daemon.start_at_ns = 0;
+	if (s->daemon.pid) {
+		kill(s->daemon.pid, SIGTERM);
+		s->kill_at_ns = av_mono_ns() + DAEMON_GRACE_NS;
+	} else if (s->worker.pid) {
+		kill(s->worker.pid, SIGTERM);
+		s->kill_at_ns = av_mono_ns() + WORKER_GRACE_NS;
+	}
+}
+
+static void ended(struct supervisor *s, struct program *p, int wait_status)
+{
+	char how[32];
+	int64_t now = av_mono_ns();
+	bool exited = WIFEXITED(wait_status);
+	p->pid = 0;
+	snprintf(how, sizeof(how), "%s %d", exited ? "exit" : "signal",
+	    exited ? WEXITSTATUS(wait_status) : WTERMSIG(wait_status));
+	if (s->stopping) {
+		stop(s, s->status);
+		return;
+	}
+	int status = exited ? WEXITSTATUS(wait_status) : 1;
+	if (exited && (status == SPAWN_EXIT_CONFIG || (status == 0 && p == &s->daemon))) {
+		stop(s, status);
+		return;
+	}
+	if (now - p->started_ns > HEALTHY_NS)
+		p->backoff_ns = 0;
+	p->start_at_ns = now + p->backoff_ns;
+	p->backoff_ns =
+	    p->backoff_ns ? AV_MIN(2 * p->backoff_ns, (int64_t)BACKOFF_MAX_NS) : BACKOFF_FIRST_NS;
+	av_log(AV_LOG_WARN, "ended, starting it again", "program", p->name, "how", how, NULL);
+}
+
+static void reap(struct supervisor *s)
+{
+	int status;
+	pid_t pid;
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid == s->worker.pid)
+			ended(s, &s->worker, status);
+		else if (pid == s->daemon.pid)
+			ended(s, &s->daemon, status);
+	}
+}
+
+static void on_signals(struct supervisor *s)
+{
+	struct signalfd_siginfo si;
+	while (read(s->signals, &si, sizeof(si)) == sizeof(si)) {
+		if (si.ssi_signo == SIGCHLD)
+			reap(s);
+		else if (si.ssi_signo == SIGHUP && s->daemon.pid)
+			kill(s->daemon.pid, SIGHUP);
+		else if (si.ssi_signo != SIGHUP)
+			stop(s, 0);
+	}
+}
+
+static void start_what_is_due(struct supervisor *s)
+{
+	int64_t now = av_mono_ns();
+	if (s->worker.start_at_ns && s->worker.start_at_ns <= now)
+		start_worker(s);
+	if (s->daemon.start_at_ns && s->daemon.start_at_ns <= now)
+		start_daemon(s);
+	if (s->stopping && now >= s->kill_at_ns) {
+		struct program *p = s->daemon.pid ? &s->daemon : &s->worker;
+		av_log(AV_LOG_WARN, "does not stop: killing it", "program", p->name, NULL);
+		if (p->pid)
+			kill(p->pid, SIGKILL);
+		s->kill_at_ns = now + WORKER_GRACE_NS;
+	}
+}
+
+static int timeout_ms(const struct supervisor *s)
+{
+	int64_t first = INT64_MAX;
+	const int64_t due[] = {
+	    s->worker.start_at_ns, s->daemon.start_at_ns, s->stopping ? s->kill_at_ns : 0};
+	for (size_t i = 0; i < AV_ARRAY_LEN(due); i++)
+		if (due[i])
+			first = AV_MIN(first, due[i]);
+	if (first == INT64_MAX)
+		return -1;
+	int64_t left = first - av_mono_ns();
+	return left <= 0 ? 0 : (int)AV_MIN(left / AV_NS_PER_MS + 1, (int64_t)60000);
+}
+
+static void run(struct supervisor *s)
+{
+	while (!s->stopping || s->worker.pid || s->daemon.pid) {
+		start_what_is_due(s);
+		struct pollfd p[] = {
+		    {.fd = s->signals, .events = POLLIN},
+		    {.fd = s->credentials, .events = POLLIN},
+		};
+		if (poll(p, AV_ARRAY_LEN(p), timeout_ms(s)) < 0 && errno != EINTR)
+			return;
+		if (p[1].revents)
+			on_credentials(s);
+		if (p[0].revents)
+			on_signals(s);
+	}
+}
+
+int supervisor_main(const struct spawn_options *o, char **argv)
+{
+	struct av_err err = {0};
+	struct supervisor s = {
+	    .o = o,
+	    .argv = argv,
+	    .worker = {.name = "worker"},
+	    .daemon = {.name = "aviaryd"},
+	    .state_lock = -1,
+	    .run_lock = -1,
+	    .listener = -1,
+	    .lifeline = {-1, -1},
+	    .credentials = -1,
+	    .signals = -1,
+	};
+	if (prepare(&s, &err) < 0) {
+		fprintf(stderr, "aviary-spawn: %s\n", err.message);
+		return SPAWN_EXIT_CONFIG;
+	}
+	start_worker(&s);
+	if (!o->no_daemon)
+		start_daemon(&s);
+	run(&s);
+	return s.status;
+}
