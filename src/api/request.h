@@ -35,6 +35,7 @@ struct api {
 	const char *version;
 	const char *credentials_hint;
 	struct api_metrics metrics;
+	size_t collected_bytes; /* output held for foreground execs, see native/foreground.c */
 };
 
 #define API_PARAM_MAX 256 /* bytes of a decoded path parameter */

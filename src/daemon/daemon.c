@@ -27,10 +27,6 @@
 #include "base/banned.h"
 
 #define STOP_GRACE_MS 5000
-/* A client may let a stream rest for long (a pager, a suspended terminal): the process behind it is
- * stopped meanwhile, and no byte is lost. */
-#define WRITE_TIMEOUT_MS (3600 * 1000)
-
 struct daemon {
 	const struct daemon_config *config;
 	struct av_loop *loop;
@@ -210,10 +206,8 @@ static int listen_tcp(struct daemon *d, uint16_t *ret_port, struct av_err *err)
 
 static int listen_all(struct daemon *d, struct av_err *err)
 {
-	const struct av_http_server_config config = {.on_request = api_on_request,
-	    .ctx = d->api,
-	    .server_name = "aviary",
-	    .write_timeout_ms = WRITE_TIMEOUT_MS};
+	const struct av_http_server_config config = {
+	    .on_request = api_on_request, .ctx = d->api, .server_name = "aviary"};
 	const char *host = d->config->listen_host;
 	bool v6 = strchr(host, ':') != NULL;
 	uint16_t port = 0;

@@ -13,66 +13,13 @@
 #include <inttypes.h>
 #include <signal.h>
 
+#include "api/native/foreground.h"
 #include "api/native/shapes.h"
 #include "api/request.h"
 #include "base/banned.h"
 
 #define EXEC_TIMEOUT_DEFAULT_MS 30000
-/* Output of 16 MiB a stream, each byte written as \u00XX in the worst case. */
-#define EXEC_JSON_MAX      (200 * 1024 * 1024)
-#define PROCESSES_JSON_MAX (16 * 1024 * 1024)
-
-static const char *exec_cmd(const struct api_request *rq)
-{
-	const char *cmd = json_string_value(json_object_get(rq->body, "cmd"));
-
-	return cmd ? cmd : "";
-}
-
-static void write_timeout(struct av_buf *out, const struct node_exec_result *r)
-{
-	(void)av_buf_printf(out,
-	    "{\"error\":{\"code\":\"agent_error\",\"reason\":\"timeout\",\"message\":\"the command "
-	    "was killed "
-	    "with its process group after %" PRId64
-	    " ms because its timeout had passed; give a longer timeout_sec, or 0 for none\"},"
-	    "\"timed_out\":true,\"duration_ms\":%" PRId64 ",",
-	    r->duration_ms, r->duration_ms);
-	(void)native_write_output(out, r);
-	(void)av_buf_append_char(out, '}');
-}
-
-static void write_result(
-    struct av_buf *out, const struct api_request *rq, const struct node_exec_result *r)
-{
-	(void)av_buf_printf(out, "{\"sandbox_id\":\"%s\",\"cmd\":", rq->id);
-	(void)av_json_write_str(out, av_str_c(exec_cmd(rq)));
-	(void)av_buf_append_char(out, ',');
-	(void)native_write_output(out, r);
-	(void)av_buf_printf(out, ",\"exit_code\":%d", r->end.exit_code);
-	if (r->end.signal)
-		(void)av_buf_printf(out, ",\"signal\":%d", r->end.signal);
-	if (r->end.core_dumped)
-		(void)av_buf_append_c(out, ",\"core_dumped\":true");
-	(void)av_buf_printf(out, ",\"duration_ms\":%" PRId64 "}", r->duration_ms);
-}
-
-static void on_result(void *ctx, const struct node_exec_result *r, const struct av_err *err)
-{
-	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(EXEC_JSON_MAX);
-	struct api_request *rq = ctx;
-
-	rq->call = NULL;
-	if (err) {
-		api_send_err(rq, err);
-	} else if (r->end.timed_out) {
-		write_timeout(&out, r);
-		api_send_json(rq, av_err_http_status(AV_ERR_EXEC_TIMEOUT), &out);
-	} else {
-		write_result(&out, rq, r);
-		api_send_json(rq, 200, &out);
-	}
-}
+#define PROCESSES_JSON_MAX      (16 * 1024 * 1024)
 
 static void on_started(void *ctx, uint32_t pid, const char *tag, const struct av_err *err)
 {
@@ -85,7 +32,8 @@ static void on_started(void *ctx, uint32_t pid, const char *tag, const struct av
 		return;
 	}
 	(void)av_buf_printf(&out, "{\"sandbox_id\":\"%s\",\"cmd\":", rq->id);
-	(void)av_json_write_str(&out, av_str_c(exec_cmd(rq)));
+	(void)av_json_write_str(
+	    &out, av_str_c(json_string_value(json_object_get(rq->body, "cmd"))));
 	(void)av_buf_printf(&out, ",\"pid\":%" PRIu32 ",\"tag\":", pid);
 	(void)av_json_write_str(&out, av_str_c(tag));
 	(void)av_buf_append_char(&out, '}');
@@ -121,8 +69,7 @@ void native_exec(struct api_request *rq)
 	if (r == 0 && background)
 		r = start_background(rq, &spec, &err);
 	else if (r == 0)
-		r = control_exec_collect(
-		    rq->api->control, &rq->actor, rq->id, &spec, on_result, rq, &rq->call, &err);
+		r = native_exec_foreground(rq, &spec, &err);
 	if (r < 0)
 		api_send_err(rq, &err);
 }

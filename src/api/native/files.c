@@ -50,6 +50,8 @@ static void on_head(void *ctx, int status, const struct node_header *h, size_t n
 	struct api_request *rq = ctx;
 
 	(void)status; /* always 200 */
+	/* A client may rest for as long as it likes: a window is all that waits for it. */
+	av_res_set_write_timeout(rq->req, 0);
 	api_started(rq, 200);
 	(void)av_res_start(rq->req, 200, &type, 1, content_length(h, n));
 }

@@ -8,7 +8,6 @@
 #include <math.h>
 
 #include "base/avtime.h"
-#include "base/codec.h"
 #include "base/num.h"
 #include "base/banned.h"
 
@@ -178,42 +177,6 @@ int native_write_sandbox(struct av_buf *out, const struct sandbox_info *sb)
 	(void)av_buf_append_c(out, ",\"metadata\":");
 	(void)av_json_dump(out, sb->metadata);
 	return av_buf_append_char(out, '}');
-}
-
-static void write_bytes(struct av_buf *out, const char *name, struct av_str data, bool utf8)
-{
-	(void)av_buf_printf(out, "\"%s\":", name);
-	if (utf8) {
-		(void)av_json_write_str(out, data);
-		return;
-	}
-	(void)av_buf_append_char(out, '"');
-	(void)av_base64_encode(out, data.p, data.n);
-	(void)av_buf_append_char(out, '"');
-}
-
-/* A cut in the middle of a character is no reason to call text binary. */
-static struct av_str kept(struct av_str data, bool truncated)
-{
-	size_t tail = truncated ? av_utf8_incomplete_tail(data) : 0;
-
-	return av_str_n(data.p, data.n - tail);
-}
-
-int native_write_output(struct av_buf *out, const struct node_exec_result *r)
-{
-	struct av_str a = kept(r->out, r->out_truncated), b = kept(r->err_out, r->err_truncated);
-	bool utf8 = av_utf8_valid(a) && av_utf8_valid(b);
-
-	write_bytes(out, "stdout", utf8 ? a : r->out, utf8);
-	(void)av_buf_append_char(out, ',');
-	write_bytes(out, "stderr", utf8 ? b : r->err_out, utf8);
-	(void)av_buf_printf(out, ",\"encoding\":\"%s\"", utf8 ? "utf-8" : "base64");
-	if (r->out_truncated)
-		(void)av_buf_append_c(out, ",\"stdout_truncated\":true");
-	if (r->err_truncated)
-		(void)av_buf_append_c(out, ",\"stderr_truncated\":true");
-	return av_buf_error(out);
 }
 
 int native_write_processes(struct av_buf *out, const struct node_process *v, size_t n)

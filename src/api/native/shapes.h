@@ -25,8 +25,4 @@ struct node_selector native_parse_selector(const char *text);
 
 int native_write_sandbox(struct av_buf *out, const struct sandbox_info *sb);
 
-/* Members "stdout", "stderr" and "encoding", and "stdout_truncated"/"stderr_truncated" when
- * something is missing; both are base64 if either is not UTF-8. No braces. */
-int native_write_output(struct av_buf *out, const struct node_exec_result *r);
-
 int native_write_processes(struct av_buf *out, const struct node_process *v, size_t n);

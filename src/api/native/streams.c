@@ -420,6 +420,8 @@ static struct stream *stream_open(struct api_request *rq, struct av_err *ret_lat
 		api_send_err(rq, &err);
 		return NULL;
 	}
+	/* A pager, a suspended terminal: a client may rest for as long as it likes. */
+	av_wsock_set_write_timeout(s->ws, 0);
 	s->api = rq->api;
 	s->actor = rq->actor;
 	s->frames = frames;
