@@ -7,7 +7,8 @@
  * The node above does the rest in the same way for every isolation.
  *
  * Every function that takes a callback is asynchronous, runs on the loop thread, and calls back
- * exactly once, never from inside the call. Ids are sandbox ids (ids.h), checked by the caller.
+ * exactly once, never from inside the call; they return 0, or -ENOMEM, and then no callback comes.
+ * Ids are sandbox ids (ids.h), checked by the caller.
  *
  * When a driver loses its helper while requests are under way, each ends with AV_ERR_UNAVAILABLE.
  * The outcome of such a create is unknown: the caller must destroy() that id before it uses it
@@ -49,6 +50,7 @@ struct driver_caps {
 	uint64_t disk_max_bytes;     /* 0: no own bound */
 	uint64_t host_memory_bytes;
 	uint32_t host_cpus;
+	char boot_id[DRIVER_BOOT_ID_SIZE];
 	char detail[DRIVER_NOTE_MAX]; /* one line for logs and doctor: cgroup mode, overlay path, …
 	                               */
 };
@@ -93,32 +95,33 @@ typedef void driver_status_fn(void *ctx, const struct driver_status *st, const s
 /* Every id that has left any trace: processes, cgroups, mounts, directories. */
 typedef void driver_list_fn(
     void *ctx, const char (*ids)[AV_ID_SIZE], size_t n, const struct av_err *err);
-/* fd: connected, non-blocking stream socket to the agent; the callee owns it. */
-typedef void driver_connect_fn(void *ctx, int fd, const struct av_err *err);
 
 struct driver_ops {
 	const char *isolation; /* "jail", "vm": as API answers name it */
 
 	/* Caps are valid while ready; before that a request waits or ends with UNAVAILABLE. */
-	bool (*is_ready)(const struct driver *d);
-	const struct driver_caps *(*caps)(const struct driver *d);
+	bool (*is_ready)(struct driver *d);
+	const struct driver_caps *(*caps)(struct driver *d);
 
 	/* Makes the sandbox and starts the agent; calls back when it runs. */
-	void (*create)(
+	int (*create)(
 	    struct driver *d, const struct driver_spec *spec, driver_alive_fn *fn, void *ctx);
 	/* Kills and detaches at once, frees the rest in the background. Unknown ids succeed. */
-	void (*destroy)(struct driver *d, const char *id, driver_done_fn *fn, void *ctx);
+	int (*destroy)(struct driver *d, const char *id, driver_done_fn *fn, void *ctx);
 	/* Takes over what an earlier daemon made, if it still is that. NOT_FOUND or INVALID_STATE
 	 * when it is gone or another process has its number. */
-	void (*adopt)(struct driver *d, const char *id, const struct driver_evidence *ev,
+	int (*adopt)(struct driver *d, const char *id, const struct driver_evidence *ev,
 	    driver_alive_fn *fn, void *ctx);
-	void (*inspect)(struct driver *d, const char *id, driver_status_fn *fn, void *ctx);
-	void (*list)(struct driver *d, driver_list_fn *fn, void *ctx);
+	int (*inspect)(struct driver *d, const char *id, driver_status_fn *fn, void *ctx);
+	int (*list)(struct driver *d, driver_list_fn *fn, void *ctx);
 	/* NULL without DRIVER_FREEZE. */
-	void (*freeze)(struct driver *d, const char *id, driver_done_fn *fn, void *ctx);
-	void (*thaw)(struct driver *d, const char *id, driver_done_fn *fn, void *ctx);
+	int (*freeze)(struct driver *d, const char *id, driver_done_fn *fn, void *ctx);
+	int (*thaw)(struct driver *d, const char *id, driver_done_fn *fn, void *ctx);
 
-	void (*agent_connect)(struct driver *d, const char *id, driver_connect_fn *fn, void *ctx);
+	/* A non-blocking stream socket to the agent, connected or being connected, that speaks
+	 * HTTP/2 with prior knowledge; the caller owns it. Synchronous and does not block.
+	 * UNAVAILABLE when the agent does not take connections. */
+	int (*agent_connect)(struct driver *d, const char *id, int *ret_fd, struct av_err *err);
 
 	/* Ends what is under way with CANCELED, then calls on_closed and frees nothing of the
 	 * sandboxes: they live on. */

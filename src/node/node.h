@@ -62,20 +62,21 @@ struct node_agent_config {
 	const char *default_workdir;
 };
 
-/* sb is the node's; valid until its death is reported or node_forget. */
+/* These five return 0, or -ENOMEM, and then no callback comes.
+ * sb is the node's; valid until its death is reported or node_forget. */
 typedef void node_sandbox_fn(
     void *ctx, struct node_sandbox *sb, const struct driver_evidence *ev, const struct av_err *err);
-void node_create(struct node *n, const struct driver_spec *spec, const struct node_agent_config *a,
+int node_create(struct node *n, const struct driver_spec *spec, const struct node_agent_config *a,
     node_sandbox_fn *fn, void *ctx);
-void node_adopt(struct node *n, const char *id, const struct driver_evidence *ev,
+int node_adopt(struct node *n, const char *id, const struct driver_evidence *ev,
     const struct node_agent_config *a, node_sandbox_fn *fn, void *ctx);
-/* Ends every conversation with the sandbox with `why` and drops the handle; no on_death follows.
- * The sandbox itself is untouched. */
+/* Ends every conversation with the sandbox with `why` (their on_end runs inside this call) and
+ * drops the handle; no on_death follows. The sandbox itself is untouched. */
 void node_forget(struct node_sandbox *sb, const struct av_err *why);
 /* Destroys whatever there is under this id, known or not. */
-void node_destroy(struct node *n, const char *id, node_done_fn *fn, void *ctx);
-void node_list(struct node *n, driver_list_fn *fn, void *ctx);
-void node_inspect(struct node *n, const char *id, driver_status_fn *fn, void *ctx);
+int node_destroy(struct node *n, const char *id, node_done_fn *fn, void *ctx);
+int node_list(struct node *n, driver_list_fn *fn, void *ctx);
+int node_inspect(struct node *n, const char *id, driver_status_fn *fn, void *ctx);
 
 struct node_sandbox *node_find(const struct node *n, const char *id);
 /* Conversations open now that keep the sandbox from being idle. */

@@ -32,7 +32,10 @@
 
 /* ---- calls ---- */
 
-struct node_call;
+/* First member of whatever waits for an answer; also control's own waits are such. */
+struct node_call {
+	void (*cancel)(struct node_call *call);
+};
 /* No callback any more. What was asked for is stopped where that makes sense (a collected exec is
  * killed) and otherwise goes on unobserved (a create). NULL is fine. */
 void node_call_cancel(struct node_call *call);

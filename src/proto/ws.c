@@ -69,13 +69,6 @@ static int on_mask(wslay_event_context_ptr ws, uint8_t *buf, size_t n, void *ctx
 	return 0;
 }
 
-static struct av_str close_reason(const struct wslay_event_on_msg_recv_arg *arg)
-{
-	if (arg->msg_length <= 2)
-		return AV_STR("");
-	return av_str_n((const char *)arg->msg + 2, arg->msg_length - 2);
-}
-
 static void on_msg(
     wslay_event_context_ptr ws, const struct wslay_event_on_msg_recv_arg *arg, void *ctx)
 {
@@ -94,10 +87,12 @@ static void on_msg(
 	case WSLAY_CONNECTION_CLOSE:
 		w->close_queued = true;
 		w->close_bad = arg->msg_length == 1;
-		if (w->events->on_close && !w->close_bad)
+		if (w->events->on_close && !w->close_bad) {
+			size_t skip = AV_MIN(arg->msg_length, (size_t)2);
 			w->events->on_close(w->ctx,
 			    arg->status_code ? arg->status_code : AV_WS_CLOSE_NO_STATUS,
-			    close_reason(arg));
+			    av_str_n((const char *)arg->msg + skip, arg->msg_length - skip));
+		}
 		break;
 	default:
 		break;

@@ -95,7 +95,8 @@ struct store_sandbox {
 	int64_t disk_bytes;
 	int64_t pids_max;
 	bool sudo;
-	bool final;              /* state will not change any more: history */
+	bool release_key; /* update: forget the idempotency key, so that it can be used afresh */
+	bool final;       /* state will not change any more: history */
 	int64_t idle_timeout_ms; /* 0: never */
 	int64_t max_lifetime_ms; /* 0: none */
 	int64_t created_ms, started_ms, last_active_ms, stopped_ms,

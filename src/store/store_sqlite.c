@@ -39,6 +39,7 @@ enum stmt {
 	ST_IDEM_EXPIRE,
 	ST_IDEM_GET,
 	ST_IDEM_INSERT,
+	ST_IDEM_RELEASE,
 	ST_SANDBOX_INSERT,
 	ST_SANDBOX_UPDATE,
 	ST_SANDBOX_GET,
@@ -79,6 +80,7 @@ static const char *const sql_texts[ST_COUNT] = {
                     "WHERE team_id = ?1 AND key = ?2",
     [ST_IDEM_INSERT] = "INSERT INTO idempotency_keys (team_id, key, request_hash, sandbox_id, "
                        "created_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
+    [ST_IDEM_RELEASE] = "DELETE FROM idempotency_keys WHERE sandbox_id = ?1",
     [ST_SANDBOX_INSERT] = "INSERT INTO sandboxes (" SANDBOX_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, "
                           "?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, "
                           "?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)",
@@ -392,6 +394,16 @@ static int run_sandbox_insert(struct store_db *db, struct store_req *r)
 	return stmt_run(db, st, "cannot record the sandbox", &r->err);
 }
 
+static int release_idempotency(struct store_db *db, struct store_req *r)
+{
+	sqlite3_stmt *st = stmt_get(db, ST_IDEM_RELEASE);
+
+	if (!st)
+		return sql_error(db, &r->err, "cannot release the idempotency key");
+	bind_text(st, 1, r->args.sandbox.id);
+	return stmt_run(db, st, "cannot release the idempotency key", &r->err);
+}
+
 static int run_sandbox_update(struct store_db *db, struct store_req *r)
 {
 	sqlite3_stmt *st = stmt_get(db, ST_SANDBOX_UPDATE);
@@ -404,7 +416,7 @@ static int run_sandbox_update(struct store_db *db, struct store_req *r)
 	if (sqlite3_changes(db->sql) == 0)
 		return av_err_set(
 		    &r->err, AV_ERR_NOT_FOUND, "sandbox %s has no record", r->args.sandbox.id);
-	return 0;
+	return r->args.sandbox.release_key ? release_idempotency(db, r) : 0;
 }
 
 static int run_with_number(struct store_db *db, enum stmt which, int64_t value, struct av_err *err)

@@ -82,6 +82,7 @@ CREATE TABLE idempotency_keys (
 	PRIMARY KEY (team_id, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_keys_created ON idempotency_keys(created_ms);
+CREATE INDEX idempotency_keys_sandbox ON idempotency_keys(sandbox_id);
 
 CREATE TABLE settings (
 	name TEXT PRIMARY KEY,
