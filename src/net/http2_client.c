@@ -20,12 +20,12 @@
 
 #include "base/banned.h"
 
-#define READS_PER_EVENT 4
-#define OUTPUT_PIECES 32
-#define OUTPUT_BYTES (256 * 1024)
+#define READS_PER_EVENT   4
+#define OUTPUT_PIECES     32
+#define OUTPUT_BYTES      (256 * 1024)
 #define OUTPUTS_PER_FLUSH 16
-#define RETRY_MS 2 /* the listener's backlog is full */
-#define PENDING_MAX (64 * 1024 * 1024)
+#define RETRY_MS          2 /* the listener's backlog is full */
+#define PENDING_MAX       (64 * 1024 * 1024)
 
 struct av_h2c {
 	struct av_loop *loop;
@@ -61,9 +61,9 @@ struct av_h2s {
 	void *ctx;
 	bool has_body, ended, want_drain;
 	bool auto_consume;
-	bool complete;  /* on_end was told */
+	bool complete; /* on_end was told */
 	bool cancelled;
-	int failed;     /* a reset of ours, with this status */
+	int failed; /* a reset of ours, with this status */
 };
 
 /* ---- lifetime ---- */
@@ -247,13 +247,13 @@ static void on_pong(void *ctx, uint64_t opaque)
 }
 
 static const struct av_http2_events events = {
-	.on_head = on_head,
-	.on_body = on_body,
-	.on_end = on_end,
-	.on_drain = on_drain,
-	.on_close = on_close,
-	.on_goaway = on_goaway,
-	.on_pong = on_pong,
+    .on_head = on_head,
+    .on_body = on_body,
+    .on_end = on_end,
+    .on_drain = on_drain,
+    .on_close = on_close,
+    .on_goaway = on_goaway,
+    .on_pong = on_pong,
 };
 
 /* ---- socket ---- */
@@ -338,7 +338,7 @@ static void settle(struct av_h2c *c)
 	if (!c->error && !c->freed)
 		flush(c);
 	if (!c->error && !c->freed && c->tp.fd >= 0 && av_http2_done(c->h2))
-		fail(c, -ECONNRESET);
+		fail(c, c->going ? -ECONNRESET : -EPROTO); /* without their GOAWAY it was ours */
 	if (c->freed)
 		return;
 	av_defer_stop(&c->work);
@@ -490,8 +490,8 @@ static struct av_h2c *conn_make(struct av_loop *loop, const struct av_h2c_config
 	return c;
 }
 
-int av_h2c_open(struct av_loop *loop, const char *path, const struct av_h2c_config *config,
-    struct av_h2c **ret)
+int av_h2c_open(
+    struct av_loop *loop, const char *path, const struct av_h2c_config *config, struct av_h2c **ret)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int rc = av_str_copy(addr.sun_path, sizeof(addr.sun_path), av_str_c(path));
@@ -511,8 +511,8 @@ int av_h2c_open(struct av_loop *loop, const char *path, const struct av_h2c_conf
 	return 0;
 }
 
-int av_h2c_adopt(struct av_loop *loop, int fd, const struct av_h2c_config *config,
-    struct av_h2c **ret)
+int av_h2c_adopt(
+    struct av_loop *loop, int fd, const struct av_h2c_config *config, struct av_h2c **ret)
 {
 	int rc = av_set_nonblock(fd, true);
 	if (rc < 0)
@@ -578,17 +578,19 @@ static int make_head(const struct av_h2s_request *r, struct av_http_head *head)
 int av_h2c_request(struct av_h2c *c, const struct av_h2s_request *request,
     const struct av_h2s_handler *handler, void *ctx, struct av_h2s **ret)
 {
-	if (!av_h2c_usable(c))
+	/* Between a failure and on_close a request is still taken, and fails with the same reason.
+	 */
+	if (c->lost || c->going || c->freed)
 		return -EPIPE;
 	struct av_h2s *s = calloc(1, sizeof(*s));
 	if (!s)
 		return -ENOMEM;
 	*s = (struct av_h2s){
-		.conn = c,
-		.handler = handler,
-		.ctx = ctx,
-		.has_body = request->has_body,
-		.auto_consume = request->auto_consume,
+	    .conn = c,
+	    .handler = handler,
+	    .ctx = ctx,
+	    .has_body = request->has_body,
+	    .auto_consume = request->auto_consume,
 	};
 	av_list_init(&s->link);
 	struct av_http_head head;

@@ -40,12 +40,12 @@ struct av_h2c; /* connection */
 struct av_h2s; /* stream */
 
 struct av_h2c_metrics {
-	uint64_t connects;          /* begun */
+	uint64_t connects; /* begun */
 	uint64_t connect_failures;
-	uint64_t connections_open;  /* now */
-	uint64_t connections_lost;  /* ended by the peer or an error */
+	uint64_t connections_open; /* now */
+	uint64_t connections_lost; /* ended by the peer or an error */
 	uint64_t streams_total;
-	uint64_t streams_open;      /* now */
+	uint64_t streams_open; /* now */
 	uint64_t protocol_errors;
 	uint64_t timeouts;
 	uint64_t bytes_in, bytes_out;
@@ -92,19 +92,20 @@ struct av_h2s_handler {
 	void (*on_data)(void *ctx, struct av_h2s *s, struct av_str data);
 	/* The response is complete (trailers, if any, dropped). The request may still be open. */
 	void (*on_end)(void *ctx, struct av_h2s *s);
-	/* The request body's waiting bytes fell under the low watermark after a write returned 1. */
+	/* The request body's waiting bytes fell under the low watermark after a write returned 1.
+	 */
 	void (*on_writable)(void *ctx, struct av_h2s *s);
 	void (*on_close)(void *ctx, struct av_h2s *s, int status);
 };
 
 struct av_h2s_request {
-	struct av_str method;    /* "GET", ...; "CONNECT" takes only authority */
-	struct av_str path;      /* with query; ignored for CONNECT */
-	struct av_str authority; /* empty: "sandbox" */
+	struct av_str method;                 /* "GET", ...; "CONNECT" takes only authority */
+	struct av_str path;                   /* with query; ignored for CONNECT */
+	struct av_str authority;              /* empty: "sandbox" */
 	const struct av_http_header *headers; /* names in lower case */
 	size_t n_headers;
-	bool has_body;           /* av_h2s_write() and av_h2s_end() follow */
-	struct av_str body;      /* or a whole body at once, copied; has_body false */
+	bool has_body;      /* av_h2s_write() and av_h2s_end() follow */
+	struct av_str body; /* or a whole body at once, copied; has_body false */
 	bool auto_consume;
 };
 

@@ -20,8 +20,8 @@
 #include "base/banned.h"
 
 #define ACCEPTS_PER_EVENT 64
-#define ACCEPT_PAUSE_MS 100
-#define BACKLOG 1024
+#define ACCEPT_PAUSE_MS   100
+#define BACKLOG           1024
 
 struct listener {
 	struct av_list link;
@@ -61,8 +61,8 @@ static void on_grace(void *ctx)
 	destroy_all(ctx);
 }
 
-int av_http_server_new(struct av_loop *loop, const struct av_http_server_config *config,
-    struct av_http_server **ret)
+int av_http_server_new(
+    struct av_loop *loop, const struct av_http_server_config *config, struct av_http_server **ret)
 {
 	if (!config->on_request)
 		return -EINVAL;
@@ -119,8 +119,10 @@ static void on_acceptable(void *ctx, int events)
 	struct av_http_server *s = li->server;
 	(void)events;
 	for (int i = 0; i < ACCEPTS_PER_EVENT; i++) {
-		AV_CLEANUP(av_closep) int fd = accept4(li->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)) {
+		AV_CLEANUP(av_closep)
+		int fd = accept4(li->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0 &&
+		    (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)) {
 			/* The connection stays in the backlog; asking at once again would spin. */
 			av_watch_set(li->watch, 0);
 			av_timer_start(&li->pause, ACCEPT_PAUSE_MS);
@@ -167,8 +169,8 @@ static int listener_new(struct av_http_server *s, int fd, const char *unix_path)
 	return 0;
 }
 
-static int parse_address(const char *address, uint16_t port, struct sockaddr_storage *ss,
-    socklen_t *ret_len)
+static int parse_address(
+    const char *address, uint16_t port, struct sockaddr_storage *ss, socklen_t *ret_len)
 {
 	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port)};
 	struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
@@ -209,33 +211,36 @@ int av_http_server_listen_tcp(struct av_http_server *s, const char *address, uin
 	socklen_t len = 0;
 	if (parse_address(address, port, &ss, &len) < 0)
 		return av_err_set(err, AV_ERR_INVALID,
-		    "cannot listen on \"%s\": give a numeric address such as 127.0.0.1 or ::1", address);
+		    "cannot listen on \"%s\": give a numeric address such as 127.0.0.1 or ::1",
+		    address);
 	AV_CLEANUP(av_closep)
 	int fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	int one = 1;
 	if (fd < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot make a socket for %s", address);
+		return av_err_sys(
+		    err, AV_ERR_INTERNAL, errno, "cannot make a socket for %s", address);
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	if (bind(fd, (struct sockaddr *)&ss, len) < 0 || listen(fd, BACKLOG) < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot listen on %s port %u", address,
-		    port);
+		return av_err_sys(
+		    err, AV_ERR_INTERNAL, errno, "cannot listen on %s port %u", address, port);
 	int rc = listener_new(s, fd, NULL);
 	if (rc < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, rc, "cannot listen on %s port %u", address, port);
+		return av_err_sys(
+		    err, AV_ERR_INTERNAL, rc, "cannot listen on %s port %u", address, port);
 	if (ret_port)
 		*ret_port = bound_port(fd);
 	(void)AV_TAKE_FD(fd);
 	return 0;
 }
 
-int av_http_server_listen_unix(struct av_http_server *s, const char *path, mode_t mode,
-    struct av_err *err)
+int av_http_server_listen_unix(
+    struct av_http_server *s, const char *path, mode_t mode, struct av_err *err)
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	if (av_str_copy(un.sun_path, sizeof(un.sun_path), av_str_c(path)) < 0)
 		return av_err_set(err, AV_ERR_INVALID,
-		    "cannot listen on \"%s\": the path of a unix socket has at most %zu bytes", path,
-		    sizeof(un.sun_path) - 1);
+		    "cannot listen on \"%s\": the path of a unix socket has at most %zu bytes",
+		    path, sizeof(un.sun_path) - 1);
 	AV_CLEANUP(av_closep)
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
@@ -265,18 +270,18 @@ int av_http_server_adopt(struct av_http_server *s, int fd)
 
 /* ---- end ---- */
 
-void av_http_server_stop(struct av_http_server *s, uint32_t grace_ms,
-    void (*on_stopped_fn)(void *ctx), void *ctx)
+void av_http_server_stop(
+    struct av_http_server *s, uint32_t grace_ms, void (*on_stopped_fn)(void *ctx), void *ctx)
 {
 	struct listener *li;
 	AV_LIST_FOREACH(li, &s->listeners, struct listener, link)
-		listener_free(li);
+	listener_free(li);
 	s->stopping = true;
 	s->on_stopped = on_stopped_fn;
 	s->stopped_ctx = ctx;
 	struct conn *c;
 	AV_LIST_FOREACH(c, &s->conns, struct conn, link)
-		conn_stop(c);
+	conn_stop(c);
 	if (av_list_empty(&s->conns))
 		av_defer_start(&s->stopped, s->loop);
 	else
@@ -289,7 +294,7 @@ void av_http_server_free(struct av_http_server *s)
 		return;
 	struct listener *li;
 	AV_LIST_FOREACH(li, &s->listeners, struct listener, link)
-		listener_free(li);
+	listener_free(li);
 	destroy_all(s);
 	av_defer_stop(&s->stopped);
 	av_timer_stop(&s->grace);

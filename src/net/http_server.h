@@ -56,17 +56,17 @@ struct av_req;
 
 struct av_http_server_metrics {
 	uint64_t connections_total;
-	uint64_t connections_open;     /* now */
-	uint64_t connections_refused;  /* over the limit, answered with 503 */
+	uint64_t connections_open;    /* now */
+	uint64_t connections_refused; /* over the limit, answered with 503 */
 	uint64_t requests_total;
-	uint64_t requests_open;        /* now; upgraded ones not counted */
-	uint64_t responses[6];         /* by status / 100; index 0: ended without a status sent */
-	uint64_t protocol_errors;      /* heads or bodies refused by the parser */
-	uint64_t timeouts;             /* any phase, idle keep-alive not counted */
-	uint64_t client_gone;          /* requests ended with -ECONNRESET */
+	uint64_t requests_open;   /* now; upgraded ones not counted */
+	uint64_t responses[6];    /* by status / 100; index 0: ended without a status sent */
+	uint64_t protocol_errors; /* heads or bodies refused by the parser */
+	uint64_t timeouts;        /* any phase, idle keep-alive not counted */
+	uint64_t client_gone;     /* requests ended with -ECONNRESET */
 	uint64_t bytes_in, bytes_out;
 	uint64_t websockets_total;
-	uint64_t websockets_open;      /* now */
+	uint64_t websockets_open; /* now */
 };
 
 /* 0 in any number means the default behind it. */
@@ -74,21 +74,24 @@ struct av_http_server_config {
 	/* Called with each request. ctx is the one below. */
 	void (*on_request)(void *ctx, struct av_req *req);
 	void *ctx;
-	const char *server_name;       /* Server header; "aviary". Borrowed for the server's life */
+	const char *server_name; /* Server header; "aviary". Borrowed for the server's life */
 
-	uint32_t max_connections;      /* 4096 */
-	uint32_t max_streams;          /* concurrent HTTP/2 streams a connection: 256 */
-	uint32_t max_head_bytes;       /* 65536; over it 431 */
-	uint32_t max_headers;          /* 128; over it 431 */
-	uint32_t head_timeout_ms;      /* first byte to end of the head, and connect to first byte: 10 s */
-	uint32_t body_idle_timeout_ms; /* while the body is wanted and nothing comes: 30 s, then 408 */
+	uint32_t max_connections; /* 4096 */
+	uint32_t max_streams;     /* concurrent HTTP/2 streams a connection: 256 */
+	uint32_t max_head_bytes;  /* 65536; over it 431 */
+	uint32_t max_headers;     /* 128; over it 431 */
+	uint32_t
+	    head_timeout_ms; /* first byte to end of the head, and connect to first byte: 10 s */
+	uint32_t
+	    body_idle_timeout_ms; /* while the body is wanted and nothing comes: 30 s, then 408 */
 	uint32_t keepalive_timeout_ms; /* idle between requests: 75 s, announced one second lower */
 	uint32_t write_timeout_ms;     /* the client reads nothing of what waits: 30 s */
 	uint32_t high_watermark_bytes; /* response bytes waiting per request or WebSocket: 1 MiB */
 	uint32_t low_watermark_bytes;  /* a quarter of the high one */
 };
 
-/* Copies *config. -ENOMEM, -EINVAL (no on_request). Blocks nowhere; loop thread only, as all here. */
+/* Copies *config. -ENOMEM, -EINVAL (no on_request). Blocks nowhere; loop thread only, as all here.
+ */
 int av_http_server_new(struct av_loop *loop, const struct av_http_server_config *config,
     struct av_http_server **ret) AV_MUST_CHECK;
 /* Listens on a numeric IPv4 or IPv6 address ("127.0.0.1", "::1", "0.0.0.0"); port 0 takes any.
@@ -97,16 +100,16 @@ int av_http_server_listen_tcp(struct av_http_server *s, const char *address, uin
     uint16_t *ret_port, struct av_err *err) AV_MUST_CHECK;
 /* Listens on a unix socket, replacing a socket file that is there; mode is set before anybody can
  * connect. The file is removed when the server stops. */
-int av_http_server_listen_unix(struct av_http_server *s, const char *path, mode_t mode,
-    struct av_err *err) AV_MUST_CHECK;
+int av_http_server_listen_unix(
+    struct av_http_server *s, const char *path, mode_t mode, struct av_err *err) AV_MUST_CHECK;
 /* Takes over a connected stream socket as if it had been accepted. On success the descriptor
  * belongs to the server. */
 int av_http_server_adopt(struct av_http_server *s, int fd) AV_MUST_CHECK;
 /* Graceful stop: closes listeners and idle connections at once, tells the others (Connection:
  * close, GOAWAY, WebSocket close 1001) and waits for requests that run; after grace_ms they are
  * reset. on_stopped (may be NULL) is called once when no connection is left. */
-void av_http_server_stop(struct av_http_server *s, uint32_t grace_ms,
-    void (*on_stopped)(void *ctx), void *ctx);
+void av_http_server_stop(
+    struct av_http_server *s, uint32_t grace_ms, void (*on_stopped)(void *ctx), void *ctx);
 /* Resets everything that is left (each request gets its on_close during this call) and frees.
  * NULL is allowed. Not from inside a callback of the same server, except on_stopped. */
 void av_http_server_free(struct av_http_server *s);

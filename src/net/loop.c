@@ -15,7 +15,16 @@
 #define DEFER_ROUNDS 16
 
 const uint32_t av_loop_stall_bound_us[AV_LOOP_STALL_BUCKETS - 1] = {
-	100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000,
+    100,
+    250,
+    500,
+    1000,
+    2500,
+    5000,
+    10000,
+    25000,
+    50000,
+    100000,
 };
 
 static void defer_run(struct av_loop *l)
@@ -153,7 +162,7 @@ void av_loop_free(struct av_loop *l)
 		return;
 	struct work *w;
 	AV_LIST_FOREACH(w, &l->works, struct work, link)
-		uv_cancel((uv_req_t *)&w->req);
+	uv_cancel((uv_req_t *)&w->req);
 	/* Asynchronous closes and work in progress first, while deferred calls still run. */
 	while (!av_list_empty(&l->works))
 		uv_run(&l->uv, UV_RUN_ONCE);
@@ -239,8 +248,8 @@ static void work_done(uv_work_t *req, int status)
 	free(w);
 }
 
-int av_loop_work(struct av_loop *l, void (*work)(void *ctx), void (*done)(void *ctx, int status),
-    void *ctx)
+int av_loop_work(
+    struct av_loop *l, void (*work)(void *ctx), void (*done)(void *ctx, int status), void *ctx)
 {
 	if (l->metrics.work_pending >= AV_LOOP_WORK_MAX)
 		return -EAGAIN;

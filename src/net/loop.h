@@ -55,7 +55,8 @@ struct av_timer {
 	void *ctx;
 	uint64_t due_ms;  /* place in the heap */
 	uint64_t want_ms; /* when it fires; >= due_ms while active */
-	struct av_timer *child, *next, *prev; /* pairing heap; prev is the parent for a first child */
+	struct av_timer *child, *next,
+	    *prev; /* pairing heap; prev is the parent for a first child */
 	bool active;
 };
 

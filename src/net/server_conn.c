@@ -17,7 +17,7 @@
 
 /* Reads of one readiness event, so that one bulk connection leaves room for the others. */
 #define READS_PER_EVENT 4
-#define SETTLE_ROUNDS 8
+#define SETTLE_ROUNDS   8
 
 void conn_schedule(struct conn *c)
 {
@@ -289,7 +289,7 @@ void conn_settle(struct conn *c)
 	if (can_read(c))
 		c->drop_read = false;
 	tp_want(&c->tp, (c->hangup ? 0 : TP_HANGUP) | (c->drop_read ? 0 : TP_READ) |
-	    (c->blocked ? TP_WRITE : 0));
+	                    (c->blocked ? TP_WRITE : 0));
 }
 
 /* ---- birth, stop, death ---- */
@@ -322,8 +322,8 @@ static void peer_name(int fd, char *dst, size_t size)
 
 static void tune(int fd)
 {
-	/* Both fail harmlessly on unix sockets. Keep-alive finds peers that vanished without FIN while
-	 * a long exec is silent: 30 s + 3 * 10 s. */
+	/* Both fail harmlessly on unix sockets. Keep-alive finds peers that vanished without FIN
+	 * while a long exec is silent: 30 s + 3 * 10 s. */
 	int one = 1, idle = 30, interval = 10, count = 3;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));

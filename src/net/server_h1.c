@@ -57,9 +57,9 @@ static int on_end(void *ctx, struct av_http_head *trailers)
 }
 
 static const struct av_http1_events parser_events = {
-	.on_head = on_head,
-	.on_body = on_body,
-	.on_end = on_end,
+    .on_head = on_head,
+    .on_body = on_body,
+    .on_end = on_end,
 };
 
 int h1_begin(struct conn *c)
@@ -185,7 +185,7 @@ void h1_eof(struct conn *c)
 void h1_head_timeout(struct conn *c)
 {
 	bool silent = c->phase == PHASE_KEEPALIVE || c->phase == PHASE_DISCARD ||
-	    c->proto == CONN_DETECT || !c->h1 || av_http1_idle(c->h1);
+	              c->proto == CONN_DETECT || !c->h1 || av_http1_idle(c->h1);
 	if (c->phase != PHASE_KEEPALIVE)
 		c->server->metrics.timeouts++;
 	if (silent) {
@@ -210,10 +210,10 @@ static int h1_start(struct av_req *req, struct av_http_head *head, bool end)
 	req->chunked = unsized && !http10;
 	/* A body that nobody asked for is dropped if it is small; else the connection ends. */
 	bool body_in_way = !req->body_complete && !req->body_started &&
-	    (req->head.expect_continue || req->head.content_length < 0 ||
-		req->head.content_length > SERVER_DISCARD_MAX);
+	                   (req->head.expect_continue || req->head.content_length < 0 ||
+	                       req->head.content_length > SERVER_DISCARD_MAX);
 	req->keep_alive = req->head.keep_alive && !s->stopping && !c->hangup && !body_in_way &&
-	    !connect && !(unsized && http10);
+	                  !connect && !(unsized && http10);
 	head->chunked = req->chunked;
 	head->keep_alive = req->keep_alive;
 	int rc = 0;
@@ -240,8 +240,8 @@ static int keep_rest(struct av_buf *out, const struct iovec *iov, int n, size_t 
 			done -= iov[i].iov_len;
 			continue;
 		}
-		int rc = av_buf_append(out, (const char *)iov[i].iov_base + done,
-		    iov[i].iov_len - done);
+		int rc =
+		    av_buf_append(out, (const char *)iov[i].iov_base + done, iov[i].iov_len - done);
 		if (rc < 0)
 			return rc;
 		done = 0;
@@ -259,7 +259,7 @@ static int h1_write(struct av_req *req, struct av_str data)
 		iov[n++] = (struct iovec){chunk, av_http1_chunk_head(chunk, data.n)};
 	iov[n++] = (struct iovec){(void *)(uintptr_t)data.p, data.n};
 	if (req->chunked)
-		iov[n++] = (struct iovec){(void *)(uintptr_t)"\r\n", 2};
+		iov[n++] = (struct iovec){(void *)(uintptr_t) "\r\n", 2};
 	size_t done = 0;
 	if (data.n >= DIRECT_WRITE_BYTES && !c->blocked && conn_flush_out(c)) {
 		ssize_t r = tp_writev(&c->tp, iov, n);
@@ -318,13 +318,13 @@ static void h1_poison(struct av_req *req)
 }
 
 const struct req_ops h1_ops = {
-	.start = h1_start,
-	.write = h1_write,
-	.end = h1_end,
-	.abort = h1_abort,
-	.pending = h1_pending,
-	.proceed = h1_proceed,
-	.poison = h1_poison,
+    .start = h1_start,
+    .write = h1_write,
+    .end = h1_end,
+    .abort = h1_abort,
+    .pending = h1_pending,
+    .proceed = h1_proceed,
+    .poison = h1_poison,
 };
 
 /* ---- settling ---- */

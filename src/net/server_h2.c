@@ -12,8 +12,8 @@
 
 #include "base/banned.h"
 
-#define OUTPUT_PIECES 32
-#define OUTPUT_BYTES (256 * 1024)
+#define OUTPUT_PIECES    32
+#define OUTPUT_BYTES     (256 * 1024)
 #define OUTPUTS_PER_STEP 4
 
 static void on_stall(void *ctx)
@@ -89,10 +89,10 @@ static void on_close(void *ctx, struct av_http2_stream *s, uint32_t error)
 }
 
 static const struct av_http2_events events = {
-	.on_head = on_head,
-	.on_body = on_body,
-	.on_end = on_end,
-	.on_close = on_close,
+    .on_head = on_head,
+    .on_body = on_body,
+    .on_end = on_end,
+    .on_close = on_close,
 };
 
 int h2_begin(struct conn *c)
@@ -173,13 +173,13 @@ static void h2_poison(struct av_req *req)
 }
 
 const struct req_ops h2_ops = {
-	.start = h2_start,
-	.write = h2_write,
-	.end = h2_end,
-	.abort = h2_abort,
-	.pending = h2_pending,
-	.proceed = h2_proceed,
-	.poison = h2_poison,
+    .start = h2_start,
+    .write = h2_write,
+    .end = h2_end,
+    .abort = h2_abort,
+    .pending = h2_pending,
+    .proceed = h2_proceed,
+    .poison = h2_poison,
 };
 
 /* ---- settling ---- */
@@ -225,7 +225,8 @@ static bool settle_req(struct av_req *req, bool flushed)
 	size_t pending = av_http2_buffered(req->stream);
 	watch_stall(req, pending);
 	if (flushed && req->ended && !req->body_complete && pending == 0) {
-		/* RFC 9113 section 8.1: the answer is complete, the rest of the request is not wanted. */
+		/* RFC 9113 section 8.1: the answer is complete, the rest of the request is not
+		 * wanted. */
 		av_http2_reset(req->stream, AV_HTTP2_NO_ERROR);
 		req->body_complete = true;
 		return true;
@@ -256,7 +257,7 @@ bool h2_step(struct conn *c)
 		return false;
 	struct av_req *req;
 	AV_LIST_FOREACH(req, &c->reqs, struct av_req, link)
-		again |= settle_req(req, flushed);
+	again |= settle_req(req, flushed);
 	if (av_list_empty(&c->reqs)) {
 		conn_set_phase(c, c->served ? PHASE_KEEPALIVE : PHASE_HEAD);
 		if (flushed && av_http2_done(c->h2))

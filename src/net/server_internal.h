@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * server_internal.h - insides of the HTTP server; included by src/net/{http_server,server_*,wsock}.c
+ * server_internal.h - insides of the HTTP server; included by
+ * src/net/{http_server,server_*,wsock}.c
  *
  * Theory of operation. A connection is handled by entry points only: readiness of its socket, its
  * timers, its deferred work. Each ends in conn_settle(), the one place that flushes, delivers what
@@ -28,8 +29,8 @@
 /* How long a closed connection's last bytes are waited for (RST would destroy our answer). */
 #define SERVER_LINGER_MS 2000
 /* Connections over the limit that are answered with 503; more are just closed. */
-#define SERVER_REFUSED_MAX 64
-#define SERVER_H2_WINDOW (512 * 1024)
+#define SERVER_REFUSED_MAX          64
+#define SERVER_H2_WINDOW            (512 * 1024)
 #define SERVER_H2_CONNECTION_WINDOW (2 * 1024 * 1024)
 
 struct av_http_server {
@@ -38,9 +39,9 @@ struct av_http_server {
 	struct av_http_server_metrics metrics;
 	struct av_list listeners;
 	struct av_list conns;
-	uint32_t n_conns;   /* without refused ones */
+	uint32_t n_conns; /* without refused ones */
 	uint32_t n_refused;
-	time_t date_s;      /* second that date[] says */
+	time_t date_s; /* second that date[] says */
 	char date[32];
 	char keep_alive[32]; /* "timeout=74" */
 	bool stopping;
@@ -118,36 +119,37 @@ struct av_req {
 
 	/* body */
 	bool body_started, body_paused;
-	bool body_complete;  /* the last byte was received */
+	bool body_complete; /* the last byte was received */
 	bool body_end_told;
 	uint64_t body_max, body_seen;
-	struct av_buf body;  /* HTTP/2: received while nobody wanted it */
+	struct av_buf body; /* HTTP/2: received while nobody wanted it */
 	struct av_timer body_timer;
 	struct av_buf collected;
 	void (*on_collected)(void *ctx, struct av_req *req, struct av_str body);
 
 	/* response */
-	int status;          /* 0 until started */
-	bool taken;          /* the server answers itself; the handler's calls fail */
-	bool no_body;        /* HEAD, 204, 304 */
+	int status;   /* 0 until started */
+	bool taken;   /* the server answers itself; the handler's calls fail */
+	bool no_body; /* HEAD, 204, 304 */
 	bool chunked;
 	bool keep_alive;
 	bool ended;
 	bool want_drain;
-	bool dead;           /* connection or stream lost */
-	int64_t left;        /* bytes to come of content_length, or -1 */
+	bool dead;    /* connection or stream lost */
+	int64_t left; /* bytes to come of content_length, or -1 */
 	uint64_t written;
-	uint64_t sent_mark;  /* HTTP/2: sent when the write timer was started */
+	uint64_t sent_mark;          /* HTTP/2: sent when the write timer was started */
 	struct av_timer write_timer; /* HTTP/2 */
 	uint32_t write_timeout_ms;
-	int close_status;    /* overrides what on_close says, if not 0 */
+	int close_status; /* overrides what on_close says, if not 0 */
 };
 
 /* ---- server_conn.c ---- */
 
 /* Takes over fd on success. */
 int conn_new(struct av_http_server *s, int fd, bool refused);
-/* Every request gets on_close(status), then all is freed. From entry points and server_free only. */
+/* Every request gets on_close(status), then all is freed. From entry points and server_free only.
+ */
 void conn_destroy(struct conn *c, int status);
 void conn_schedule(struct conn *c);
 /* First reason wins. */

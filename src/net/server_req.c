@@ -403,8 +403,13 @@ static int res_send(struct av_req *req, int status, const struct av_http_header 
 	return res_end(req);
 }
 
-#define JSON_HEADER \
-	{.name = {.p = "content-type", .n = 12}, .value = {.p = "application/json", .n = 16}}
+#define JSON_HEADER                                                                                \
+	{                                                                                          \
+		.name = {.p = "content-type", .n = 12}, .value = {                                 \
+			.p = "application/json",                                                   \
+			.n = 16                                                                    \
+		}                                                                                  \
+	}
 
 int server_error_json(struct av_buf *out, const struct av_err *err)
 {

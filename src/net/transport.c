@@ -44,8 +44,8 @@ static void on_poll(uv_poll_t *h, int status, int events)
 		t->on_ready(t->ctx, ready);
 }
 
-int tp_open(struct transport *t, struct av_loop *l, int fd,
-    void (*on_ready)(void *ctx, int ready), void *ctx)
+int tp_open(struct transport *t, struct av_loop *l, int fd, void (*on_ready)(void *ctx, int ready),
+    void *ctx)
 {
 	struct tp_poll *p = calloc(1, sizeof(*p));
 	if (!p)
@@ -67,7 +67,7 @@ void tp_want(struct transport *t, int mask)
 		return;
 	t->mask = mask;
 	int events = (mask & TP_READ ? UV_READABLE : 0) | (mask & TP_WRITE ? UV_WRITABLE : 0) |
-	    (mask & TP_HANGUP ? UV_DISCONNECT : 0);
+	             (mask & TP_HANGUP ? UV_DISCONNECT : 0);
 	if (events)
 		uv_poll_start(&t->poll->handle, events, on_poll);
 	else

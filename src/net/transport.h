@@ -36,8 +36,8 @@ struct transport {
 };
 
 /* Takes over fd on success (made non-blocking). on_ready may close the transport. */
-int tp_open(struct transport *t, struct av_loop *l, int fd,
-    void (*on_ready)(void *ctx, int ready), void *ctx) AV_MUST_CHECK;
+int tp_open(struct transport *t, struct av_loop *l, int fd, void (*on_ready)(void *ctx, int ready),
+    void *ctx) AV_MUST_CHECK;
 /* Sets the mask; cheap when nothing changes. */
 void tp_want(struct transport *t, int mask);
 /* > 0 bytes; 0 end of stream; -EAGAIN; another -errno: the connection is lost. */

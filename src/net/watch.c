@@ -64,7 +64,7 @@ int av_watch_set(struct av_watch *w, int events)
 	if (events == w->events)
 		return 0;
 	int mask = (events & AV_WATCH_READ ? UV_READABLE : 0) |
-	    (events & AV_WATCH_WRITE ? UV_WRITABLE : 0);
+	           (events & AV_WATCH_WRITE ? UV_WRITABLE : 0);
 	int rc = mask ? uv_poll_start(&w->poll, mask, on_poll) : uv_poll_stop(&w->poll);
 	if (rc == 0)
 		w->events = events;

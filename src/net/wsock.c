@@ -26,10 +26,10 @@ struct av_wsock {
 	struct av_timer timer; /* open: silence of the peer; closing: patience */
 	bool pinged;           /* a ping is out and nothing came since */
 	bool paused;
-	bool closing;          /* we began to close, or the peer did */
+	bool closing; /* we began to close, or the peer did */
 	bool want_drain;
-	bool over;             /* protocol error: flush and close */
-	int close_code;        /* the peer's, or ABNORMAL */
+	bool over;      /* protocol error: flush and close */
+	int close_code; /* the peer's, or ABNORMAL */
 };
 
 /* ---- events ---- */
@@ -38,7 +38,8 @@ static void on_message(void *ctx, enum av_ws_opcode op, const uint8_t *p, size_t
 {
 	struct av_wsock *ws = ctx;
 	if (!ws->closing && ws->handler->on_message)
-		ws->handler->on_message(ws->ctx, ws, op == AV_WS_TEXT, av_str_n((const char *)p, n));
+		ws->handler->on_message(
+		    ws->ctx, ws, op == AV_WS_TEXT, av_str_n((const char *)p, n));
 }
 
 static void on_peer_close(void *ctx, uint16_t code, struct av_str reason)
@@ -50,8 +51,8 @@ static void on_peer_close(void *ctx, uint16_t code, struct av_str reason)
 }
 
 static const struct av_ws_events events = {
-	.on_message = on_message,
-	.on_close = on_peer_close,
+    .on_message = on_message,
+    .on_close = on_peer_close,
 };
 
 static void on_timer(void *ctx)

@@ -38,12 +38,12 @@ __attribute__((unused)) static void pump(unsigned ms)
 }
 
 /* Runs the loop until cond holds; false after 5 s. */
-#define pump_until(cond)                                                       \
-	({                                                                     \
-		int64_t end_ = av_mono_ns() + 5 * AV_NS_PER_S;                 \
-		while (!(cond) && av_mono_ns() < end_)                         \
-			av_loop_run_once(loop, 5);                             \
-		(cond);                                                        \
+#define pump_until(cond)                                                                           \
+	({                                                                                         \
+		int64_t end_ = av_mono_ns() + 5 * AV_NS_PER_S;                                     \
+		while (!(cond) && av_mono_ns() < end_)                                             \
+			av_loop_run_once(loop, 5);                                                 \
+		(cond);                                                                            \
 	})
 
 __attribute__((unused)) static struct peer peer_on(int fd)
@@ -132,7 +132,8 @@ __attribute__((unused)) static bool peer_expect(struct peer *p, const char *need
 	while (!peer_find(p, needle)) {
 		if (!peer_read(p)) {
 			if (p->eof || p->error || av_mono_ns() > end) {
-				diag("wanted \"%s\" in: %.*s", needle, AV_STR_ARG(av_buf_str(&p->in)));
+				diag("wanted \"%s\" in: %.*s", needle,
+				    AV_STR_ARG(av_buf_str(&p->in)));
 				return false;
 			}
 			av_loop_run_once(loop, 5);

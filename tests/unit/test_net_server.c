@@ -85,10 +85,10 @@ static void on_drain(void *ctx, struct av_req *req)
 }
 
 static const struct av_req_handler handler = {
-	.on_body = on_count,
-	.on_body_end = on_count_end,
-	.on_drain = on_drain,
-	.on_close = on_close,
+    .on_body = on_count,
+    .on_body_end = on_count_end,
+    .on_drain = on_drain,
+    .on_close = on_close,
 };
 
 static void on_request(void *ctx, struct av_req *req)
@@ -155,22 +155,27 @@ static void test_keep_alive(void)
 	struct peer p = peer_connect(port);
 	peer_send(&p, "GET /hello HTTP/1.1\r\nHost: x\r\nX-Request-Id: my-id_1\r\n\r\n");
 	ok(peer_expect(&p, "hello\n"), "an answer");
-	ok(peer_find(&p, "HTTP/1.1 200 OK\r\n") && peer_find(&p, "content-length: 6\r\n"), "its head");
+	ok(peer_find(&p, "HTTP/1.1 200 OK\r\n") && peer_find(&p, "content-length: 6\r\n"),
+	    "its head");
 	ok(peer_find(&p, "x-request-id: my-id_1\r\n"), "the client's request id");
 	ok(peer_find(&p, "keep-alive: timeout=74\r\n"), "the idle time-out is announced");
-	ok(peer_find(&p, "date: ") && peer_find(&p, " GMT\r\n") && peer_find(&p, "server: aviary\r\n"),
+	ok(peer_find(&p, "date: ") && peer_find(&p, " GMT\r\n") &&
+	        peer_find(&p, "server: aviary\r\n"),
 	    "Date and Server");
 	ok(peer_take(&p, "hello\n"), "taken");
 	peer_send(&p, "GET /query?a=b%20c HTTP/1.1\r\nHost: x\r\nX-Request-Id: bad id\r\n\r\n");
 	ok(peer_take(&p, "\r\n\r\na=b%20c"), "a second request on the same connection");
-	peer_send(&p, "HEAD /hello HTTP/1.1\r\nHost: x\r\n\r\nGET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+	peer_send(
+	    &p, "HEAD /hello HTTP/1.1\r\nHost: x\r\n\r\nGET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
 	ok(peer_take(&p, "content-length: 6\r\n"), "HEAD has the length");
-	ok(peer_expect(&p, "\r\nHTTP/1.1 200") && peer_find(&p, "\r\nHTTP") == 6, "but no body: the next answer follows at once");
+	ok(peer_expect(&p, "\r\nHTTP/1.1 200") && peer_find(&p, "\r\nHTTP") == 6,
+	    "but no body: the next answer follows at once");
 	ok(peer_take(&p, "hello\n"), "the pipelined one");
 	ok(strncmp(seen.peer, "127.0.0.1:", 10) == 0, "the peer's address (%s)", seen.peer);
 	peer_send(&p, "GET /error HTTP/1.1\r\nHost: x\r\n\r\n");
 	ok(peer_take(&p, "404 Not Found\r\n") &&
-	    peer_take(&p, "{\"error\":{\"code\":\"not_found\",\"message\":\"no \\\"such\\\" thing\"}}"),
+	        peer_take(&p,
+	            "{\"error\":{\"code\":\"not_found\",\"message\":\"no \\\"such\\\" thing\"}}"),
 	    "errors are JSON");
 	peer_send(&p, "GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
 	ok(peer_take(&p, "connection: close\r\n") && peer_ended(&p, 2000), "Connection: close");
@@ -195,13 +200,14 @@ static void test_pipelining(void)
 	struct peer p = peer_connect(port);
 	for (int i = 0; i < 200; i++)
 		peer_send(&p, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n"
-			      "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc");
+		              "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc");
 	int good = 0;
 	for (int i = 0; i < 200; i++)
 		good += peer_take(&p, "\r\n\r\nhello\n") && peer_take(&p, "\r\n\r\nabc");
 	is_int(good, 200, "400 pipelined requests are answered in order");
 	/* One that hangs holds back those behind it. */
-	peer_send(&p, "GET /hang HTTP/1.1\r\nHost: x\r\n\r\nGET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+	peer_send(
+	    &p, "GET /hang HTTP/1.1\r\nHost: x\r\n\r\nGET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
 	ok(pump_until(seen.requests == 401), "the slow one is there");
 	pump(30);
 	is_int(seen.requests, 401, "the one behind it waits");
@@ -245,7 +251,8 @@ static void test_upload(void)
 		else
 			av_loop_run_once(loop, 5);
 	}
-	ok(sent < (size_t)BLOCK * BLOCKS, "a paused body stops the client (%zu bytes in the kernel)", sent);
+	ok(sent < (size_t)BLOCK * BLOCKS,
+	    "a paused body stops the client (%zu bytes in the kernel)", sent);
 	ok(seen.body <= 256 * 1024, "no more than one read was delivered (%llu)",
 	    (unsigned long long)seen.body);
 	uint64_t before = seen.body;
@@ -265,15 +272,18 @@ static void test_body_limits(void)
 {
 	start(NULL);
 	struct peer p = peer_connect(port);
-	peer_send(&p, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+	peer_send(&p,
+	    "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
 	ok(peer_take(&p, "HTTP/1.1 100 Continue\r\n\r\n"), "100 Continue");
 	peer_send(&p, "12345");
 	ok(peer_take(&p, "\r\n\r\n12345"), "then the answer");
 	peer_send(&p, "POST /hello HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n123456789"
-		      "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+	              "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
 	ok(peer_take(&p, "hello\n") && peer_take(&p, "hello\n"), "a small unread body is skipped");
-	peer_send(&p, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\nExpect: 100-continue\r\n\r\n");
-	ok(peer_take(&p, "413 ") && peer_take(&p, "\"code\":\"too_large\""), "too large by its length");
+	peer_send(&p, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\nExpect: "
+	              "100-continue\r\n\r\n");
+	ok(peer_take(&p, "413 ") && peer_take(&p, "\"code\":\"too_large\""),
+	    "too large by its length");
 	ok(peer_ended(&p, 2000) && !peer_find(&p, "100 Continue"), "without asking for the body");
 	peer_close(&p);
 	p = peer_connect(port);
@@ -310,7 +320,8 @@ static void test_disconnect(void)
 	is_int(seen.close_status, -ECONNRESET, "as connection reset");
 
 	p = peer_connect(port);
-	peer_send(&p, "POST /hang HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}GET /pipelined");
+	peer_send(
+	    &p, "POST /hang HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}GET /pipelined");
 	ok(pump_until(seen.requests == 2), "with an unread body and pipelined bytes");
 	if (seen.req)
 		av_req_body_start(seen.req, 100);
@@ -363,7 +374,8 @@ static void expect_refused(const char *what, const char *request, const char *st
 	int before = seen.requests;
 	peer_send(&p, request);
 	bool good = peer_expect(&p, status) && peer_expect(&p, "{\"error\":{\"code\":") &&
-	    peer_ended(&p, 1000) && seen.requests == before && peer_find(&p, "connection: close");
+	            peer_ended(&p, 1000) && seen.requests == before &&
+	            peer_find(&p, "connection: close");
 	ok(good, "%s: %s, then closed", what, status);
 	/* Nothing behind the bad message is answered. */
 	ok(!peer_find(&p, "HTTP/1.1 2"), "%s: one answer only", what);
@@ -375,14 +387,17 @@ static void test_smuggling(void)
 	start(NULL);
 #define SECOND "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n"
 	expect_refused("CL and TE",
-	    "POST /hello HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+	    "POST /hello HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: "
+	    "chunked\r\n\r\n"
 	    "0\r\n\r\n" SECOND,
 	    "HTTP/1.1 400 ");
 	expect_refused("two lengths",
-	    "POST /hello HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\n" SECOND,
+	    "POST /hello HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: "
+	    "5\r\n\r\n" SECOND,
 	    "HTTP/1.1 400 ");
 	expect_refused("bare LF", "GET /hello HTTP/1.1\nHost: x\n\n" SECOND, "HTTP/1.1 400 ");
-	expect_refused("fold", "GET /hello HTTP/1.1\r\nHost: x\r\n y\r\n\r\n" SECOND, "HTTP/1.1 400 ");
+	expect_refused(
+	    "fold", "GET /hello HTTP/1.1\r\nHost: x\r\n y\r\n\r\n" SECOND, "HTTP/1.1 400 ");
 	expect_refused("space before the colon", "GET /hello HTTP/1.1\r\nHost : x\r\n\r\n" SECOND,
 	    "HTTP/1.1 400 ");
 	expect_refused("no host", "GET /hello HTTP/1.1\r\n\r\n" SECOND, "HTTP/1.1 400 ");
@@ -391,7 +406,8 @@ static void test_smuggling(void)
 
 	/* Bad chunk after a good head: the handler had the request, the client gets the error. */
 	struct peer p = peer_connect(port);
-	peer_send(&p, "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcX" SECOND);
+	peer_send(&p,
+	    "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcX" SECOND);
 	ok(peer_take(&p, "HTTP/1.1 400 ") && peer_ended(&p, 1000) && !peer_find(&p, "HTTP/1.1 "),
 	    "a broken chunk: 400, then closed");
 	peer_close(&p);
@@ -416,9 +432,9 @@ static void test_smuggling(void)
 static void test_timeouts(void)
 {
 	struct av_http_server_config c = {
-		.head_timeout_ms = 150,
-		.body_idle_timeout_ms = 150,
-		.keepalive_timeout_ms = 200,
+	    .head_timeout_ms = 150,
+	    .body_idle_timeout_ms = 150,
+	    .keepalive_timeout_ms = 200,
 	};
 	start(&c);
 	struct peer p = peer_connect(port);
@@ -431,17 +447,20 @@ static void test_timeouts(void)
 		pump(12);
 		peer_send(&p, "o"); /* one byte at a time does not help */
 	}
-	ok(peer_take(&p, "HTTP/1.1 408 ") && peer_ended(&p, 1000), "half a head and trickling: 408");
+	ok(peer_take(&p, "HTTP/1.1 408 ") && peer_ended(&p, 1000),
+	    "half a head and trickling: 408");
 	peer_close(&p);
 	p = peer_connect(port);
 	peer_send(&p, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12");
 	ok(peer_take(&p, "HTTP/1.1 408 ") && peer_take(&p, "\"code\":\"request_timeout\"") &&
-	    peer_ended(&p, 1000), "half a body and silence: 408");
+	        peer_ended(&p, 1000),
+	    "half a body and silence: 408");
 	is_int(seen.close_status, -ETIMEDOUT, "the handler hears of the time-out");
 	peer_close(&p);
 	p = peer_connect(port);
 	peer_send(&p, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
-	ok(peer_take(&p, "hello\n") && peer_ended(&p, 1000) && !p.error, "idle keep-alive ends with FIN");
+	ok(peer_take(&p, "hello\n") && peer_ended(&p, 1000) && !p.error,
+	    "idle keep-alive ends with FIN");
 	peer_close(&p);
 	p = peer_connect(port);
 	peer_send(&p, "GET /hang HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -467,7 +486,8 @@ static void test_connection_limit(void)
 	}
 	struct peer p = peer_connect(port);
 	peer_send(&p, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
-	ok(peer_take(&p, "HTTP/1.1 503 ") && peer_take(&p, "all 4 connections") && peer_ended(&p, 3000),
+	ok(peer_take(&p, "HTTP/1.1 503 ") && peer_take(&p, "all 4 connections") &&
+	        peer_ended(&p, 3000),
 	    "one connection too many: 503 that names the limit");
 	is_int(p.error, 0, "readable to the end");
 	peer_close(&p);
@@ -494,7 +514,8 @@ static void on_stopped(void *ctx)
 static void test_stop(void)
 {
 	start(NULL);
-	struct peer idle = peer_connect(port), busy = peer_connect(port), stuck = peer_connect(port);
+	struct peer idle = peer_connect(port), busy = peer_connect(port),
+	            stuck = peer_connect(port);
 	peer_send(&idle, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
 	peer_take(&idle, "hello\n");
 	peer_send(&stuck, "GET /hang HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -506,7 +527,8 @@ static void test_stop(void)
 	is_int(stopped, 0, "and waits for others");
 	if (seen.req)
 		av_res_send(seen.req, 200, NULL, 0, AV_STR("last"));
-	ok(peer_take(&busy, "connection: close\r\n") && peer_take(&busy, "last") && peer_ended(&busy, 1000),
+	ok(peer_take(&busy, "connection: close\r\n") && peer_take(&busy, "last") &&
+	        peer_ended(&busy, 1000),
 	    "which are answered");
 	peer_close(&busy);
 	ok(pump_until(stopped == 1), "until the grace is over");
@@ -542,10 +564,12 @@ static void test_unix(void)
 	ok(peer_take(&p, "hello\n"), "an answer");
 	ok(strncmp(seen.peer, "unix:pid=", 9) == 0, "the peer by its credentials (%s)", seen.peer);
 	peer_close(&p);
-	ok(av_http_server_listen_tcp(server, "localhost", 0, NULL, &err) < 0 && strstr(err.message, "numeric"),
+	ok(av_http_server_listen_tcp(server, "localhost", 0, NULL, &err) < 0 &&
+	        strstr(err.message, "numeric"),
 	    "names are not resolved");
 	ok(av_http_server_listen_tcp(server, "127.0.0.1", port, NULL, &err) < 0 &&
-	    strstr(err.message, "in use"), "a port in use is an error that says so");
+	        strstr(err.message, "in use"),
+	    "a port in use is an error that says so");
 	stop();
 	ok(stat(path, &st) < 0, "the socket file is gone afterwards");
 	rmdir(dir);
