@@ -6,6 +6,9 @@
  */
 #pragma once
 
+/* Macros of fortified glibc headers under clang. */
+#undef sprintf
+#undef vsprintf
 #pragma GCC poison strcpy strcat strncpy strncat sprintf vsprintf gets
 #pragma GCC poison strtok atoi atol atoll strtol strtoul strtoll strtoull
 #undef alloca
