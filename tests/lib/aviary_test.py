@@ -116,9 +116,13 @@ class Response:
 class Daemon:
     """One aviaryd with directories of its own below a new directory in /tmp."""
 
-    def __init__(self, args=(), env=None):
+    def __init__(self, args=(), env=None, popen=None, owner=None):
+        """popen: further arguments of Popen (another user); owner: the uid that gets the directory."""
         self.dir = tempfile.mkdtemp(prefix="aviary-test-")
         os.chmod(self.dir, 0o755)
+        if owner is not None:
+            os.chown(self.dir, owner, owner)
+        self.popen = dict(popen or {})
         self.state = os.path.join(self.dir, "state")
         self.run = os.path.join(self.dir, "run")
         self.credentials = os.path.join(self.dir, "config", "credentials.json")
@@ -139,7 +143,7 @@ class Daemon:
                 "127.0.0.1:0", "--print-ready", "--log-level", "debug"] + self.args
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                            stderr=log, env=env)
+                                            stderr=log, env=env, cwd="/", **self.popen)
         self.url = self._wait_ready()
         parsed = urllib.parse.urlsplit(self.url)
         self.host, self.port = parsed.hostname, parsed.port
@@ -445,12 +449,12 @@ def _tests(names):
     return sorted(functions, key=lambda f: f.__code__.co_firstlineno)
 
 
-def main(names, args=(), env=None):
+def main(names, args=(), env=None, popen=None, owner=None):
     """Runs every test_* of the module. A test with the attribute timeout_s has that limit."""
     wanted = sys.argv[1:]
     tests = [f for f in _tests(names) if not wanted or f.__name__ in wanted]
     tap = _Tap()
-    daemon = Daemon(args=args, env=env)
+    daemon = Daemon(args=args, env=env, popen=popen, owner=owner)
     try:
         daemon.start()
         for function in tests:

@@ -52,7 +52,7 @@ echo "== kernel $(uname -r), cgroup controllers: $(cat /sys/fs/cgroup/cgroup.con
 cd /aviary
 while IFS='=' read -r name command; do
 	echo "== begin $name"
-	CI=$(cat /aviary/ci) AVIARY_BUILD_DIR=/aviary/build PYTHONPATH=/aviary/tests/lib sh -c "$command"
+	CI=$(cat /aviary/ci) AVIARY_BUILD=/aviary/build PYTHONPATH=/aviary/tests/lib sh -c "$command"
 	echo "== end $name $?"
 done </aviary/run.list
 sync
@@ -310,7 +310,7 @@ def report(text, ended, commands):
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--build", default=os.environ.get("AVIARY_BUILD_DIR", "build"))
+    args.add_argument("--build", default=os.environ.get("AVIARY_BUILD", "build"))
     args.add_argument("--memory", type=int, default=3072, help="of the machine, in MiB")
     args.add_argument("--seconds", type=int, default=200, help="after which it is switched off")
     args.add_argument("--program", action="append", default=[], help="one more program for its root image")

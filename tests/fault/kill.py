@@ -1,0 +1,266 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9 of every part at every step. T49, T54, and DESIGN's promise: sandboxes outlive the daemon.
+
+After each death: what was running runs on (its processes never noticed), every answered create is there, a
+delete that was answered stays deleted, and no process, mount, cgroup, namespace or socket has no owner.
+"""
+import glob
+import http.client
+import os
+import re
+import signal
+import sys
+import threading
+import time
+
+import aviary_test
+from aviary_test import Daemon, Failure, cgroups_of, equal, ok, processes_of, wait_for
+
+SRC = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src")
+
+
+def failpoints(layer):
+    """Names of the failpoints that a layer documents."""
+    names = []
+    for path in glob.glob(os.path.join(SRC, layer, "failpoints.def")):
+        with open(path, encoding="utf-8") as f:
+            names += re.findall(r'^\w*FAILPOINT\w*\([^"\n]*"([a-z0-9_.]+)"', f.read(), re.M)
+    return names
+
+
+def ready(d, timeout_s=30):
+    def probe():
+        try:
+            return d.request("GET", "/ready", key=False, timeout=5).status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+    wait_for(probe, timeout_s, "ready again")
+
+
+def counter(d):
+    """A sandbox in which a program counts; returns its id and pid inside."""
+    sandbox = d.create()["id"]
+    r = d.expect(202, "POST", f"/v1/sandboxes/{sandbox}/exec", {
+        "cmd": "/bin/sh", "args": ["-c", "n=0; while :; do n=$((n+1)); echo $n >/tmp/count; sleep 0.02; done"],
+        "background": True, "tag": "counter"}).json()
+    return sandbox, r["pid"]
+
+
+def counts_on(d, sandbox, pid):
+    read = "cat /tmp/count"
+    first = int(d.exec(sandbox, f"sleep 0.1; {read}")["stdout"] or 0)
+    wait_for(lambda: int(d.exec(sandbox, read)["stdout"] or 0) > first, 10, f"{sandbox} counts on")
+    procs = d.expect(200, "GET", f"/v1/sandboxes/{sandbox}/processes").json()["processes"]
+    ok(any(p["pid"] == pid for p in procs), f"process {pid} is the same as before: {procs}")
+
+
+def listed(d):
+    return {s["id"] for s in d.expect(200, "GET", "/v1/sandboxes").json()}
+
+
+def kernel_ids(d):
+    """Sandbox ids that the kernel still knows, by processes, cgroups and run directories."""
+    found = set()
+    for entry in os.listdir(d.run):
+        if entry.startswith("sb"):
+            found.add(entry)
+    for top, dirs, _files in os.walk("/sys/fs/cgroup"):
+        if any(part.startswith("aviary-") for part in top.split("/")):
+            found |= {x for x in dirs if x.startswith("sb")}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            m = re.search(rb"aviary-agent\0(sb[0-9a-z]{25})", aviary_test.cmdline(entry))
+            if m:
+                found.add(m.group(1).decode())
+    return found
+
+
+def settles(d, timeout_s=15):
+    """The kernel and the API name the same sandboxes (other instances' ones are not ours)."""
+    foreign = getattr(d, "foreign", set())
+    def same():
+        names = listed(d)
+        d.ids |= names
+        return (kernel_ids(d) - foreign) == names
+    try:
+        wait_for(same, timeout_s, "kernel and API agree")
+    except Failure:
+        raise Failure(f"the kernel knows {sorted(kernel_ids(d) - foreign - listed(d))} beyond the API, "
+                      f"the API {sorted(listed(d) - kernel_ids(d))} beyond the kernel") from None
+
+
+def kill_role(d, role):
+    pid = d.pids()[role]
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: d.pids().get(role, pid) != pid, 15, f"a new {role}")
+
+
+def test_daemon_killed(d):
+    d.foreign = kernel_ids(d)
+    sandbox, pid = counter(d)
+    kill_role(d, "daemon")
+    ready(d)
+    counts_on(d, sandbox, pid)
+    settles(d)
+    d.delete(sandbox)
+    settles(d)
+
+
+def test_worker_killed(d):
+    sandbox, pid = counter(d)
+    kill_role(d, "worker")
+    ready(d)
+    counts_on(d, sandbox, pid)
+    other = d.create()["id"]
+    equal(d.exec(other, "echo new")["stdout"], "new\n", "a sandbox made by the new worker")
+    d.delete(sandbox)
+    d.delete(other)
+    settles(d)
+
+
+def test_both_killed(d):
+    sandbox, pid = counter(d)
+    for role in ("worker", "daemon"):
+        os.kill(d.pids()[role], signal.SIGKILL)
+    time.sleep(0.2)
+    ready(d)
+    counts_on(d, sandbox, pid)
+    d.delete(sandbox)
+    settles(d)
+
+
+def test_supervisor_killed_then_started_by_hand(d):
+    sandbox, pid = counter(d)
+    children = [p for role, p in d.pids().items() if role != "supervisor"]
+    d.process.kill()
+    d.process.wait()
+    wait_for(lambda: not any(os.path.exists(f"/proc/{p}") for p in children), 10, "its children end with it")
+    ok(sandbox in kernel_ids(d), "the sandbox lives on without any of us")
+    d.start()
+    ready(d)
+    counts_on(d, sandbox, pid)
+    d.delete(sandbox)
+    settles(d)
+
+
+def test_graceful_stop_leaves_sandboxes_running(d):
+    sandbox, pid = counter(d)
+    equal(d.stop(), 0, "exit status")
+    ok(sandbox in kernel_ids(d), "the sandbox runs on")
+    d.start()
+    counts_on(d, sandbox, pid)
+    d.delete(sandbox)
+    settles(d)
+
+
+def test_in_the_middle_of_fifty_running_and_twenty_creates(d):
+    running = [counter(d) for _ in range(50)]
+    for role in ("daemon", "worker"):
+        answered, lock, go = [], threading.Lock(), threading.Event()
+
+        def create(go=go, lock=lock, answered=answered):
+            go.wait()
+            conn = http.client.HTTPConnection(d.host, d.port, timeout=30)
+            try:
+                conn.request("POST", "/v1/sandboxes", "{}", {"X-API-Key": d.key})
+                r = conn.getresponse()
+                body = r.read()
+                if r.status == 201:
+                    with lock:
+                        answered.append(aviary_test.Response(201, {}, body).json()["id"])
+            except (OSError, http.client.HTTPException):
+                pass
+
+        threads = [threading.Thread(target=create) for _ in range(20)]
+        for t in threads:
+            t.start()
+        go.set()
+        time.sleep(0.015)
+        kill_role(d, role)
+        for t in threads:
+            t.join()
+        ready(d)
+        names = listed(d)
+        print(f"# {role} killed with 20 creates in flight: {len(answered)} had been answered")
+        ok(set(answered) <= names, f"answered creates are lost: {set(answered) - names}")
+        ok({s for s, _ in running} <= names, "running sandboxes are lost")
+        settles(d)
+        for sandbox in answered:
+            equal(d.exec(sandbox, "echo x")["stdout"], "x\n", "an answered sandbox works")
+    for sandbox, pid in running[::10]:
+        counts_on(d, sandbox, pid)
+    for sandbox in listed(d):
+        d.delete(sandbox)
+    settles(d, 30)
+
+
+def die_at(point, layer):
+    """One create, exec and delete with the death of one process at one point; then the accounts."""
+    d = Daemon(env={"AVIARY_FAILPOINT": f"{point}=kill@1"})
+    answered = deleted = None
+    try:
+        d.start()
+        d.foreign = kernel_ids(d) - {e for e in os.listdir(d.run) if e.startswith("sb")}
+        generation = {r: p for r, p in d.pids().items() if r != "supervisor"}
+        steps = []
+        try:
+            answered = d.request("POST", "/v1/sandboxes", {}, timeout=20)
+            steps.append(f"create {answered.status}")
+            answered = answered.json()["id"] if answered.status == 201 else None
+            if answered:
+                r = d.request("POST", f"/v1/sandboxes/{answered}/exec", {"cmd": "/bin/echo", "args": ["x"]}, timeout=20)
+                steps.append(f"exec {r.status}")
+                r = d.request("DELETE", f"/v1/sandboxes/{answered}", timeout=20)
+                steps.append(f"delete {r.status}")
+                deleted = r.status == 204
+        except (OSError, http.client.HTTPException) as error:
+            steps.append(type(error).__name__)
+        ready(d)
+        time.sleep(0.1)
+        ready(d)
+        died = {r: p for r, p in d.pids().items() if r != "supervisor"} != generation
+        names = listed(d)
+        if deleted:
+            ok(answered not in names, f"{steps}: a deleted sandbox is back")
+        if answered and not deleted and steps[-1].startswith("exec"):
+            ok(answered in names, f"{steps}: an answered create is lost")
+        d.ids |= names
+        settles(d)
+        fresh = d.create()["id"]
+        equal(d.exec(fresh, "echo works")["stdout"], "works\n", "after the death")
+        d.delete_all()
+        settles(d)
+        d.stop()
+        left = {"processes": processes_of(d), "cgroups": cgroups_of(d)}
+        ok(not any(left.values()), f"left behind: {left}")
+        return died, steps
+    except Failure:
+        print(f"# log of the daemon that died at {point}:")
+        for line in d.log_tail(25).splitlines():
+            print(f"# {line}")
+        raise
+    finally:
+        d.kill()
+        d.remove_dir()
+
+
+def _make_failpoint_test(point, layer):
+    def test(_d):
+        died, steps = die_at(point, layer)
+        print(f"# {point}: {', '.join(steps)}{'' if died else ' (not passed)'}")
+        ok(died, f"nobody died: the failpoint {point} was not passed by create, exec and delete")
+    test.__name__ = f"test_death_at_{layer}_{point}"
+    test.timeout_s = 90
+    return test
+
+
+POINTS = [(p, layer) for layer in ("control", "spawn") for p in failpoints(layer)]
+if os.geteuid() != 0:
+    print("1..0 # SKIP needs root's worker and cgroups")
+    sys.exit(0)
+names = {n: f for n, f in list(globals().items()) if n.startswith("test_")}
+for point, layer in POINTS:
+    t = _make_failpoint_test(point, layer)
+    names[t.__name__] = t
+aviary_test.main(names)

@@ -1,0 +1,217 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Sandboxes that take all they can get: processes, memory, disk, output. T01, T02, T04, T05, T06, T08, T09, T10.
+
+Each is held by its own limits (--cpus 1 here), ends with the reason that fits, and a bystander's `exec true`
+keeps its pace meanwhile. Each carries an outer guard: the attack ends by itself after some seconds.
+"""
+import os
+import sys
+import threading
+import time
+
+import aviary_test
+from aviary_test import equal, ok, wait_for
+
+QUICK = {"cpus": 1, "memory_mb": 128, "pids_max": 128, "disk_mb": 64}
+
+
+def percentile(values, p):
+    values = sorted(values)
+    return values[min(len(values) - 1, int(len(values) * p))]
+
+
+class Bystander:
+    """A sandbox that behaves, and how long its `exec true` takes."""
+
+    def __init__(self, d):
+        self.d, self.id = d, d.create()["id"]
+
+    def times(self, seconds):
+        """Durations in ms of execs one after the other, for so many seconds."""
+        out, end = [], time.monotonic() + seconds
+        while time.monotonic() < end:
+            began = time.monotonic()
+            r = self.d.expect(200, "POST", f"/v1/sandboxes/{self.id}/exec", {"cmd": "/bin/true"}).json()
+            equal(r["exit_code"], 0, "the bystander's exit code")
+            out.append((time.monotonic() - began) * 1000)
+        return out
+
+
+def background(d, sandbox, script, **more):
+    body = {"cmd": "/bin/sh", "args": ["-c", script], "background": True, **more}
+    return d.expect(202, "POST", f"/v1/sandboxes/{sandbox}/exec", body).json()
+
+
+def get(d, sandbox):
+    return d.expect(200, "GET", f"/v1/sandboxes/{sandbox}").json()
+
+
+def deleted_with_reason(d, sandbox, reason="deleted", within_s=1.0):
+    began = time.monotonic()
+    d.delete(sandbox)
+    took = time.monotonic() - began
+    ok(took < within_s, f"delete took {took:.2f} s")
+    record = get(d, sandbox)
+    equal((record["status"], record["reason"]), ("stopped", reason), "status and reason")
+
+
+def test_t01_fork_bomb(d):
+    sandbox = d.create(**QUICK)["id"]
+    background(d, sandbox, "timeout 20 sh -c 'f() { f | f & }; f; sleep 15'")
+    time.sleep(1)
+    r = d.request("POST", f"/v1/sandboxes/{sandbox}/exec", {"cmd": "/bin/true"}, timeout=60)
+    ok(r.status in (200, 429, 502, 503, 507, 409), f"exec in the bombed sandbox: {r.status} {r.body[:300]}")
+    ok(r.status == 200 or r.message, "a refusal says why")
+    deleted_with_reason(d, sandbox)
+
+
+def test_t01_thread_bomb(d):
+    sandbox = d.create(**QUICK)["id"]
+    code = ("import threading,time\nn=0\ntry:\n  while n < 5000:\n    threading.Thread(target=time.sleep,args=(20,),"
+            "daemon=True).start(); n+=1\nexcept RuntimeError: pass\nprint(n, flush=True)\nimport os; os._exit(0)")
+    r = d.exec(sandbox, f"python3 -c '{code}'", timeout_sec=30)
+    ok(r["stdout"].strip().isdigit() and int(r["stdout"]) < 128, f"threads are limited: {r}")
+    deleted_with_reason(d, sandbox)
+
+
+def test_t02_memory_bomb(d):
+    sandbox = d.create(**QUICK)["id"]
+    r = d.exec(sandbox, "python3 -c 'x=[bytearray(1<<20) for _ in range(4096)]'", timeout_sec=30)
+    ok(r["exit_code"] != 0, f"4 GiB fit into 128 MiB: {r}")
+    record = get(d, sandbox)
+    print(f"# after the bomb: {record['status']} {record.get('reason')}, exec said {r}")
+    ok((record["status"], record.get("reason")) == ("stopped", "oom") or r.get("reason") == "oom" or
+       r.get("oom_killed"), f"the reason 'oom' is recorded nowhere: {record} {r}")
+    d.delete(sandbox)
+
+
+def test_t02_memory_by_other_means(d):
+    """tmpfs, shared memory and many small maps count as well."""
+    for script in ("head -c 1G /dev/zero >/dev/shm/fill", "head -c 1G /dev/zero >/tmp/fill",
+                   "head -c 1G /dev/zero >/run/fill",
+                   "python3 -c 'import mmap; m=[mmap.mmap(-1,4096) for _ in range(300000)];"
+                   "[x.__setitem__(0,1) for x in m]'"):
+        sandbox = d.create(**QUICK)["id"]
+        r = d.request("POST", f"/v1/sandboxes/{sandbox}/exec",
+                      {"cmd": "/bin/sh", "args": ["-c", script], "timeout_sec": 40}, timeout=60)
+        ok(r.status != 200 or r.json()["exit_code"] != 0, f"{script}: {r.body[:300]}")
+        d.delete(sandbox)
+
+
+def test_t04_disk_fill(d):
+    sandbox = d.create(**QUICK)["id"]
+    r = d.exec(sandbox, "head -c 1G /dev/zero >/root/fill; echo $?; stat -c %s /root/fill", timeout_sec=60)
+    code, size = r["stdout"].split()
+    ok(code != "0", "1 GiB fits into 64 MiB")
+    ok("space" in r["stderr"].lower() or "quota" in r["stderr"].lower(), f"the error inside: {r['stderr']}")
+    ok(int(size) <= 64 << 20, f"{size} bytes were stored")
+    r = d.exec(sandbox, "rm /root/fill && echo again >/root/small && cat /root/small")
+    equal(r["stdout"], "again\n", "space comes back")
+    r = d.request("PUT", f"/v1/sandboxes/{sandbox}/files?path=/root/big", b"\0" * (80 << 20),
+                  headers={"Content-Type": "application/octet-stream"})
+    equal(r.status, 507, "an upload over the limit")
+    deleted_with_reason(d, sandbox)
+
+
+def test_t04_many_files_and_holes(d):
+    sandbox = d.create(**QUICK)["id"]
+    r = d.exec(sandbox, "cd /root && i=0; while [ $i -lt 20000 ]; do : >f$i || exit 3; i=$((i+1)); done; echo all",
+               timeout_sec=60)
+    ok(r["exit_code"] in (0, 3), f"many empty files: {r['exit_code']} {r['stderr'][:200]}")
+    r = d.exec(sandbox, "truncate -s 8E /root/hole; fallocate -l 1G /root/real; echo $?", timeout_sec=60)
+    ok(not r["stdout"].endswith("\n0\n"), f"fallocate of 1 GiB: {r}")
+    deleted_with_reason(d, sandbox)
+
+
+def test_t05_output_flood(d):
+    """10 GB to nobody and to a reader that stops at its cap; memory of the daemon stays."""
+    sandbox = d.create(cpus=1)["id"]
+    before = d.rss_kib()
+    p = background(d, sandbox, "head -c 10G /dev/zero", tag="flood")
+    r = d.exec(sandbox, "head -c 1G /dev/zero", timeout_sec=60)
+    equal(r["exit_code"], 0, "the flooding command's exit code")
+    ok(r.get("truncated") or r.get("stdout_truncated"), f"the cut is told: { {k: v for k, v in r.items() if k not in ('stdout', 'stderr')} }")
+    wait_for(lambda: all(x["pid"] != p["pid"] for x in d.expect(
+        200, "GET", f"/v1/sandboxes/{sandbox}/processes").json()["processes"]), 50, "the end of 10 GB of output")
+    grown = d.rss_kib() - before
+    ok(grown < 64 * 1024, f"the daemon grew by {grown} KiB")
+    deleted_with_reason(d, sandbox)
+
+
+def test_t06_descriptors_and_friends(d):
+    sandbox = d.create(**QUICK)["id"]
+    code = ("import os,sys\nn=0\ntry:\n  while n < 3000000:\n    os.dup(0); n+=1\nexcept OSError: pass\nprint(n)")
+    r = d.exec(sandbox, f"ulimit -n; python3 -c '{code}'", timeout_sec=30)
+    ok(int(r["stdout"].split()[-1]) < 1100000, f"descriptors are limited: {r['stdout']}")
+    d.delete(sandbox)
+
+
+def test_t08_t09_survivors_and_zombies(d):
+    sandbox = d.create(**QUICK)["id"]
+    d.exec(sandbox, "for i in 1 2 3 4 5; do setsid sh -c 'trap \"\" TERM HUP INT; (sleep 1000 &) ; sleep 1000' "
+           ">/dev/null 2>&1 & done; sleep 0.2")
+    r = d.exec(sandbox, "i=0; while [ $i -lt 3000 ]; do (sh -c 'true &' &); i=$((i+1)); done; sleep 0.5; "
+               "grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l", timeout_sec=60)
+    equal(r["stdout"].strip(), "0", "zombies after 3,000 orphans")
+    deleted_with_reason(d, sandbox)
+
+
+def test_t10_time_limits(d):
+    sandbox = d.create(**QUICK)["id"]
+    for script in ("while :; do :; done", "sleep 100", "kill -STOP $$", "trap '' TERM INT HUP; sleep 100 & wait; sleep 100"):
+        began = time.monotonic()
+        r = d.request("POST", f"/v1/sandboxes/{sandbox}/exec",
+                      {"cmd": "/bin/sh", "args": ["-c", script], "timeout_sec": 1}, timeout=30)
+        took = time.monotonic() - began
+        ok(r.status in (502, 504, 408), f"{script}: status {r.status} {r.body[:200]}")
+        ok(0.9 < took < 1.5, f"{script}: ended after {took:.2f} s")
+    left = d.exec(sandbox, "ls /proc | grep -c '^[0-9]'")["stdout"]
+    ok(int(left) <= 4, f"{left} processes are left after the time-outs")
+    d.delete(sandbox)
+
+
+def test_t03_t60_bystander_keeps_its_pace(d):
+    """All of it at once in one sandbox with one CPU; the bystander's p99 stays under twice its usual."""
+    by = Bystander(d)
+    by.times(1)
+    usual = by.times(5)
+    sandbox = d.create(cpus=1, memory_mb=256, pids_max=200, disk_mb=128)["id"]
+    for script in ("timeout 12 sh -c 'f() { f | f & }; f; sleep 12'",
+                   "timeout 12 sh -c 'while :; do python3 -c \"x=[bytearray(1<<20) for _ in range(4096)]\"; done'",
+                   "timeout 12 sh -c 'while :; do head -c 1G /dev/zero >/root/fill; rm -f /root/fill; done'",
+                   "timeout 12 head -c 10G /dev/zero"):
+        d.request("POST", f"/v1/sandboxes/{sandbox}/exec",
+                  {"cmd": "/bin/sh", "args": ["-c", script], "background": True})
+    time.sleep(1)
+    during = by.times(8)
+    p50, p99 = percentile(usual, 0.5), percentile(usual, 0.99)
+    q50, q99 = percentile(during, 0.5), percentile(during, 0.99)
+    print(f"# exec true, ms: usual p50 {p50:.2f} p99 {p99:.2f} (n {len(usual)}); "
+          f"beside the attack p50 {q50:.2f} p99 {q99:.2f} (n {len(during)})")
+    d.delete(sandbox)
+    d.bystander_numbers = (p99, q99)
+    ok(q99 < 2 * p99 or q99 < 5.0, f"p99 went from {p99:.2f} to {q99:.2f} ms")
+
+
+def test_many_at_once(d):
+    """Eight bombs together end as well."""
+    ids = [d.create(**QUICK)["id"] for _ in range(8)]
+    threads = [threading.Thread(target=lambda s=s: d.request(
+        "POST", f"/v1/sandboxes/{s}/exec", {"cmd": "/bin/sh", "args": ["-c",
+        "python3 -c 'x=[bytearray(1<<20) for _ in range(4096)]'; head -c 1G /dev/zero >/root/fill"],
+        "timeout_sec": 30}, timeout=60)) for s in ids]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for s in ids:
+        d.delete(s)
+
+
+if os.geteuid() != 0:
+    print("1..0 # SKIP limits by cgroup and disk need root here")
+    sys.exit(0)
+for t in [f for n, f in list(globals().items()) if n.startswith("test_")]:
+    t.timeout_s = 120
+aviary_test.main(globals())

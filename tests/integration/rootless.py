@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The whole thing as an ordinary user: one uid, no cgroups of its own, disk in memory, and it says so."""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import aviary_test
+from aviary_test import contains, equal, ok, program
+
+UID = 54321  # has no entry in /etc/passwd, as in many containers
+
+
+def as_user():
+    """Popen arguments that make the child an ordinary user; {} when we are one already."""
+    if os.geteuid() != 0:
+        return {}
+    return {"user": UID, "group": UID, "extra_groups": []}
+
+
+def programs_for_everybody():
+    """The build may lie where an ordinary user cannot look: copies of the programs, then."""
+    target = tempfile.mkdtemp(prefix="aviary-rootless-")
+    os.chmod(target, 0o755)
+    for name in ("aviary", "aviaryd", "aviary-spawn", "aviary-agent"):
+        shutil.copy2(program(name), os.path.join(target, name))
+        os.chmod(os.path.join(target, name), 0o755)
+    return target
+
+
+def cli(d, *words, check=True):
+    env = {k: v for k, v in os.environ.items() if not k.startswith("AVIARY_")}
+    env.update({"AVIARY_URL": d.url, "AVIARY_CONFIG_DIR": os.path.join(d.dir, "config"), "HOME": d.dir})
+    r = subprocess.run([os.path.join(BIN, "aviary"), *words], capture_output=True, text=True, env=env, timeout=60,
+                       cwd="/", check=False, **as_user())
+    if check:
+        equal(r.returncode, 0, f"aviary {' '.join(words)}: {r.stderr}")
+    return r
+
+
+def test_root_of_a_little_world(d):
+    sandbox = d.create()["id"]
+    out = d.exec(sandbox, "id -u; cat /proc/1/cmdline | tr '\\0' ' '; ls /proc | grep -c '^[0-9]'; hostname")["stdout"]
+    lines = out.splitlines()
+    equal(lines[0], "0", "uid inside")
+    contains(lines[1], "aviary-agent", "process 1")
+    ok(int(lines[2]) < 10, "only own processes")
+    d.delete(sandbox)
+
+
+def test_work_files_and_limits(d):
+    sandbox = d.create(disk_mb=32)["id"]
+    r = d.exec(sandbox, "cd /root && echo hello >a && cat a && python3 -c 'print(6*7)'")
+    equal(r["stdout"], "hello\n42\n", "work inside")
+    r = d.exec(sandbox, "head -c 200M /dev/zero >/root/fill; echo $?")
+    ok(r["stdout"].strip() != "0", f"the disk has no limit: {r}")
+    r = d.request("PUT", f"/v1/sandboxes/{sandbox}/files?path=/tmp/x", b"up",
+                  headers={"Content-Type": "application/octet-stream"})
+    ok(r.status in (200, 201, 204), f"upload: {r.status} {r.body}")
+    equal(d.exec(sandbox, "cat /tmp/x")["stdout"], "up", "uploaded")
+    d.delete(sandbox)
+
+
+def test_nothing_of_the_user_is_inside(d):
+    secret = os.path.join(d.dir, "secret")
+    with open(secret, "w", encoding="ascii") as f:
+        f.write("mine")
+    os.chmod(secret, 0o644)
+    sandbox = d.create()["id"]
+    r = d.exec(sandbox, f"cat {secret} /proc/1/root{secret} 2>/dev/null; ls {d.dir} 2>/dev/null; true")
+    equal(r["stdout"], "", "what a sandbox sees of the user's files")
+    d.delete(sandbox)
+
+
+def test_command_line(d):
+    r = cli(d, "run", "--", "sh", "-c", "echo out; echo err >&2; exit 7", check=False)
+    equal((r.stdout, r.returncode), ("out\n", 7), "aviary run")
+    contains(r.stderr, "err", "standard error")
+
+
+def test_doctor_says_what_is_weaker(d):
+    text = cli(d, "doctor", check=False).stdout.lower()
+    for word in ("root", "sudo", "disk"):
+        contains(text, word, "doctor")
+    ok("tmpfs" in text or "memory" in text, f"the disk lies in memory: {text}")
+
+
+def test_many(d):
+    ids = [d.create()["id"] for _ in range(10)]
+    for i in ids:
+        equal(d.exec(i, "echo $$ >/dev/null; echo y")["stdout"], "y\n", "one of ten")
+    for i in ids:
+        d.delete(i)
+
+
+if os.geteuid() == 0:
+    probe = subprocess.run(["unshare", "-Ur", "true"], capture_output=True, check=False, cwd="/", **as_user())
+    if probe.returncode:
+        print(f"1..0 # SKIP ordinary users get no user namespace here: {probe.stderr.decode().strip()}")
+        sys.exit(0)
+BIN = programs_for_everybody()
+os.environ["AVIARY_BUILD"] = BIN
+aviary_test.main(globals(), popen=as_user(), owner=UID if os.geteuid() == 0 else None)
