@@ -15,10 +15,20 @@
 #define OUTPUT_PIECES    32
 #define OUTPUT_BYTES     (256 * 1024)
 #define OUTPUTS_PER_STEP 4
+/* A client that still sends its body may find our answer and stop by itself; some lose the answer
+ * when a reset follows on its heels. */
+#define UNREAD_BODY_MS 1000
 
 static void on_stall(void *ctx)
 {
 	struct av_req *req = ctx;
+	if (req->ended && av_http2_buffered(req->stream) == 0) {
+		/* RFC 9113 section 8.1: the answer is complete, the rest of the request is not
+		 * wanted. */
+		av_http2_reset(req->stream, AV_HTTP2_NO_ERROR);
+		conn_schedule(req->conn);
+		return;
+	}
 	uint64_t sent = req->written - av_http2_buffered(req->stream);
 	if (sent > req->sent_mark) {
 		req->sent_mark = sent;
@@ -55,7 +65,9 @@ static void on_body(void *ctx, struct av_http2_stream *s, const uint8_t *p, size
 	struct av_req *req = av_http2_stream_user(s);
 	(void)ctx;
 	if (!req || req->ended || req->taken) {
-		av_http2_consume(s, n);
+		/* Past the limit the peer's window closes, and it finds our answer. */
+		if (!req || (req->discarded += n) <= SERVER_DISCARD_MAX)
+			av_http2_consume(s, n);
 		return;
 	}
 	if (req_wants_body(req) && req->body.n == 0) {
@@ -223,14 +235,10 @@ static void watch_stall(struct av_req *req, size_t pending)
 static bool settle_req(struct av_req *req, bool flushed)
 {
 	size_t pending = av_http2_buffered(req->stream);
-	watch_stall(req, pending);
-	if (flushed && req->ended && !req->body_complete && pending == 0) {
-		/* RFC 9113 section 8.1: the answer is complete, the rest of the request is not
-		 * wanted. */
-		av_http2_reset(req->stream, AV_HTTP2_NO_ERROR);
-		req->body_complete = true;
-		return true;
-	}
+	if (!req->ended || pending > 0 || req->body_complete)
+		watch_stall(req, pending);
+	else if (flushed && !av_timer_active(&req->write_timer))
+		av_timer_start(&req->write_timer, UNREAD_BODY_MS);
 	bool again = false;
 	if (req->want_drain && pending <= req->conn->server->cfg.low_watermark_bytes) {
 		req_drained(req);

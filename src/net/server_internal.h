@@ -122,6 +122,7 @@ struct av_req {
 	bool body_complete; /* the last byte was received */
 	bool body_end_told;
 	uint64_t body_max, body_seen;
+	size_t discarded;   /* HTTP/2: came after the response */
 	struct av_buf body; /* HTTP/2: received while nobody wanted it */
 	struct av_timer body_timer;
 	struct av_buf collected;
