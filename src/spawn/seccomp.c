@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "seccomp_filter.h"
+#include "spawn/seccomp_filter.h"
 #include "base/banned.h"
 
 static_assert(sizeof(filter) / sizeof(filter[0]) <= 4096, "BPF_MAXINSNS");
