@@ -312,12 +312,14 @@ int cli_connect(struct cli *cli)
 	if (av_client_new(&options, &cli->client, &err) < 0)
 		return cli_fail(cli, &err, NULL);
 	cli->url = av_str_dup(av_str_c(av_client_url(cli->client)));
+	cli->key = AV_TAKE_PTR(key);
 	return 0;
 }
 
 void cli_clear(struct cli *cli)
 {
 	av_client_freep(&cli->client);
+	clear_secretp(&cli->key);
 	free(cli->url);
 	cli->url = NULL;
 }

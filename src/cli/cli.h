@@ -32,6 +32,7 @@ struct cli {
 	bool color;         /* on stdout */
 	struct av_client *client; /* owned; NULL until cli_connect() */
 	char *url;          /* owned; where the client talks to, NULL until then */
+	char *key;          /* owned, may be NULL; wiped when freed */
 };
 
 /* Reads options, environment and credentials.json; no request is made. On failure says why and

@@ -42,6 +42,15 @@ static void print_wrapped(const char *text, int column, int indent)
 	putchar('\n');
 }
 
+/* Columns on a terminal: bytes that do not continue a UTF-8 character. */
+static int width_of(const char *s)
+{
+	int n = 0;
+	for (; *s; s++)
+		n += ((unsigned char)*s & 0xc0) != 0x80;
+	return n;
+}
+
 static void print_option(const struct option_spec *o)
 {
 	char left[64];
@@ -51,7 +60,8 @@ static void print_option(const struct option_spec *o)
 	else
 		snprintf(left, sizeof(left), "      --%s%s%s", o->name, o->value ? " " : "",
 		    o->value ? o->value : "");
-	int n = printf("%s", left);
+	int n = width_of(left);
+	fputs(left, stdout);
 	if (n >= HELP_COLUMN)
 		printf("\n%*s", HELP_COLUMN, "");
 	else

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bench_memory.c - how much memory it takes
+ *
+ * The memory of a sandbox is what the whole system has less of (MemAvailable), divided by the number
+ * of sandboxes: it counts page tables, slab, network namespaces and cgroups, which no process shows.
+ * Small numbers of sandboxes drown in the noise of the machine; the row with the largest n is the one
+ * to believe.
+ */
+#include "cli/bench.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/num.h"
+
+#include "base/banned.h"
+
+#define SETTLE_US 700000
+
+/* "Key:   123 kB" of a file, in KiB; NAN when it is not there. */
+static double kib_of(const char *path, const char *key)
+{
+	char line[256];
+	double v = (double)NAN;
+	FILE *f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		size_t n = strlen(key);
+		if (strncmp(line, key, n) == 0 && line[n] == ':') {
+			v = strtod(line + n + 1, NULL);
+			break;
+		}
+	}
+	if (f)
+		fclose(f);
+	return v;
+}
+
+static double available_mib(void)
+{
+	usleep(SETTLE_US);
+	return kib_of("/proc/meminfo", "MemAvailable") / 1024;
+}
+
+/* ---- idle_memory_mib ---- */
+
+/* MiB for each of n idle jails of the floor; NAN without it. */
+static double floor_idle(const struct bench *b, size_t n)
+{
+	char count[16], line[256];
+	struct bench_child c;
+	snprintf(count, sizeof(count), "%zu", n);
+	const char *argv[] = {b->floor_jail, "--child", b->floor_child, "--hold", count, "--dir",
+	    b->dir[0] ? b->dir : "/var/tmp", NULL};
+	if (!b->floor_jail[0])
+		return (double)NAN;
+	double before = available_mib(), after = (double)NAN;
+	if (bench_child_start(&c, argv, NULL) < 0)
+		return (double)NAN;
+	if (bench_child_line(&c, line, sizeof(line), 60000) == 0 && strcmp(line, "ready") == 0)
+		after = available_mib();
+	bench_child_wait(&c); /* its input ends: it removes them and exits */
+	return (before - after) / (double)n;
+}
+
+/* Creates until there are n; ids are appended. */
+static int create_up_to(struct bench *b, char (*ids)[AV_ID_SIZE], size_t *have, size_t n,
+    struct av_err *err)
+{
+	for (; *have < n; (*have)++) {
+		int r = bench_create(&b->http, "\"memory_mb\":128", ids[*have], err);
+		if (r < 0)
+			return r;
+		if (cli_caught_signal())
+			return av_err_set(err, AV_ERR_CANCELED, "interrupted");
+	}
+	return 0;
+}
+
+int bench_row_idle(struct bench *b, struct av_err *err)
+{
+	static const size_t counts[] = {1, 10, 100, 1000};
+	size_t steps = b->quick ? 3 : AV_ARRAY_LEN(counts), have = 0;
+	double floors[AV_ARRAY_LEN(counts)];
+	char(*ids)[AV_ID_SIZE] = calloc(counts[steps - 1], sizeof(*ids));
+	int r = 0;
+	if (!ids)
+		return av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "ids");
+	for (size_t i = 0; i < steps; i++)
+		floors[i] = floor_idle(b, counts[i]);
+	double before = available_mib();
+	for (size_t i = 0; r == 0 && i < steps; i++) {
+		bench_say(b, "measuring idle_memory_mib with %zu sandboxes …", counts[i]);
+		r = create_up_to(b, ids, &have, counts[i], err);
+		if (r < 0 && err->kind != AV_ERR_CANCELED) {
+			bench_skip(b, "idle_memory_mib", "MiB", "only %zu of %zu sandboxes: %s", have,
+			    counts[i], err->message);
+			r = 0;
+			break;
+		}
+		double each = (before - available_mib()) / (double)counts[i];
+		if (r == 0)
+			bench_add(b, "idle_memory_mib", "MiB", counts[i], each, (double)NAN, floors[i],
+			    NULL);
+	}
+	for (size_t i = 0; i < have; i++) {
+		int d = bench_delete(&b->http, ids[i], r < 0 ? NULL : err);
+		r = r < 0 ? r : d;
+	}
+	free(ids);
+	return r;
+}
+
+/* ---- daemon_rss_mib, agent_private_mib ---- */
+
+/* The process whose command line has this argument (and begins with that program's name); 0: none. */
+static pid_t find_process(const char *program, const char *argument, const char *value)
+{
+	DIR *d = opendir("/proc");
+	struct dirent *e;
+	pid_t found = 0;
+	while (d && !found && (e = readdir(d))) {
+		char path[300], text[4096];
+		uint64_t pid;
+		if (av_parse_u64(av_str_c(e->d_name), 1, INT32_MAX, &pid) < 0)
+			continue;
+		snprintf(path, sizeof(path), "/proc/%s/cmdline", e->d_name);
+		ssize_t n = av_read_file_at(AT_FDCWD, path, text, sizeof(text));
+		if (n <= 0 || !strstr(text, program))
+			continue;
+		bool has_argument = false, has_value = false;
+		for (const char *p = text; p < text + n; p += strlen(p) + 1) {
+			has_argument = has_argument || strcmp(p, argument) == 0;
+			has_value = has_value || strstr(p, value);
+		}
+		if (has_argument && has_value)
+			found = (pid_t)pid;
+	}
+	if (d)
+		closedir(d);
+	return found;
+}
+
+static void add_daemon(struct bench *b)
+{
+	char path[64];
+	pid_t pid = b->dir[0] ? find_process("aviaryd", "--spawn-socket", b->run) : 0;
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	double kib = pid ? kib_of(path, "VmRSS") : (double)NAN;
+	if (isnan(kib))
+		bench_skip(b, "daemon_rss_mib", "MiB", "the daemon's process was not found");
+	else
+		bench_add(b, "daemon_rss_mib", "MiB", 1, kib / 1024, (double)NAN, (double)NAN,
+		    json_pack("{s:f}", "anonymous_mib", kib_of(path, "RssAnon") / 1024));
+}
+
+int bench_row_processes(struct bench *b, struct av_err *err)
+{
+	char id[AV_ID_SIZE], path[128];
+	usleep(SETTLE_US);
+	add_daemon(b);
+	int r = bench_create(&b->http, "", id, err);
+	if (r < 0)
+		return r;
+	/* Warm: it has served an exec. */
+	snprintf(path, sizeof(path), "/v1/sandboxes/%s/exec", id);
+	r = bench_http_must(&b->http, "POST", path, "{\"cmd\":\"true\"}", err);
+	pid_t pid = find_process("aviary-agent", id, id);
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	double kib = pid ? kib_of(path, "RssAnon") + kib_of(path, "VmPTE") : (double)NAN;
+	if (isnan(kib))
+		bench_skip(b, "agent_private_mib", "MiB", "the agent's process cannot be seen from here");
+	else
+		bench_add(b, "agent_private_mib", "MiB", 1, kib / 1024, (double)NAN, (double)NAN,
+		    json_pack("{s:f}", "rss_mib", kib_of(path, "VmRSS") / 1024));
+	int d = bench_delete(&b->http, id, r < 0 ? NULL : err);
+	return r < 0 ? r : d;
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * floor_http.c - the least that an HTTP server must do to run a program or carry a file
+ *
+ * One blocking connection, no checks, no sandbox: POST runs `true` with pipes for its output and
+ * waits; PUT /files?path=F writes the body to F; GET /files?path=F sends F. Prints its URL. The floor
+ * of exec_true, upload and download.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PIECE (256 * 1024)
+
+static char buffer[PIECE];
+static size_t have; /* bytes in the buffer */
+
+static void send_all(int fd, const char *p, size_t n)
+{
+	while (n > 0) {
+		ssize_t r = write(fd, p, n);
+		if (r <= 0)
+			exit(1);
+		p += r;
+		n -= (size_t)r;
+	}
+}
+
+static void answer(int fd, const char *body)
+{
+	char text[512];
+	int n = snprintf(text, sizeof(text),
+	    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+	    strlen(body), body);
+	send_all(fd, text, (size_t)n);
+}
+
+static void run_true(int fd)
+{
+	char name[] = "true", *argv[] = {name, NULL};
+	posix_spawn_file_actions_t fa;
+	int out[2], err[2];
+	pid_t pid;
+	char text[128];
+	if (pipe2(out, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0)
+		exit(1);
+	posix_spawn_file_actions_init(&fa);
+	posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
+	posix_spawn_file_actions_adddup2(&fa, out[1], 1);
+	posix_spawn_file_actions_adddup2(&fa, err[1], 2);
+	if (posix_spawnp(&pid, "true", &fa, NULL, argv, environ) != 0)
+		exit(1);
+	posix_spawn_file_actions_destroy(&fa);
+	close(out[1]);
+	close(err[1]);
+	struct pollfd p[2] = {{.fd = out[0], .events = POLLIN}, {.fd = err[0], .events = POLLIN}};
+	while (p[0].fd >= 0 || p[1].fd >= 0) {
+		poll(p, 2, -1);
+		for (int i = 0; i < 2; i++)
+			if (p[i].fd >= 0 && p[i].revents && read(p[i].fd, text, sizeof(text)) <= 0)
+				p[i].fd = -1;
+	}
+	close(out[0]);
+	close(err[0]);
+	int status;
+	waitpid(pid, &status, 0);
+	snprintf(text, sizeof(text), "{\"exit_code\":%d,\"stdout\":\"\",\"stderr\":\"\"}",
+	    WEXITSTATUS(status));
+	answer(fd, text);
+}
+
+static void put_file(int fd, const char *path, size_t length, size_t head)
+{
+	int to = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	size_t n = have - head;
+	if (to < 0)
+		exit(1);
+	send_all(to, buffer + head, n);
+	for (length -= n; length > 0; length -= n) {
+		ssize_t r = read(fd, buffer, length < PIECE ? length : PIECE);
+		if (r <= 0)
+			exit(1);
+		n = (size_t)r;
+		send_all(to, buffer, n);
+	}
+	close(to);
+	answer(fd, "{}");
+}
+
+static void get_file(int fd, const char *path)
+{
+	int from = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	char text[256];
+	if (from < 0 || fstat(from, &st) < 0)
+		exit(1);
+	int n = snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\nContent-Length: %lld\r\n\r\n",
+	    (long long)st.st_size);
+	send_all(fd, text, (size_t)n);
+	for (ssize_t r; (r = read(from, buffer, PIECE)) > 0;)
+		send_all(fd, buffer, (size_t)r);
+	close(from);
+}
+
+static void serve(int fd)
+{
+	for (;;) {
+		char *end = NULL;
+		have = 0;
+		while (!end) {
+			ssize_t r = read(fd, buffer + have, PIECE - 1 - have);
+			if (r <= 0)
+				return;
+			have += (size_t)r;
+			buffer[have] = '\0';
+			end = strstr(buffer, "\r\n\r\n");
+		}
+		size_t head = (size_t)(end - buffer) + 4, length = 0;
+		char path[512] = "", *p = strstr(buffer, "?path="), *l = strstr(buffer, "Content-Length:");
+		if (p)
+			snprintf(path, sizeof(path), "%.*s", (int)strcspn(p + 6, " "), p + 6);
+		if (l)
+			length = strtoul(l + 15, NULL, 10);
+		if (strncmp(buffer, "PUT", 3) == 0) {
+			put_file(fd, path, length, head);
+			continue;
+		}
+		while (have < head + length) {
+			ssize_t r = read(fd, buffer + have, PIECE - have);
+			if (r <= 0)
+				return;
+			have += (size_t)r;
+		}
+		if (strncmp(buffer, "POST", 4) == 0)
+			run_true(fd);
+		else
+			get_file(fd, path);
+	}
+}
+
+int main(void)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t n = sizeof(sa);
+	int one = 1;
+	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (listener < 0 || bind(listener, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
+	    listen(listener, 1) < 0 || getsockname(listener, (struct sockaddr *)&sa, &n) < 0) {
+		perror("floor_http");
+		return 1;
+	}
+	printf("http://127.0.0.1:%d\n", ntohs(sa.sin_port));
+	fflush(stdout);
+	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	serve(fd);
+	return 0;
+}
