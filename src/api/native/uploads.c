@@ -155,6 +155,9 @@ static int form_part(void *ctx, const struct av_multipart_part *part)
 		if (u->opened)
 			return av_err_set(
 			    &u->err, AV_ERR_INVALID, "the form has more than one part 'file'");
+		if (u->path.n == 0)
+			return av_err_set(&u->err, AV_ERR_INVALID,
+			    "the part 'path' must come before the part 'file'");
 		return upload_open(u, av_buf_str(&u->path), NULL, &u->err);
 	}
 	return 0;
