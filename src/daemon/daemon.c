@@ -39,6 +39,7 @@ struct daemon {
 	struct api *api;
 	struct av_http_server *server;
 	struct av_signal *signals[2];
+	int credentials_fd; /* owned; -1 once used */
 	char url[128];
 	bool stopping;
 	int result;
@@ -151,7 +152,8 @@ static void raise_file_limit(void)
 		    strerrordesc_np(errno), NULL);
 }
 
-/* <run>/url; a file that cannot be written costs only those who look for it. */
+/* <run>/url, made by the supervisor. Written over, then cut: whoever reads it meanwhile sees the
+ * former URL or this one. A file that cannot be written costs only those who look for it. */
 static void write_url(const struct daemon *d)
 {
 	const char *run = daemon_config_get(d->config, DAEMON_OPT_RUN);
@@ -160,10 +162,12 @@ static void write_url(const struct daemon *d)
 	int r = av_path_printf(path, sizeof path, "%s/url", run);
 
 	if (r == 0) {
-		fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+		fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
 		(void)snprintf(line, sizeof line, "%s\n", d->url);
 		r = fd < 0 ? -errno : av_write_full(fd, line, strlen(line));
 	}
+	if (r == 0 && ftruncate(fd, (off_t)strlen(line)) < 0)
+		r = -errno;
 	if (r < 0)
 		av_log(AV_LOG_WARN, "cannot write the URL for local clients", "file", path, "error",
 		    strerrordesc_np(-r), NULL);
@@ -217,6 +221,8 @@ static int listen_all(struct daemon *d, struct av_err *err)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot make the server");
 	r = listen_tcp(d, &port, err);
 	if (r < 0) {
+		/* Nothing that trying again would heal. */
+		err->kind = AV_ERR_INVALID;
 		av_err_prefix(err, "--listen %s", daemon_config_get(d->config, DAEMON_OPT_LISTEN));
 		return r;
 	}
@@ -240,7 +246,8 @@ static void announce(struct daemon *d)
 		av_log(AV_LOG_WARN, "nobody reads the ready line", NULL);
 }
 
-/* One line of at most 512 bytes, which the supervisor writes to the user's file as it is. */
+/* One line of at most 512 bytes, which the supervisor writes to the user's file as it is. It reads
+ * to the end of file: the descriptor is closed at once. */
 static int hand_over_secret(void *ctx, const char *secret)
 {
 	struct daemon *d = ctx;
@@ -249,12 +256,13 @@ static int hand_over_secret(void *ctx, const char *secret)
 	        line, sizeof line, "{\"url\":\"%s\",\"api_key\":\"%s\"}\n", d->url, secret),
 	    r;
 
-	if (d->config->credentials_fd < 0) {
+	if (d->credentials_fd < 0) {
 		av_log(AV_LOG_WARN, "no --credentials-fd: the first key goes to nobody", NULL);
 		r = -EBADF;
 	} else {
-		r = av_write_full(d->config->credentials_fd, line, (size_t)n);
+		r = av_write_full(d->credentials_fd, line, (size_t)n);
 	}
+	av_close_fd(&d->credentials_fd);
 	explicit_bzero(line, sizeof line);
 	return r;
 }
@@ -271,6 +279,7 @@ static void on_first_start(void *ctx, bool made, const struct av_err *err)
 	if (made)
 		av_log(AV_LOG_INFO, "first start: made an administrator and an API key",
 		    "credentials", file ? file : "", NULL);
+	av_close_fd(&d->credentials_fd);
 	announce(d);
 }
 
@@ -387,15 +396,18 @@ static void close_all(struct daemon *d)
 	for (size_t i = 0; i < AV_ARRAY_LEN(d->signals); i++)
 		av_signal_free(d->signals[i]);
 	av_loop_free(d->loop);
+	av_close_fd(&d->credentials_fd);
 }
 
 int daemon_run(const struct daemon_config *c, struct av_err *err)
 {
-	struct daemon d = {.config = c};
+	struct daemon d = {.config = c, .credentials_fd = c->credentials_fd};
 	int r = av_loop_new(&d.loop);
 
 	if (r < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot make the event loop");
+	if (d.credentials_fd >= 0)
+		(void)av_set_cloexec(d.credentials_fd, true);
 	d.store_post = (struct av_post){.fn = on_store_post, .ctx = &d};
 	raise_file_limit();
 	r = open_all(&d, err);

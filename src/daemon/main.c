@@ -2,7 +2,9 @@
 /*
  * main.c - aviaryd: options first, then either the supervisor (launch.h) or the daemon (daemon.h)
  *
- * Exit status: 0 after a graceful stop, 1 when it cannot run, 2 for wrong options.
+ * Exit status: 0 after a graceful stop, 1 when it cannot run, 2 for wrong options. The daemon
+ * proper says 78 instead (EX_CONFIG of sysexits.h) where starting it again would not help; the
+ * supervisor then ends as well.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +16,8 @@
 #include "daemon/daemon.h"
 #include "daemon/launch.h"
 #include "base/banned.h"
+
+#define EXIT_CONFIG 78
 
 static int print_help(void)
 {
@@ -35,7 +39,12 @@ static int run(const struct daemon_config *c)
 		av_log(AV_LOG_ERROR, "aviaryd cannot run", "error", err.message, NULL);
 	else
 		(void)fprintf(stderr, "aviaryd: %s\n", err.message);
-	return err.kind == AV_ERR_INVALID ? 2 : 1;
+	if (!c->is_daemon)
+		return err.kind == AV_ERR_INVALID ? 2 : 1;
+	return err.kind == AV_ERR_INVALID || err.kind == AV_ERR_CONFLICT ||
+	               err.kind == AV_ERR_FORBIDDEN
+	           ? EXIT_CONFIG
+	           : 1;
 }
 
 int main(int argc, char **argv)

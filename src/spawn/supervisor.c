@@ -158,6 +158,22 @@ static int make_listener(const struct spawn_options *o, int *ret_fd, struct av_e
 	return 0;
 }
 
+/* <run>/url, where the daemon says at which address it serves: it may write this file, but make
+ * none here. */
+static int make_url_file(const struct spawn_options *o, struct av_err *err)
+{
+	char path[AV_PATH_MAX + 1];
+	int r = av_path_printf(path, sizeof(path), "%s/url", o->run_dir);
+	if (r < 0)
+		return av_err_set(err, AV_ERR_INVALID, "--run is too long");
+	AV_CLEANUP(av_closep)
+	int fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
+	if (fd < 0 || fchmod(fd, 0644) < 0 ||
+	    (geteuid() == 0 && fchown(fd, o->daemon_uid, o->daemon_gid) < 0))
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot make %s", path);
+	return 0;
+}
+
 static int open_signals(void)
 {
 	static const int caught[] = {SIGTERM, SIGINT, SIGCHLD, SIGHUP};
@@ -184,6 +200,8 @@ static int prepare(struct supervisor *s, struct av_err *err)
 		r = take_lock(s->o->run_dir, "--run", &s->run_lock, err);
 	if (r == 0)
 		r = make_listener(s->o, &s->listener, err);
+	if (r == 0)
+		r = make_url_file(s->o, err);
 	if (r < 0)
 		return r;
 	if (pipe2(s->lifeline, O_CLOEXEC) < 0)
