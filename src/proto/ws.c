@@ -69,6 +69,24 @@ static int on_mask(wslay_event_context_ptr ws, uint8_t *buf, size_t n, void *ctx
 	return 0;
 }
 
+static struct av_str close_reason(const struct wslay_event_on_msg_recv_arg *arg)
+{
+	if (arg->msg_length <= 2)
+		return AV_STR("");
+	return av_str_n((const char *)arg->msg + 2, arg->msg_length - 2);
+}
+
+/* RFC 6455 section 7.4: codes that may stand in a CLOSE, and a reason in UTF-8. */
+static bool close_valid(const struct wslay_event_on_msg_recv_arg *arg)
+{
+	uint16_t c = arg->status_code;
+	if (arg->msg_length == 0)
+		return true;
+	if (arg->msg_length < 2 || !av_utf8_valid(close_reason(arg)))
+		return false;
+	return (c >= 1000 && c <= 1003) || (c >= 1007 && c <= 1014) || (c >= 3000 && c <= 4999);
+}
+
 static void on_msg(
     wslay_event_context_ptr ws, const struct wslay_event_on_msg_recv_arg *arg, void *ctx)
 {
@@ -86,13 +104,11 @@ static void on_msg(
 		break;
 	case WSLAY_CONNECTION_CLOSE:
 		w->close_queued = true;
-		w->close_bad = arg->msg_length == 1;
-		if (w->events->on_close && !w->close_bad) {
-			size_t skip = AV_MIN(arg->msg_length, (size_t)2);
+		w->close_bad = !close_valid(arg);
+		if (w->events->on_close && !w->close_bad)
 			w->events->on_close(w->ctx,
 			    arg->status_code ? arg->status_code : AV_WS_CLOSE_NO_STATUS,
-			    av_str_n((const char *)arg->msg + skip, arg->msg_length - skip));
-		}
+			    close_reason(arg));
 		break;
 	default:
 		break;
