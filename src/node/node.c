@@ -36,6 +36,7 @@ struct wrap {
 	union {
 		node_sandbox_fn *sandbox;
 		node_done_fn *done;
+		node_autopsy_fn *autopsy;
 	} fn;
 	void *ctx;
 };
@@ -366,6 +367,32 @@ int node_list(struct node *n, driver_list_fn *fn, void *ctx)
 int node_inspect(struct node *n, const char *id, driver_status_fn *fn, void *ctx)
 {
 	return n->driver->ops->inspect(n->driver, id, fn, ctx);
+}
+
+static void on_autopsy(void *ctx, const struct driver_status *st, const struct av_err *err)
+{
+	struct wrap *w = ctx;
+	node_autopsy_fn *fn = w->fn.autopsy;
+	void *fn_ctx = w->ctx;
+	char detail[64];
+	enum node_death why = death_of(err ? NULL : st, detail, sizeof(detail));
+
+	wrap_free(w);
+	fn(fn_ctx, why, detail);
+}
+
+int node_autopsy(struct node *n, const char *id, node_autopsy_fn *fn, void *ctx)
+{
+	struct wrap *w = n->closing ? NULL : wrap_new(n, id, ctx);
+	int r;
+
+	if (!w)
+		return -ENOMEM;
+	w->fn.autopsy = fn;
+	r = n->driver->ops->inspect(n->driver, id, on_autopsy, w);
+	if (r < 0)
+		wrap_free(w);
+	return r;
 }
 
 struct node_sandbox *node_find(const struct node *n, const char *id)

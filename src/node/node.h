@@ -78,6 +78,10 @@ int node_destroy(struct node *n, const char *id, node_done_fn *fn, void *ctx);
 int node_list(struct node *n, driver_list_fn *fn, void *ctx);
 int node_inspect(struct node *n, const char *id, driver_status_fn *fn, void *ctx);
 
+/* Why a sandbox that is not running ended, from what it left behind. 0 or -ENOMEM as above. */
+typedef void node_autopsy_fn(void *ctx, enum node_death why, const char *detail);
+int node_autopsy(struct node *n, const char *id, node_autopsy_fn *fn, void *ctx);
+
 struct node_sandbox *node_find(const struct node *n, const char *id);
 /* Conversations open now that keep the sandbox from being idle. */
 size_t node_sandbox_busy(const struct node_sandbox *sb);

@@ -177,7 +177,8 @@ struct store_first {
 	char team_name[STORE_NAME_SIZE];
 	struct store_key key; /* team_id and user_id as above */
 };
-/* First administrator, team and key in one change. CONFLICT when there is a user already. */
+/* First administrator, team and key, and the setting "first_start", in one change. CONFLICT when
+ * there is a user already. */
 int store_first_start(
     struct store *s, const struct store_first *first, store_done_fn *fn, void *ctx);
 

@@ -552,6 +552,13 @@ static int run_first_start(struct store_db *db, struct store_req *r)
 	    insert_named(db, ST_TEAM_INSERT, f->team_id, f->team_name, now, &r->err) < 0 ||
 	    insert_named(db, ST_MEMBER_INSERT, f->team_id, f->user_id, now, &r->err) < 0)
 		return -EIO;
+	st = stmt_get(db, ST_VALUE_SET);
+	if (!st)
+		return sql_error(db, &r->err, "cannot record the first start");
+	bind_text(st, 1, "first_start");
+	bind_text(st, 2, "done");
+	if (stmt_run(db, st, "cannot record the first start", &r->err) < 0)
+		return -EIO;
 	return insert_key(db, &f->key, &r->err);
 }
 

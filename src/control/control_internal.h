@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * control_internal.h - only for src/control/(*.c): live sandboxes, keys, and who waits for what
+ *
+ * Theory of operation. A live sandbox (struct sandbox) mirrors its record. `rec` is what is on disk
+ * and what anybody may see; a transition builds the next record in a copy, queues it, and `rec`
+ * takes it over when the store says that it is committed. One transition at a time:
+ *
+ *   recording ─insert committed→ starting ─driver made it→ committing ─update committed→ running
+ *        └ (not in the table yet)    └──────────────┬──────────────┴──────────────┐
+ *                                                ending: stopping committed → destroyed → final
+ * committed
+ *
+ * Ending can begin at any point after the insert (delete, time-out, death, a failed create) and
+ * wins over everything that is under way: answers that come later find sb->ending set and do
+ * nothing but give up. A sandbox leaves the table when its final record is committed.
+ *
+ * Everybody who waits is a struct waiter; the handle they were given is its first member.
+ */
+#pragma once
+
+#include "base/list.h"
+#include "base/map.h"
+#include "control/control.h"
+#include "control/keys.h"
+#include "control/sandbox.h"
+#include "node/node.h"
+#include "store/store.h"
+
+#define CONTROL_ENDED_MAX 1024
+
+enum waiter_kind {
+	WAIT_CREATE, /* in a creation's list */
+	WAIT_DELETE, /* in a sandbox's list, or deferred when it is gone already */
+	WAIT_GET,    /* deferred, or with the store */
+	WAIT_LIST,   /* deferred, or with the store */
+	WAIT_USAGE,  /* with the node */
+	WAIT_KEY,    /* with the store */
+	WAIT_KEY_DELETE,
+};
+
+struct waiter {
+	struct node_call call; /* first */
+	struct av_list link;
+	struct control *c;
+	enum waiter_kind kind;
+	union {
+		sandbox_fn *sandbox;
+		sandboxes_fn *sandboxes;
+		node_done_fn *done;
+		sandbox_usage_fn *usage;
+		control_key_fn *key;
+	} fn;
+	void *ctx;
+	bool away; /* the store or the node holds it: cancelling only mutes it */
+	bool cancelled;
+	bool replayed;
+	char id[AV_ID_SIZE];
+	char team_id[AV_ID_SIZE];
+	uint32_t states; /* list */
+	size_t limit;
+	json_t *metadata;      /* list: owned */
+	struct store_key *key; /* key creation: owned */
+	char secret[48];
+};
+
+/* A create under way. */
+struct creation {
+	struct sandbox *sb; /* NULL until recorded */
+	struct control *c;
+	struct store_sandbox rec; /* its texts are owned by texts below */
+	char *envs, *metadata;    /* owned until sb takes them */
+	char *idem_key;           /* owned, NULL: none; "<team>:<key>" */
+	uint8_t request_hash[STORE_HASH_SIZE];
+	struct av_list waiters; /* struct waiter; may become empty */
+};
+
+struct sandbox {
+	struct store_sandbox rec; /* committed; JSON texts owned */
+	enum sandbox_state state;
+	enum sandbox_reason reason;
+	json_t *metadata; /* owned */
+	struct control *c;
+	struct av_list link;       /* c->live, oldest first */
+	struct creation *creation; /* while it is made; owned by the create path */
+	bool active_dirty;         /* last_active is newer than on disk */
+	/* ending: */
+	bool ending;
+	bool stop_recorded;
+	bool destroyed;
+	bool busy;           /* a step of the ending is under way */
+	bool failed;         /* the final state is error */
+	bool keep_disk;      /* nothing runs; what is on disk is swept later */
+	bool final_recorded; /* only the creation holds it back */
+	enum sandbox_reason end_reason;
+	char end_message[256];
+	int64_t retry_ns; /* boot time of the next try; 0: none */
+	int64_t retry_delay_ns;
+	struct av_list waiters; /* struct waiter, WAIT_DELETE */
+};
+
+struct key {
+	struct store_key rec;
+	struct av_list link; /* c->keys, oldest first */
+	bool dirty;          /* last_used_ms is newer than on disk */
+};
+
+/* One that ended a short while ago, to say so instead of "not found". */
+struct ended {
+	char id[AV_ID_SIZE];
+	char team_id[AV_ID_SIZE];
+	enum sandbox_state state;
+	enum sandbox_reason reason;
+};
+
+struct start;
+
+struct control {
+	struct control_config config;
+	struct store *store;
+	struct node *node;
+	struct control_limits limits;
+
+	struct av_map sandboxes; /* id -> struct sandbox */
+	struct av_list live;
+	struct av_map creations; /* idem_key -> struct creation */
+	size_t n_creations;
+	size_t n_ending;
+
+	struct av_map keys_by_hash;
+	struct av_list keys;
+
+	struct ended ended[CONTROL_ENDED_MAX];
+	size_t ended_next;
+
+	struct av_list deferred; /* struct waiter */
+	struct av_list away;     /* struct waiter with `away` set */
+
+	int64_t wake_ns; /* what the clock was told */
+	int64_t next_deadline_ns, next_flush_ns, next_sweep_ns, next_retry_ns;
+	bool sweeping; /* a sweep is under way */
+
+	struct start *start; /* while control_start goes on */
+	bool started;
+	bool stopping;
+	int64_t stop_deadline_ns;
+	bool stop_flushing;
+	void (*on_stopped)(void *ctx);
+	void *on_stopped_ctx;
+
+	struct control_stats stats;
+};
+
+/* ---- control.c ---- */
+
+int64_t control_boot_ns(const struct control *c);
+int64_t control_real_ms(const struct control *c);
+/* Makes sure that a tick comes at that boot time or before; 0: as soon as possible. */
+void control_wake(struct control *c, int64_t boot_ns);
+/* -errno with *err when the API may not change anything (not started, stopping). */
+int control_check_open(const struct control *c, struct av_err *err);
+/* After a creation or an ending is over: control_stop may be waiting. */
+void control_check_stopped(struct control *c);
+
+struct waiter *waiter_new(struct control *c, enum waiter_kind kind, void *ctx);
+/* Out of its list and freed. */
+void waiter_free(struct waiter *w);
+/* To be answered by the next tick. */
+void waiter_defer(struct waiter *w);
+/* Given to the store or the node; waiter_back says whether anybody still wants the answer (and
+ * frees it when not). */
+void waiter_away(struct waiter *w);
+bool waiter_back(struct waiter *w);
+
+/* ---- sandbox.c ---- */
+
+struct sandbox *sandbox_find(
+    const struct control *c, const struct control_actor *a, const char *id);
+/* Copies rec; takes envs and metadata texts over on success. In the table and the list. */
+int sandbox_add(struct control *c, const struct store_sandbox *rec, char *envs, char *metadata,
+    struct sandbox **ret);
+/* Out of the table; freed. Remembered in c->ended. */
+void sandbox_drop(struct sandbox *sb);
+/* The store says that next is on disk. */
+void sandbox_committed(struct sandbox *sb, const struct store_sandbox *next);
+void sandbox_set_state(struct store_sandbox *rec, enum sandbox_state state);
+void sandbox_describe(const struct sandbox *sb, struct sandbox_info *ret);
+/* From history; *ret_metadata is to be released. */
+int record_describe(
+    const struct store_sandbox *rec, struct sandbox_info *ret, json_t **ret_metadata);
+void sandbox_touch(struct sandbox *sb);
+/* NOT_FOUND or INVALID_STATE with the reason, for an id that does not run. */
+int sandbox_not_running(const struct control *c, const struct control_actor *a, const char *id,
+    const struct sandbox *sb, struct av_err *err);
+void sandbox_answer_deferred(struct waiter *w);
+
+/* ---- create.c ---- */
+
+/* What the agent of this sandbox is told; *ret_envs is owned. */
+int sandbox_agent_envs(const struct store_sandbox *rec, char **ret_envs);
+/* Its sandbox ended before it ran: answers with err. */
+void creation_fail(struct creation *cr, const struct av_err *err);
+
+/* ---- end.c ---- */
+
+/* Begins to end it, or does nothing when it is ending. message NULL: the reason's own text. */
+void sandbox_end(struct sandbox *sb, enum sandbox_reason reason, bool failed, const char *message);
+/* Goes on with an ending that an earlier daemon began. */
+void sandbox_end_resume(struct sandbox *sb);
+/* The creation is over: frees a sandbox that ended meanwhile. */
+void sandbox_end_release(struct sandbox *sb);
+void sandbox_end_retry(struct control *c, int64_t now_ns);
+/* Time-outs and lifetimes. */
+void control_check_deadlines(struct control *c, int64_t now_ns);
+void control_flush(struct control *c, bool all);
+
+/* ---- reconcile.c ---- */
+
+void control_driver_ready(struct control *c);
+void start_tick(struct control *c);
+/* Destroys what the machine has and no record claims. */
+void control_sweep(struct control *c);
+
+/* ---- keys.c ---- */
+
+int key_add(struct control *c, const struct store_key *rec);
+void keys_clear(struct control *c);
+void keys_flush(struct control *c);

@@ -1,0 +1,552 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * create.c - making a sandbox: limits, idempotency, record, driver, record again, answer
+ *
+ * Order, so that a daemon killed anywhere loses no answered create and leaves no orphan: the record
+ * (state starting) is committed before the driver is asked, so that whatever exists has a record;
+ * the record with the evidence (state running) is committed before anybody is answered, so that
+ * whatever was answered is adopted. A record that says starting at the next start was never
+ * answered: it is taken down, and its idempotency key released.
+ */
+#include <errno.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/avtime.h"
+#include "base/failpoint.h"
+#include "base/json.h"
+#include "control/control_internal.h"
+
+#include "base/banned.h"
+
+#define TEXT_MAX       65536 /* of one metadata or environment object, as JSON */
+#define ENVS_TEXT_MAX  (1024 * 1024)
+#define NAME_MAX_CHARS 128
+
+static const struct {
+	const char *name, *id;
+} templates[] = {
+    {"host", "host"},
+    {"minimal", "host"}, /* what SDKs of other platforms ask for when they ask for nothing */
+};
+
+/* ---- limits ---- */
+
+void control_limits_init(struct control_limits *l)
+{
+	*l = (struct control_limits){
+	    .cpu_milli_default = 1000,
+	    .memory_default = 512 * AV_MIB,
+	    .memory_min = 16 * AV_MIB,
+	    .disk_default = 5120 * AV_MIB,
+	    .disk_min = 16 * AV_MIB,
+	    .disk_max = 1024 * AV_GIB,
+	    .pids_default = 1024,
+	    .pids_max = 32768,
+	    .timeout_max_ms = 366LL * 24 * 3600 * 1000,
+	    .lifetime_max_ms = 366LL * 24 * 3600 * 1000,
+	    .sandboxes_max = 10000,
+	    .sandboxes_per_team_max = 10000,
+	};
+}
+
+static int check_number(struct av_err *err, const char *name, const char *unit, int64_t scale,
+    int64_t value, int64_t min, int64_t max)
+{
+	if (value >= min && value <= max)
+		return 0;
+	return av_err_set(err, AV_ERR_INVALID, "%s is %g%s; it must be from %g to %g%s", name,
+	    (double)value / (double)scale, unit, (double)min / (double)scale,
+	    (double)max / (double)scale, unit);
+}
+
+static int64_t or_default(int64_t value, int64_t fallback)
+{
+	return value ? value : fallback;
+}
+
+static int take_limits(const struct control *c, const struct sandbox_params *p,
+    struct store_sandbox *rec, struct av_err *err)
+{
+	const struct control_limits *l = &c->limits;
+	const struct driver_caps *caps = node_caps(c->node);
+	int64_t cpu_max = or_default(l->cpu_milli_max, AV_MAX((int64_t)caps->host_cpus, 1) * 1000);
+	int64_t memory_max = or_default(
+	    l->memory_max, caps->host_memory_bytes ? (int64_t)caps->host_memory_bytes : INT64_MAX);
+	int64_t disk_max =
+	    caps->disk_max_bytes ? AV_MIN((int64_t)caps->disk_max_bytes, l->disk_max) : l->disk_max;
+	int64_t disk_default = caps->disk_default_bytes
+	                           ? AV_MIN((int64_t)caps->disk_default_bytes, l->disk_default)
+	                           : l->disk_default;
+
+	rec->cpu_milli = or_default(p->cpu_milli, AV_MIN(l->cpu_milli_default, cpu_max));
+	rec->memory_bytes = or_default(p->memory_bytes, AV_MIN(l->memory_default, memory_max));
+	rec->disk_bytes = or_default(p->disk_bytes, AV_MIN(disk_default, disk_max));
+	rec->pids_max = or_default(p->pids_max, l->pids_default);
+	rec->idle_timeout_ms = p->idle_timeout_ms;
+	rec->max_lifetime_ms = p->max_lifetime_ms;
+	rec->sudo = !p->no_sudo;
+	if (check_number(err, "cpus", "", 1000, rec->cpu_milli, 10, cpu_max) < 0 ||
+	    check_number(err, "memory_mb", " MiB", AV_MIB, rec->memory_bytes, l->memory_min,
+	        memory_max) < 0 ||
+	    check_number(err, "disk_mb", " MiB", AV_MIB, rec->disk_bytes, l->disk_min, disk_max) <
+	        0 ||
+	    check_number(err, "pids_max", "", 1, rec->pids_max, 8, l->pids_max) < 0 ||
+	    check_number(
+	        err, "timeout_sec", " s", 1000, rec->idle_timeout_ms, 0, l->timeout_max_ms) < 0 ||
+	    check_number(err, "max_lifetime_sec", " s", 1000, rec->max_lifetime_ms, 0,
+	        l->lifetime_max_ms) < 0)
+		return -EINVAL;
+	return 0;
+}
+
+static int take_template(const char *name, struct store_sandbox *rec, struct av_err *err)
+{
+	name = name && name[0] ? name : "minimal";
+	for (size_t i = 0; i < AV_ARRAY_LEN(templates); i++)
+		if (strcmp(templates[i].name, name) == 0) {
+			memcpy(rec->template_name, name, strlen(name));
+			memcpy(rec->template_id, templates[i].id, strlen(templates[i].id));
+			return 0;
+		}
+	return av_err_set(err, AV_ERR_NOT_FOUND,
+	    "there is no template %.64s; this Aviary has: host (also called minimal)", name);
+}
+
+/* ---- metadata and environment ---- */
+
+static bool env_name_ok(const char *name)
+{
+	return name[0] && strlen(name) <= NAME_MAX_CHARS && !strchr(name, '=');
+}
+
+/* The object as text; *ret is owned. */
+static int take_map(const json_t *map, const char *field, size_t max_items, size_t max_bytes,
+    bool names, char **ret, struct av_err *err)
+{
+	struct av_buf b = AV_BUF_INIT(max_bytes);
+	const char *key;
+	json_t *v;
+	int r = 0;
+
+	if (map && json_object_size(map) > max_items)
+		return av_err_set(err, AV_ERR_INVALID,
+		    "%s has %zu entries; at most %zu are allowed", field, json_object_size(map),
+		    max_items);
+	json_object_foreach ((json_t *)(uintptr_t)map, key, v) {
+		if (!json_is_string(v))
+			return av_err_set(
+			    err, AV_ERR_INVALID, "%s.%.64s must be a string", field, key);
+		if (names && !env_name_ok(key))
+			return av_err_set(err, AV_ERR_INVALID,
+			    "%s: \"%.64s\" is not a name of a variable (1 to %d characters, no "
+			    "'=')",
+			    field, key, NAME_MAX_CHARS);
+	}
+	if (!map)
+		(void)av_buf_append_c(&b, "{}");
+	else
+		(void)av_json_dump(&b, map);
+	if (av_buf_error(&b) == -EMSGSIZE)
+		r = av_err_set(
+		    err, AV_ERR_TOO_LARGE, "%s is more than %zu bytes as JSON", field, max_bytes);
+	else if (av_buf_error(&b) || !(*ret = av_str_dup(av_buf_str(&b))))
+		r = av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	av_buf_clear(&b);
+	return r;
+}
+
+int sandbox_agent_envs(const struct store_sandbox *rec, char **ret_envs)
+{
+	const struct {
+		const char *name, *value;
+	} own[] = {
+	    {"AVIARY_SANDBOX", "true"},
+	    {"AVIARY_SANDBOX_ID", rec->id},
+	    {"AVIARY_TEMPLATE_ID", rec->template_name},
+	    {"WRENN_SANDBOX", "true"},
+	    {"WRENN_SANDBOX_ID", rec->id},
+	    {"WRENN_TEMPLATE_ID", rec->template_name},
+	};
+	AV_CLEANUP(av_json_decrefp) json_t *envs = json_object();
+	AV_CLEANUP(av_json_decrefp) json_t *users = NULL;
+
+	for (size_t i = 0; envs && i < AV_ARRAY_LEN(own); i++)
+		if (json_object_set_new(envs, own[i].name, json_string(own[i].value)) < 0)
+			return -ENOMEM;
+	users = av_json_parse_object(av_str_c(rec->envs_json ? rec->envs_json : "{}"), NULL);
+	if (!envs || (users && json_object_update(envs, users) < 0))
+		return -ENOMEM;
+	*ret_envs = json_dumps(envs, JSON_COMPACT);
+	return *ret_envs ? 0 : -ENOMEM;
+}
+
+/* ---- creations ---- */
+
+static void creation_free(struct creation *cr)
+{
+	struct control *c = cr->c;
+
+	if (cr->idem_key && av_map_get(&c->creations, av_str_c(cr->idem_key)) == cr)
+		(void)av_map_remove(&c->creations, av_str_c(cr->idem_key));
+	if (cr->sb) {
+		cr->sb->creation = NULL;
+		sandbox_end_release(cr->sb);
+	}
+	free(cr->envs);
+	free(cr->metadata);
+	free(cr->idem_key);
+	free(cr);
+	c->n_creations--;
+	control_check_stopped(c);
+}
+
+static void answer_all(
+    struct creation *cr, const struct sandbox_info *info, const struct av_err *err)
+{
+	struct sandbox_info copy;
+	struct waiter *w;
+
+	if (info)
+		copy = *info;
+	while ((w = AV_LIST_FIRST(&cr->waiters, struct waiter, link))) {
+		av_list_remove(&w->link);
+		if (info)
+			copy.replayed = w->replayed;
+		w->fn.sandbox(w->ctx, info ? &copy : NULL, err);
+		waiter_free(w);
+	}
+}
+
+void creation_fail(struct creation *cr, const struct av_err *err)
+{
+	cr->c->stats.create_failed++;
+	answer_all(cr, NULL, err);
+	creation_free(cr);
+}
+
+/* The record says running. */
+static void on_running(void *ctx, const struct av_err *err)
+{
+	struct creation *cr = ctx;
+	struct sandbox *sb = cr->sb;
+	struct control *c = cr->c;
+	struct sandbox_info info;
+	struct av_err why;
+
+	if (sb->ending) {
+		(void)av_err_set(&why, AV_ERR_INVALID_STATE,
+		    "sandbox %s was stopped while it was being made: %s", sb->rec.id,
+		    sandbox_reason_why(sb->end_reason));
+		creation_fail(cr, &why);
+		return;
+	}
+	if (err) {
+		why = *err;
+		sandbox_end(sb, SANDBOX_REASON_CREATE_FAILED, true, err->message);
+		creation_fail(cr, &why);
+		return;
+	}
+	(void)av_failpoint("create.committed");
+	sandbox_committed(sb, &cr->rec);
+	c->stats.created++;
+	c->next_deadline_ns = 0;
+	control_wake(c, 0);
+	sandbox_describe(sb, &info);
+	answer_all(cr, &info, NULL);
+	(void)av_failpoint("create.answered");
+	creation_free(cr);
+}
+
+static void take_evidence(struct store_evidence *dst, const struct driver_evidence *ev)
+{
+	static_assert(sizeof(dst->boot_id) == sizeof(ev->boot_id), "same size in both layers");
+	dst->pid = ev->pid;
+	dst->start_ticks = ev->start_ticks;
+	dst->pidns_inode = ev->pidns_inode;
+	memcpy(dst->boot_id, ev->boot_id, sizeof(dst->boot_id));
+}
+
+/* The driver made it, or could not. */
+static void on_made(void *ctx, struct node_sandbox *handle, const struct driver_evidence *ev,
+    const struct av_err *err)
+{
+	struct creation *cr = ctx;
+	struct sandbox *sb = cr->sb;
+	struct av_err why;
+
+	(void)handle;
+	if (sb->ending) {
+		on_running(cr, NULL);
+		return;
+	}
+	if (err) {
+		why = *err;
+		sandbox_end(sb, SANDBOX_REASON_CREATE_FAILED, true, err->message);
+		creation_fail(cr, &why);
+		return;
+	}
+	(void)av_failpoint("create.made");
+	cr->rec = sb->rec;
+	take_evidence(&cr->rec.evidence, ev);
+	sandbox_set_state(&cr->rec, SANDBOX_RUNNING);
+	cr->rec.started_ms = cr->rec.updated_ms = cr->rec.last_active_ms = control_real_ms(cr->c);
+	cr->rec.last_active_boot_ns = control_boot_ns(cr->c);
+	if (store_sandbox_update(cr->c->store, &cr->rec, on_running, cr) < 0) {
+		(void)av_err_set(&why, AV_ERR_UNAVAILABLE, "the database takes no more requests");
+		on_running(cr, &why);
+	}
+}
+
+/* Asks the node for it. A pool of ready sandboxes would be asked here first. */
+static void make(struct creation *cr)
+{
+	struct sandbox *sb = cr->sb;
+	struct driver_spec spec = {
+	    .memory_bytes = (uint64_t)sb->rec.memory_bytes,
+	    .cpu_milli = (uint32_t)sb->rec.cpu_milli,
+	    .pids_max = (uint32_t)sb->rec.pids_max,
+	    .disk_bytes = (uint64_t)sb->rec.disk_bytes,
+	    .sudo = sb->rec.sudo,
+	};
+	struct node_agent_config agent = {0};
+	char *envs = NULL;
+	struct av_err err;
+	int r;
+
+	memcpy(spec.id, sb->rec.id, sizeof(spec.id));
+	memcpy(spec.template_id, sb->rec.template_id, sizeof(spec.template_id) - 1);
+	r = sandbox_agent_envs(&sb->rec, &envs);
+	agent.envs_json = envs;
+	if (r == 0)
+		r = node_create(cr->c->node, &spec, &agent, on_made, cr);
+	free(envs);
+	if (r < 0) {
+		(void)av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
+		on_made(cr, NULL, NULL, &err);
+		return;
+	}
+	(void)av_failpoint("create.requested");
+}
+
+/* The key was used before: the first one's sandbox, if the request is the same. */
+static void answer_existing(struct creation *cr, const struct store_idempotency *existing)
+{
+	struct control *c = cr->c;
+	struct waiter *w;
+	struct av_err err;
+
+	if (memcmp(existing->request_hash, cr->request_hash, STORE_HASH_SIZE) != 0) {
+		(void)av_err_set(&err, AV_ERR_CONFLICT,
+		    "this Idempotency-Key was used before for another request; use a new key");
+		answer_all(cr, NULL, &err);
+		creation_free(cr);
+		return;
+	}
+	c->stats.idempotent_hits++;
+	while ((w = AV_LIST_FIRST(&cr->waiters, struct waiter, link))) {
+		av_list_remove(&w->link);
+		w->replayed = true;
+		w->kind = WAIT_GET;
+		memcpy(w->id, existing->sandbox_id, AV_ID_SIZE);
+		memcpy(w->team_id, cr->rec.team_id, AV_ID_SIZE);
+		waiter_defer(w);
+	}
+	creation_free(cr);
+}
+
+static void on_recorded(
+    void *ctx, const struct store_idempotency *existing, const struct av_err *err)
+{
+	struct creation *cr = ctx;
+	struct control *c = cr->c;
+	struct av_err why;
+
+	if (existing) {
+		answer_existing(cr, existing);
+		return;
+	}
+	if (err) {
+		creation_fail(cr, err);
+		return;
+	}
+	(void)av_failpoint("create.recorded");
+	if (sandbox_add(c, &cr->rec, cr->envs, cr->metadata, &cr->sb) < 0) {
+		/* The record stays behind as "starting"; the next start takes it down. */
+		(void)av_err_set(&why, AV_ERR_NO_MEMORY, "out of memory");
+		creation_fail(cr, &why);
+		return;
+	}
+	cr->envs = cr->metadata = NULL;
+	cr->sb->creation = cr;
+	make(cr);
+}
+
+/* ---- the request ---- */
+
+static int check_quota(const struct control *c, const char *team_id, struct av_err *err)
+{
+	int64_t total = (int64_t)(c->sandboxes.n + c->n_creations), team = 0;
+	const struct sandbox *sb;
+
+	AV_LIST_FOREACH(sb, &c->live, const struct sandbox, link)
+	{
+		if (sb->creation)
+			total--; /* counted twice */
+		if (strcmp(sb->rec.team_id, team_id) == 0)
+			team++;
+	}
+	if (total >= c->limits.sandboxes_max)
+		return av_err_set(err, AV_ERR_QUOTA,
+		    "%lld sandboxes exist and this Aviary allows %lld; delete some, or raise the "
+		    "limit "
+		    "sandboxes_max",
+		    (long long)total, (long long)c->limits.sandboxes_max);
+	if (team >= c->limits.sandboxes_per_team_max)
+		return av_err_set(err, AV_ERR_QUOTA,
+		    "your team has %lld sandboxes and may have %lld; delete some, or raise the "
+		    "limit "
+		    "sandboxes_per_team_max",
+		    (long long)team, (long long)c->limits.sandboxes_per_team_max);
+	return 0;
+}
+
+static int take_idempotency(struct creation *cr, const struct control_actor *a,
+    const struct sandbox_params *p, struct av_err *err)
+{
+	struct av_buf b = AV_BUF_INIT(AV_ID_SIZE + 1 + STORE_IDEMPOTENCY_KEY_MAX);
+
+	if (!p->idempotency_key.n)
+		return 0;
+	if (p->idempotency_key.n > STORE_IDEMPOTENCY_KEY_MAX ||
+	    av_str_has_nul(p->idempotency_key) || !av_utf8_valid(p->idempotency_key))
+		return av_err_set(err, AV_ERR_INVALID,
+		    "an idempotency key is text of 1 to %d bytes", STORE_IDEMPOTENCY_KEY_MAX);
+	(void)crypto_hash_sha256(
+	    cr->request_hash, (const unsigned char *)p->request_body.p, p->request_body.n);
+	(void)av_buf_printf(&b, "%s:", a->team_id);
+	(void)av_buf_append_str(&b, p->idempotency_key);
+	cr->idem_key = av_str_dup(av_buf_str(&b));
+	av_buf_clear(&b);
+	return cr->idem_key ? 0 : av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+}
+
+static int take_params(struct creation *cr, const struct control_actor *a,
+    const struct sandbox_params *p, struct av_err *err)
+{
+	struct control *c = cr->c;
+	struct store_sandbox *rec = &cr->rec;
+
+	if (take_template(p->template_name, rec, err) < 0 || take_limits(c, p, rec, err) < 0 ||
+	    take_map(p->metadata, "metadata", SANDBOX_METADATA_MAX, TEXT_MAX, false, &cr->metadata,
+	        err) < 0 ||
+	    take_map(p->envs, "envs", SANDBOX_ENVS_MAX, ENVS_TEXT_MAX, true, &cr->envs, err) < 0 ||
+	    take_idempotency(cr, a, p, err) < 0)
+		return err ? -av_err_errno(err->kind) : -EINVAL;
+	av_id_make(rec->id, AV_ID_SANDBOX);
+	memcpy(rec->team_id, a->team_id, AV_ID_SIZE);
+	memcpy(rec->key_id, a->key_id, AV_ID_SIZE);
+	if (av_str_copy(rec->isolation, sizeof(rec->isolation), av_str_c(node_isolation(c->node))) <
+	    0)
+		rec->isolation[0] = '\0';
+	sandbox_set_state(rec, SANDBOX_STARTING);
+	rec->created_ms = rec->updated_ms = rec->last_active_ms = control_real_ms(c);
+	rec->created_boot_ns = rec->last_active_boot_ns = control_boot_ns(c);
+	memcpy(rec->evidence.boot_id, node_caps(c->node)->boot_id, sizeof(rec->evidence.boot_id));
+	rec->envs_json = cr->envs;
+	rec->metadata_json = cr->metadata;
+	return 0;
+}
+
+static struct waiter *add_waiter(
+    struct creation *cr, sandbox_fn *fn, void *ctx, bool replayed, struct node_call **ret)
+{
+	struct waiter *w = waiter_new(cr->c, WAIT_CREATE, ctx);
+
+	if (!w)
+		return NULL;
+	w->fn.sandbox = fn;
+	w->replayed = replayed;
+	av_list_append(&cr->waiters, &w->link);
+	if (ret)
+		*ret = &w->call;
+	return w;
+}
+
+/* A duplicate of one that is still being made waits for it. 1: it does; 0: there is none. */
+static int join(
+    struct creation *cr, sandbox_fn *fn, void *ctx, struct node_call **ret, struct av_err *err)
+{
+	struct creation *first =
+	    cr->idem_key ? av_map_get(&cr->c->creations, av_str_c(cr->idem_key)) : NULL;
+
+	if (!first)
+		return 0;
+	if (memcmp(first->request_hash, cr->request_hash, STORE_HASH_SIZE) != 0)
+		return av_err_set(err, AV_ERR_CONFLICT,
+		    "this Idempotency-Key is in use for another request; use a new key");
+	if (!add_waiter(first, fn, ctx, true, ret))
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	cr->c->stats.idempotent_hits++;
+	return 1;
+}
+
+/* The caller frees cr when this fails. */
+static int begin(
+    struct creation *cr, sandbox_fn *fn, void *ctx, struct node_call **ret, struct av_err *err)
+{
+	struct control *c = cr->c;
+	struct store_idempotency idem = {0};
+	struct waiter *w;
+	int r;
+
+	if (cr->idem_key) {
+		if (av_map_put(&c->creations, av_str_c(cr->idem_key), cr) < 0)
+			return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+		idem.key = cr->idem_key + AV_ID_LEN + 1;
+		memcpy(idem.request_hash, cr->request_hash, STORE_HASH_SIZE);
+	}
+	w = add_waiter(cr, fn, ctx, false, ret);
+	if (!w)
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	r = store_sandbox_insert(c->store, &cr->rec, cr->idem_key ? &idem : NULL,
+	    c->config.idempotency_ms, on_recorded, cr);
+	if (r < 0) {
+		waiter_free(w);
+		return av_err_sys(
+		    err, AV_ERR_UNAVAILABLE, r, "the database takes no more requests");
+	}
+	return 0;
+}
+
+int control_create(struct control *c, const struct control_actor *a, const struct sandbox_params *p,
+    sandbox_fn *fn, void *ctx, struct node_call **ret, struct av_err *err)
+{
+	struct av_err own;
+	struct creation *cr;
+	int r = control_check_open(c, err);
+
+	if (r < 0)
+		return r;
+	err = err ? err : &own;
+	cr = calloc(1, sizeof(*cr));
+	if (!cr)
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	cr->c = c;
+	c->n_creations++;
+	av_list_init(&cr->waiters);
+	r = take_params(cr, a, p, err);
+	if (r == 0)
+		r = join(cr, fn, ctx, ret, err);
+	if (r == 0)
+		r = check_quota(c, a->team_id, err);
+	if (r == 0) {
+		(void)av_failpoint("create.validated");
+		r = begin(cr, fn, ctx, ret, err);
+		if (r == 0)
+			return 0;
+	}
+	creation_free(cr);
+	return r < 0 ? r : 0;
+}

@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * keys.c - API keys in memory, and the first administrator
+ *
+ * A key is found by the SHA-256 of its secret, so that the time of the look-up says nothing about
+ * the secret; what is found is compared in constant time all the same. 160 random bits need no slow
+ * hash.
+ */
+#include "control/keys.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/codec.h"
+#include "control/control_internal.h"
+
+#include "base/banned.h"
+
+#define KEY_PREFIX       "av_"
+#define KEY_SHOWN_DIGITS 7
+#define NAME_DEFAULT     "Unnamed API Key"
+
+static const char *const prefixes[] = {"av_", "wrn_", "e2b_", "cw_"};
+
+static_assert(crypto_hash_sha256_BYTES == STORE_HASH_SIZE, "SHA-256");
+
+static struct av_str hash_str(const uint8_t hash[static STORE_HASH_SIZE])
+{
+	return av_str_n((const char *)hash, STORE_HASH_SIZE);
+}
+
+int key_add(struct control *c, const struct store_key *rec)
+{
+	struct key *k = calloc(1, sizeof(*k));
+
+	if (!k)
+		return -ENOMEM;
+	k->rec = *rec;
+	if (av_map_put(&c->keys_by_hash, hash_str(k->rec.hash), k) < 0) {
+		free(k);
+		return -ENOMEM;
+	}
+	av_list_append(&c->keys, &k->link);
+	return 0;
+}
+
+static void key_drop(struct control *c, struct key *k)
+{
+	(void)av_map_remove(&c->keys_by_hash, hash_str(k->rec.hash));
+	av_list_remove(&k->link);
+	free(k);
+}
+
+void keys_clear(struct control *c)
+{
+	struct key *k;
+
+	while ((k = AV_LIST_FIRST(&c->keys, struct key, link)))
+		key_drop(c, k);
+}
+
+void keys_flush(struct control *c)
+{
+	struct key *k;
+
+	AV_LIST_FOREACH(k, &c->keys, struct key, link)
+	{
+		if (!k->dirty)
+			continue;
+		if (store_key_touch(c->store, k->rec.id, k->rec.last_used_ms) < 0)
+			return;
+		k->dirty = false;
+	}
+}
+
+/* ---- verification ---- */
+
+static bool cut_prefix(struct av_str *s)
+{
+	for (size_t i = 0; i < AV_ARRAY_LEN(prefixes); i++) {
+		struct av_str p = av_str_c(prefixes[i]);
+
+		if (av_str_starts(*s, p)) {
+			s->p += p.n;
+			s->n -= p.n;
+			return true;
+		}
+	}
+	return false;
+}
+
+int control_key_verify(
+    struct control *c, struct av_str presented, struct control_actor *ret, struct av_err *err)
+{
+	uint8_t hash[STORE_HASH_SIZE];
+	struct key *k = NULL;
+
+	if (cut_prefix(&presented) && presented.n == AV_KEY_SECRET_LEN) {
+		(void)crypto_hash_sha256(hash, (const unsigned char *)presented.p, presented.n);
+		k = av_map_get(&c->keys_by_hash, hash_str(hash));
+	}
+	if (!k || !av_str_eq_secret(hash_str(hash), hash_str(k->rec.hash)))
+		return av_err_set(err, AV_ERR_UNAUTHORIZED,
+		    "the API key is not valid; send one that this Aviary gave out, as X-API-Key");
+	memcpy(ret->team_id, k->rec.team_id, AV_ID_SIZE);
+	memcpy(ret->user_id, k->rec.user_id, AV_ID_SIZE);
+	memcpy(ret->key_id, k->rec.id, AV_ID_SIZE);
+	k->rec.last_used_ms = control_real_ms(c);
+	k->dirty = true;
+	return 0;
+}
+
+/* ---- making ---- */
+
+/* secret: "av_" and the digits. */
+static void make_secret(struct store_key *rec, char *secret, size_t size)
+{
+	uint8_t random[AV_KEY_SECRET_LEN / 2];
+	size_t n = strlen(KEY_PREFIX);
+
+	static_assert(
+	    sizeof(rec->prefix) > sizeof(KEY_PREFIX) + KEY_SHOWN_DIGITS, "the prefix fits");
+	assert(size >= n + AV_KEY_SECRET_LEN + 1);
+	av_random(random, sizeof(random));
+	memcpy(secret, KEY_PREFIX, n);
+	av_hex_encode(secret + n, random, sizeof(random));
+	(void)crypto_hash_sha256(rec->hash, (const unsigned char *)secret + n, AV_KEY_SECRET_LEN);
+	memcpy(rec->prefix, secret, n + KEY_SHOWN_DIGITS);
+	explicit_bzero(random, sizeof(random));
+	av_id_make(rec->id, AV_ID_KEY);
+}
+
+static void describe(const struct store_key *rec, const char *secret, struct control_key *ret)
+{
+	*ret = (struct control_key){
+	    .id = rec->id,
+	    .team_id = rec->team_id,
+	    .name = rec->name,
+	    .prefix = rec->prefix,
+	    .created_by = rec->user_id,
+	    .created_ms = rec->created_ms,
+	    .last_used_ms = rec->last_used_ms,
+	    .secret = secret,
+	};
+}
+
+static void on_key_inserted(void *ctx, const struct av_err *err)
+{
+	struct waiter *w = ctx;
+	struct control_key key;
+	struct av_err own;
+
+	if (!err && key_add(w->c, w->key) < 0) {
+		(void)av_err_set(&own, AV_ERR_NO_MEMORY, "out of memory");
+		err = &own;
+	}
+	if (!waiter_back(w))
+		return;
+	if (!err)
+		describe(w->key, w->secret, &key);
+	w->fn.key(w->ctx, err ? NULL : &key, err);
+	waiter_free(w);
+}
+
+int control_key_create(struct control *c, const struct control_actor *a, struct av_str name,
+    control_key_fn *fn, void *ctx, struct node_call **ret, struct av_err *err)
+{
+	int r = control_check_open(c, err);
+	struct waiter *w;
+
+	if (r < 0)
+		return r;
+	if (!name.n)
+		name = AV_STR(NAME_DEFAULT);
+	if (name.n >= STORE_NAME_SIZE || av_str_has_nul(name) || !av_utf8_valid(name))
+		return av_err_set(err, AV_ERR_INVALID, "the name of a key is text of 1 to %d bytes",
+		    STORE_NAME_SIZE - 1);
+	w = waiter_new(c, WAIT_KEY, ctx);
+	if (!w || !(w->key = calloc(1, sizeof(*w->key)))) {
+		if (w)
+			waiter_free(w);
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	}
+	w->fn.key = fn;
+	memcpy(w->key->name, name.p, name.n);
+	memcpy(w->key->team_id, a->team_id, AV_ID_SIZE);
+	memcpy(w->key->user_id, a->user_id, AV_ID_SIZE);
+	w->key->created_ms = control_real_ms(c);
+	make_secret(w->key, w->secret, sizeof(w->secret));
+	waiter_away(w);
+	r = store_key_insert(c->store, w->key, on_key_inserted, w);
+	if (r < 0) {
+		waiter_free(w);
+		return av_err_sys(
+		    err, AV_ERR_UNAVAILABLE, r, "the database takes no more requests");
+	}
+	if (ret)
+		*ret = &w->call;
+	return 0;
+}
+
+void control_key_each(
+    struct control *c, const struct control_actor *a, control_key_fn *fn, void *ctx)
+{
+	struct control_key key;
+
+	for (struct av_list *n = c->keys.prev; n != &c->keys; n = n->prev) {
+		const struct key *k = AV_CONTAINER_OF(n, struct key, link);
+
+		if (strcmp(k->rec.team_id, a->team_id) != 0)
+			continue;
+		describe(&k->rec, NULL, &key);
+		fn(ctx, &key, NULL);
+	}
+}
+
+static struct key *key_find(struct control *c, const char *id, const char *team_id)
+{
+	struct key *k;
+
+	AV_LIST_FOREACH(k, &c->keys, struct key, link)
+	if (strcmp(k->rec.id, id) == 0 && strcmp(k->rec.team_id, team_id) == 0)
+		return k;
+	return NULL;
+}
+
+static void on_key_deleted(void *ctx, const struct av_err *err)
+{
+	struct waiter *w = ctx;
+	struct key *k = key_find(w->c, w->id, w->team_id);
+
+	if (!err && k)
+		key_drop(w->c, k);
+	if (!waiter_back(w))
+		return;
+	w->fn.done(w->ctx, err);
+	waiter_free(w);
+}
+
+int control_key_delete(struct control *c, const struct control_actor *a, const char *id,
+    node_done_fn *fn, void *ctx, struct node_call **ret, struct av_err *err)
+{
+	int r = control_check_open(c, err);
+	struct waiter *w;
+
+	if (r < 0)
+		return r;
+	if (!av_id_valid(av_str_c(id), AV_ID_KEY))
+		return av_err_set(err, AV_ERR_INVALID, "%.64s is not the id of a key", id);
+	w = waiter_new(c, WAIT_KEY_DELETE, ctx);
+	if (!w)
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	w->fn.done = fn;
+	memcpy(w->id, id, AV_ID_SIZE);
+	memcpy(w->team_id, a->team_id, AV_ID_SIZE);
+	if (!key_find(c, id, a->team_id)) {
+		waiter_defer(w);
+	} else {
+		waiter_away(w);
+		if (store_key_delete(c->store, id, on_key_deleted, w) < 0) {
+			waiter_free(w);
+			return av_err_set(
+			    err, AV_ERR_UNAVAILABLE, "the database takes no more requests");
+		}
+	}
+	if (ret)
+		*ret = &w->call;
+	return 0;
+}
+
+/* ---- first start ---- */
+
+struct first {
+	struct control *c;
+	int (*on_secret)(void *ctx, const char *secret);
+	void (*on_done)(void *ctx, bool made, const struct av_err *err);
+	void *ctx;
+	struct store_first rec;
+};
+
+static void first_end(struct first *f, bool made, const struct av_err *err)
+{
+	f->on_done(f->ctx, made, err);
+	free(f);
+}
+
+static void on_first_recorded(void *ctx, const struct av_err *err)
+{
+	struct first *f = ctx;
+	struct av_err own;
+
+	if (!err && key_add(f->c, &f->rec.key) < 0) {
+		(void)av_err_set(&own, AV_ERR_NO_MEMORY, "out of memory");
+		err = &own;
+	}
+	first_end(f, !err, err);
+}
+
+static int first_make(struct first *f, struct av_err *err)
+{
+	struct store_first *rec = &f->rec;
+	char secret[48] = "";
+	int r;
+
+	av_id_make(rec->user_id, AV_ID_USER);
+	av_id_make(rec->team_id, AV_ID_TEAM);
+	memcpy(rec->user_name, "admin", sizeof("admin"));
+	memcpy(rec->team_name, "default", sizeof("default"));
+	memcpy(rec->key.name, "admin", sizeof("admin"));
+	memcpy(rec->key.user_id, rec->user_id, AV_ID_SIZE);
+	memcpy(rec->key.team_id, rec->team_id, AV_ID_SIZE);
+	rec->key.created_ms = control_real_ms(f->c);
+	make_secret(&rec->key, secret, sizeof(secret));
+	r = f->on_secret(f->ctx, secret);
+	explicit_bzero(secret, sizeof(secret));
+	if (r < 0)
+		return av_err_sys(
+		    err, AV_ERR_INTERNAL, r, "cannot hand on the administrator's first key");
+	r = store_first_start(f->c->store, rec, on_first_recorded, f);
+	if (r < 0)
+		return av_err_sys(
+		    err, AV_ERR_UNAVAILABLE, r, "the database takes no more requests");
+	return 0;
+}
+
+static void on_first_asked(void *ctx, const char *value, const struct av_err *err)
+{
+	struct first *f = ctx;
+	struct av_err own;
+
+	if (err || value)
+		first_end(f, false, err);
+	else if (first_make(f, &own) < 0)
+		first_end(f, false, &own);
+}
+
+int control_first_start(struct control *c, int (*on_secret)(void *ctx, const char *secret),
+    void (*on_done)(void *ctx, bool made, const struct av_err *err), void *ctx)
+{
+	struct first *f = calloc(1, sizeof(*f));
+	int r;
+
+	if (!f)
+		return -ENOMEM;
+	f->c = c;
+	f->on_secret = on_secret;
+	f->on_done = on_done;
+	f->ctx = ctx;
+	r = store_value_get(c->store, "first_start", on_first_asked, f);
+	if (r < 0)
+		free(f);
+	return r;
+}

@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * reconcile.c - starting: records and the machine are compared, and the machine wins
+ *
+ *   record            machine                    what is done
+ *   running, paused   the same process lives     adopted
+ *   running, paused   gone                       ended with the reason that its remains tell
+ *   running, paused   of an earlier boot         ended: host_reboot; its disk is kept for
+ * KEPT_DISK_MS starting          anything                   ended: interrupted (nobody was
+ * answered) stopping          anything                   the ending is finished none something
+ * destroyed
+ *
+ * Phases: loading (keys, records) → waiting for the driver → listing → settling (adoptions, endings
+ * and removals are under way) → done. Settling is left after SETTLE_NS at the latest: endings that
+ * cannot be finished are tried again in the background and hold nobody up; adoptions always are
+ * waited for.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/avtime.h"
+#include "base/log.h"
+#include "control/control_internal.h"
+
+#include "base/banned.h"
+
+#define SETTLE_NS      (15 * AV_NS_PER_S)
+#define RELIST_NS      (500 * AV_NS_PER_MS)
+#define READOPT_NS     (500 * AV_NS_PER_MS)
+#define FIRST_SWEEP_NS (600 * AV_NS_PER_S)
+#define KEPT_DISK_MS   (24LL * 3600 * 1000)
+
+enum phase { LOADING, WAITING, LISTING, SETTLING };
+
+struct start {
+	struct control *c;
+	enum phase phase;
+	void (*on_started)(
+	    void *ctx, const struct control_start_report *r, const struct av_err *err);
+	void *ctx;
+	struct control_start_report report;
+	struct av_err err; /* loading failed */
+	size_t adopting;   /* adoptions and autopsies under way or to be tried again */
+	size_t removing;
+	int64_t settle_deadline_ns;
+	int64_t again_ns;       /* when to list or adopt again; 0: not */
+	struct av_list readopt; /* struct adoption */
+};
+
+struct adoption {
+	struct av_list link;
+	struct control *c;
+	char id[AV_ID_SIZE];
+};
+
+/* ---- removing what has no record ---- */
+
+struct removal {
+	struct control *c;
+	char id[AV_ID_SIZE];
+};
+
+static void removal_done(struct removal *rm, bool removed)
+{
+	struct start *s = rm->c->start;
+
+	if (s) {
+		s->removing--;
+		if (removed)
+			s->report.removed++;
+		control_wake(rm->c, 0);
+	}
+	free(rm);
+}
+
+static void on_removed(void *ctx, const struct av_err *err)
+{
+	struct removal *rm = ctx;
+
+	if (err)
+		av_log(AV_LOG_WARN, "cannot remove what is left of a sandbox; trying again later",
+		    "id", rm->id, "error", err->message, NULL);
+	else
+		av_log(AV_LOG_INFO, "removed what had no record", "id", rm->id, NULL);
+	removal_done(rm, !err);
+}
+
+static void on_history(void *ctx, const struct store_sandbox *v, size_t n, const struct av_err *err)
+{
+	struct removal *rm = ctx;
+	struct control *c = rm->c;
+	bool keep = err != NULL || av_map_get(&c->sandboxes, av_str_c(rm->id));
+
+	if (n && strcmp(v[0].reason, sandbox_reason_text(SANDBOX_REASON_HOST_REBOOT)) == 0 &&
+	    control_real_ms(c) - v[0].stopped_ms < KEPT_DISK_MS)
+		keep = true;
+	if (keep || node_destroy(c->node, rm->id, on_removed, rm) < 0)
+		removal_done(rm, false);
+}
+
+static void remove_unknown(struct control *c, const char *id)
+{
+	struct removal *rm = calloc(1, sizeof(*rm));
+
+	if (!rm)
+		return;
+	rm->c = c;
+	memcpy(rm->id, id, AV_ID_SIZE);
+	if (store_sandbox_get(c->store, id, on_history, rm) < 0) {
+		free(rm);
+		return;
+	}
+	if (c->start)
+		c->start->removing++;
+}
+
+static void remove_unknowns(struct control *c, const char (*ids)[AV_ID_SIZE], size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!av_map_get(&c->sandboxes, av_str_c(ids[i])))
+			remove_unknown(c, ids[i]);
+}
+
+static void on_sweep_list(
+    void *ctx, const char (*ids)[AV_ID_SIZE], size_t n, const struct av_err *err)
+{
+	struct control *c = ctx;
+
+	c->sweeping = false;
+	if (!err && !c->stopping)
+		remove_unknowns(c, ids, n);
+}
+
+void control_sweep(struct control *c)
+{
+	if (c->sweeping || !node_is_ready(c->node))
+		return;
+	c->sweeping = node_list(c->node, on_sweep_list, c) == 0;
+}
+
+/* ---- adoption ---- */
+
+static void settled_one(struct start *s)
+{
+	s->adopting--;
+	control_wake(s->c, 0);
+}
+
+static void on_autopsy(void *ctx, enum node_death why, const char *detail)
+{
+	struct adoption *a = ctx;
+	struct control *c = a->c;
+	struct sandbox *sb = av_map_get(&c->sandboxes, av_str_c(a->id));
+	enum sandbox_reason reason = SANDBOX_REASON_LOST;
+
+	if (why == NODE_DEATH_OOM)
+		reason = SANDBOX_REASON_OOM;
+	else if (why == NODE_DEATH_EXITED)
+		reason = SANDBOX_REASON_EXITED;
+	else if (why == NODE_DEATH_CRASH)
+		reason = SANDBOX_REASON_CRASH;
+	if (sb)
+		sandbox_end(sb, reason, false, detail[0] ? detail : NULL);
+	free(a);
+	if (c->start) {
+		c->start->report.lost++;
+		settled_one(c->start);
+	}
+}
+
+static void on_adopted(void *ctx, struct node_sandbox *handle, const struct driver_evidence *ev,
+    const struct av_err *err)
+{
+	struct adoption *a = ctx;
+	struct control *c = a->c;
+	struct start *s = c->start;
+	struct sandbox *sb = av_map_get(&c->sandboxes, av_str_c(a->id));
+
+	(void)handle;
+	(void)ev;
+	if (!s || !sb) {
+		free(a);
+		return;
+	}
+	if (!err) {
+		/* Whether it was in use meanwhile nobody knows: in doubt it was. */
+		sandbox_touch(sb);
+		c->stats.adopted++;
+		s->report.adopted++;
+		free(a);
+		settled_one(s);
+		return;
+	}
+	if (err->kind == AV_ERR_NOT_FOUND || err->kind == AV_ERR_INVALID_STATE) {
+		if (node_autopsy(c->node, a->id, on_autopsy, a) < 0)
+			on_autopsy(a, NODE_DEATH_UNKNOWN, "");
+		return;
+	}
+	av_log(AV_LOG_WARN, "cannot adopt a sandbox; trying again", "id", a->id, "error",
+	    err->message, NULL);
+	av_list_append(&s->readopt, &a->link);
+	s->again_ns = control_boot_ns(c) + READOPT_NS;
+	control_wake(c, s->again_ns);
+}
+
+static void adopt_try(struct control *c, struct sandbox *sb, struct adoption *a)
+{
+	const struct store_evidence *have = &sb->rec.evidence;
+	struct driver_evidence ev = {
+	    .pid = have->pid,
+	    .start_ticks = have->start_ticks,
+	    .pidns_inode = have->pidns_inode,
+	};
+	struct node_agent_config agent = {0};
+	char *envs = NULL;
+	struct av_err err;
+	int r = sandbox_agent_envs(&sb->rec, &envs);
+
+	memcpy(ev.boot_id, have->boot_id, sizeof(ev.boot_id));
+	agent.envs_json = envs;
+	if (r == 0)
+		r = node_adopt(c->node, sb->rec.id, &ev, &agent, on_adopted, a);
+	free(envs);
+	if (r < 0) {
+		(void)av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
+		on_adopted(a, NULL, NULL, &err);
+	}
+}
+
+static void adopt(struct control *c, struct sandbox *sb)
+{
+	struct adoption *a = calloc(1, sizeof(*a));
+
+	if (!a) {
+		/* It runs unwatched until the next start; better than to kill it for our lack. */
+		av_log(AV_LOG_ERROR, "out of memory: a sandbox is not adopted", "id", sb->rec.id,
+		    NULL);
+		return;
+	}
+	a->c = c;
+	av_list_init(&a->link);
+	memcpy(a->id, sb->rec.id, AV_ID_SIZE);
+	c->start->adopting++;
+	adopt_try(c, sb, a);
+}
+
+static void adopt_again(struct start *s)
+{
+	struct av_list again;
+	struct adoption *a;
+	struct sandbox *sb;
+
+	av_list_init(&again);
+	while ((a = AV_LIST_FIRST(&s->readopt, struct adoption, link))) {
+		av_list_remove(&a->link);
+		av_list_append(&again, &a->link);
+	}
+	while ((a = AV_LIST_FIRST(&again, struct adoption, link))) {
+		av_list_remove(&a->link);
+		sb = av_map_get(&s->c->sandboxes, av_str_c(a->id));
+		if (sb) {
+			adopt_try(s->c, sb, a);
+		} else {
+			free(a);
+			settled_one(s);
+		}
+	}
+}
+
+/* ---- comparing ---- */
+
+static void compare(struct start *s, struct sandbox *sb)
+{
+	struct control *c = s->c;
+	bool other_boot = strcmp(sb->rec.evidence.boot_id, node_caps(c->node)->boot_id) != 0;
+
+	switch (sb->state) {
+	case SANDBOX_RUNNING:
+	case SANDBOX_PAUSED:
+	case SANDBOX_MISSING:
+		if (!other_boot) {
+			adopt(c, sb);
+			break;
+		}
+		sb->keep_disk = true;
+		s->report.lost++;
+		sandbox_end(sb, SANDBOX_REASON_HOST_REBOOT, false, NULL);
+		break;
+	case SANDBOX_STOPPING:
+		s->report.finished++;
+		sandbox_end_resume(sb);
+		break;
+	default:
+		s->report.finished++;
+		sandbox_end(sb, SANDBOX_REASON_INTERRUPTED, true, NULL);
+		break;
+	}
+}
+
+static void on_list(void *ctx, const char (*ids)[AV_ID_SIZE], size_t n, const struct av_err *err)
+{
+	struct start *s = ctx;
+	struct control *c = s->c;
+	struct sandbox *sb;
+
+	if (err) {
+		av_log(AV_LOG_WARN, "cannot list what the machine runs; trying again", "error",
+		    err->message, NULL);
+		s->phase = WAITING;
+		s->again_ns = control_boot_ns(c) + RELIST_NS;
+		control_wake(c, s->again_ns);
+		return;
+	}
+	s->phase = SETTLING;
+	s->settle_deadline_ns = control_boot_ns(c) + SETTLE_NS;
+	remove_unknowns(c, ids, n);
+	AV_LIST_FOREACH(sb, &c->live, struct sandbox, link)
+	compare(s, sb);
+	control_wake(c, 0);
+}
+
+static void list(struct start *s)
+{
+	s->phase = LISTING;
+	s->again_ns = 0;
+	if (node_list(s->c->node, on_list, s) < 0) {
+		s->phase = WAITING;
+		s->again_ns = control_boot_ns(s->c) + RELIST_NS;
+	}
+}
+
+static void finish(struct control *c)
+{
+	struct start *s = c->start;
+	int64_t now = control_boot_ns(c);
+
+	c->start = NULL;
+	if (s->err.kind == AV_ERR_NONE) {
+		c->started = true;
+		c->next_deadline_ns = now;
+		c->next_flush_ns = now;
+		c->next_sweep_ns = now + FIRST_SWEEP_NS;
+		control_wake(c, 0);
+	}
+	s->on_started(s->ctx, &s->report, s->err.kind == AV_ERR_NONE ? NULL : &s->err);
+	free(s);
+}
+
+void start_tick(struct control *c)
+{
+	struct start *s = c->start;
+	int64_t now = control_boot_ns(c);
+
+	if (s->err.kind != AV_ERR_NONE) {
+		finish(c);
+		return;
+	}
+	if (s->phase == WAITING && node_is_ready(c->node) && now >= s->again_ns)
+		list(s);
+	if (s->phase == SETTLING && s->again_ns && now >= s->again_ns) {
+		s->again_ns = 0;
+		adopt_again(s);
+	}
+	sandbox_end_retry(c, now);
+	if (s->phase == SETTLING && s->adopting == 0 &&
+	    ((s->removing == 0 && c->n_ending == 0) || now >= s->settle_deadline_ns)) {
+		finish(c);
+		return;
+	}
+	if (s->again_ns)
+		control_wake(c, s->again_ns);
+	if (s->phase == SETTLING)
+		control_wake(c, AV_MIN(s->settle_deadline_ns, c->next_retry_ns));
+}
+
+void control_driver_ready(struct control *c)
+{
+	if (c->start)
+		control_wake(c, 0);
+	else if (c->started && !c->stopping)
+		control_sweep(c); /* what a create that lost its worker left behind */
+}
+
+/* ---- loading ---- */
+
+static void on_keys(void *ctx, const struct store_key *v, size_t n, const struct av_err *err)
+{
+	struct start *s = ctx;
+
+	if (err)
+		s->err = *err;
+	for (size_t i = 0; i < n && s->err.kind == AV_ERR_NONE; i++)
+		if (key_add(s->c, &v[i]) < 0)
+			(void)av_err_set(&s->err, AV_ERR_NO_MEMORY, "out of memory");
+}
+
+/* The record's texts belong to the store: copies. */
+static int load(struct control *c, const struct store_sandbox *rec)
+{
+	char *envs = av_str_dup(av_str_c(rec->envs_json));
+	char *metadata = av_str_dup(av_str_c(rec->metadata_json));
+	struct sandbox *sb;
+
+	if (envs && metadata && sandbox_add(c, rec, envs, metadata, &sb) == 0)
+		return 0;
+	free(envs);
+	free(metadata);
+	return -ENOMEM;
+}
+
+static void on_records(void *ctx, const struct store_sandbox *v, size_t n, const struct av_err *err)
+{
+	struct start *s = ctx;
+
+	if (err)
+		s->err = *err;
+	for (size_t i = n; i > 0 && s->err.kind == AV_ERR_NONE; i--) {
+		if (sandbox_state_parse(v[i - 1].state) == SANDBOX_STATE_COUNT)
+			(void)av_err_set(&s->err, AV_ERR_INTERNAL,
+			    "sandbox %s has the unknown state \"%s\" in the database", v[i - 1].id,
+			    v[i - 1].state);
+		else if (load(s->c, &v[i - 1]) < 0)
+			(void)av_err_set(&s->err, AV_ERR_NO_MEMORY, "out of memory");
+	}
+	s->phase = WAITING;
+	control_wake(s->c, 0);
+}
+
+int control_start(struct control *c,
+    void (*on_started)(void *ctx, const struct control_start_report *r, const struct av_err *err),
+    void *ctx)
+{
+	struct start *s = calloc(1, sizeof(*s));
+	int r;
+
+	if (!s)
+		return -ENOMEM;
+	s->c = c;
+	s->on_started = on_started;
+	s->ctx = ctx;
+	av_list_init(&s->readopt);
+	r = store_key_list(c->store, on_keys, s);
+	if (r == 0)
+		r = store_sandbox_list(
+		    c->store, &(struct store_query){.live_only = true}, on_records, s);
+	if (r < 0) {
+		/* Only a store that was just closed refuses: s is left to a callback that never
+		 * comes. */
+		return r;
+	}
+	c->start = s;
+	return 0;
+}

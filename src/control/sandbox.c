@@ -1,0 +1,538 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sandbox.c - live sandboxes: the table, what is shown of them, finding and listing
+ */
+#include "control/sandbox.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/avtime.h"
+#include "base/json.h"
+#include "control/control_internal.h"
+
+#include "base/banned.h"
+
+#define HISTORY_LIST_MAX 1000
+
+/* ---- names ---- */
+
+static const struct {
+	const char *text;
+	bool final;
+} states[] = {
+#define SANDBOX_STATE(name, text, final) [SANDBOX_##name] = {text, final},
+#include "control/states.def"
+#undef SANDBOX_STATE
+};
+
+static const struct {
+	const char *text, *why;
+} reasons[] = {
+#define SANDBOX_REASON(name, text, why) [SANDBOX_REASON_##name] = {text, why},
+#include "control/states.def"
+#undef SANDBOX_REASON
+};
+
+const char *sandbox_state_text(enum sandbox_state s)
+{
+	return states[s].text;
+}
+
+enum sandbox_state sandbox_state_parse(const char *text)
+{
+	for (size_t i = 0; i < AV_ARRAY_LEN(states); i++)
+		if (strcmp(states[i].text, text) == 0)
+			return (enum sandbox_state)i;
+	return SANDBOX_STATE_COUNT;
+}
+
+const char *sandbox_reason_text(enum sandbox_reason r)
+{
+	return reasons[r].text;
+}
+
+const char *sandbox_reason_why(enum sandbox_reason r)
+{
+	return reasons[r].why;
+}
+
+static enum sandbox_reason reason_parse(const char *text)
+{
+	for (size_t i = 0; i < AV_ARRAY_LEN(reasons); i++)
+		if (strcmp(reasons[i].text, text) == 0)
+			return (enum sandbox_reason)i;
+	return SANDBOX_REASON_NONE;
+}
+
+void sandbox_set_state(struct store_sandbox *rec, enum sandbox_state state)
+{
+	static_assert(sizeof("snapshotting") <= STORE_STATE_SIZE, "states fit");
+	memset(rec->state, 0, sizeof(rec->state));
+	memcpy(rec->state, states[state].text, strlen(states[state].text));
+	rec->final = states[state].final;
+}
+
+/* ---- the table ---- */
+
+struct sandbox *sandbox_find(const struct control *c, const struct control_actor *a, const char *id)
+{
+	struct sandbox *sb = av_map_get(&c->sandboxes, av_str_c(id));
+
+	return sb && strcmp(sb->rec.team_id, a->team_id) == 0 ? sb : NULL;
+}
+
+static json_t *parse_metadata(const char *text)
+{
+	json_t *j = av_json_parse_object(av_str_c(text ? text : "{}"), NULL);
+
+	return j ? j : json_object();
+}
+
+int sandbox_add(struct control *c, const struct store_sandbox *rec, char *envs, char *metadata,
+    struct sandbox **ret)
+{
+	struct sandbox *sb = calloc(1, sizeof(*sb));
+
+	if (!sb)
+		return -ENOMEM;
+	sb->c = c;
+	sb->rec = *rec;
+	sb->state = sandbox_state_parse(rec->state);
+	sb->reason = reason_parse(rec->reason);
+	sb->metadata = parse_metadata(metadata);
+	av_list_init(&sb->waiters);
+	if (!sb->metadata || av_map_put(&c->sandboxes, av_str_c(sb->rec.id), sb) < 0) {
+		json_decref(sb->metadata);
+		free(sb);
+		return -ENOMEM;
+	}
+	sb->rec.envs_json = envs;
+	sb->rec.metadata_json = metadata;
+	av_list_append(&c->live, &sb->link);
+	*ret = sb;
+	return 0;
+}
+
+void sandbox_drop(struct sandbox *sb)
+{
+	struct control *c = sb->c;
+	struct ended *e = &c->ended[c->ended_next++ % CONTROL_ENDED_MAX];
+
+	memcpy(e->id, sb->rec.id, AV_ID_SIZE);
+	memcpy(e->team_id, sb->rec.team_id, AV_ID_SIZE);
+	e->state = sb->state;
+	e->reason = sb->reason;
+	(void)av_map_remove(&c->sandboxes, av_str_c(sb->rec.id));
+	av_list_remove(&sb->link);
+	json_decref(sb->metadata);
+	free((char *)(uintptr_t)sb->rec.envs_json);
+	free((char *)(uintptr_t)sb->rec.metadata_json);
+	free(sb);
+}
+
+void sandbox_committed(struct sandbox *sb, const struct store_sandbox *next)
+{
+	const char *envs = sb->rec.envs_json, *metadata = sb->rec.metadata_json;
+	int64_t active_ms = AV_MAX(sb->rec.last_active_ms, next->last_active_ms);
+	int64_t active_ns = AV_MAX(sb->rec.last_active_boot_ns, next->last_active_boot_ns);
+
+	sb->rec = *next;
+	sb->rec.envs_json = envs;
+	sb->rec.metadata_json = metadata;
+	sb->rec.last_active_ms = active_ms;
+	sb->rec.last_active_boot_ns = active_ns;
+	sb->state = sandbox_state_parse(next->state);
+	sb->reason = reason_parse(next->reason);
+}
+
+void sandbox_touch(struct sandbox *sb)
+{
+	sb->rec.last_active_ms = control_real_ms(sb->c);
+	sb->rec.last_active_boot_ns = control_boot_ns(sb->c);
+	sb->active_dirty = true;
+}
+
+/* ---- shown ---- */
+
+int record_describe(
+    const struct store_sandbox *rec, struct sandbox_info *ret, json_t **ret_metadata)
+{
+	json_t *metadata = NULL;
+
+	if (ret_metadata) {
+		metadata = parse_metadata(rec->metadata_json);
+		if (!metadata)
+			return -ENOMEM;
+		*ret_metadata = metadata;
+	}
+	*ret = (struct sandbox_info){
+	    .id = rec->id,
+	    .team_id = rec->team_id,
+	    .template_name = rec->template_name,
+	    .isolation = rec->isolation,
+	    .state = sandbox_state_parse(rec->state),
+	    .reason = reason_parse(rec->reason),
+	    .message = rec->message,
+	    .cpu_milli = rec->cpu_milli,
+	    .memory_bytes = rec->memory_bytes,
+	    .disk_bytes = rec->disk_bytes,
+	    .pids_max = rec->pids_max,
+	    .sudo = rec->sudo,
+	    .idle_timeout_ms = rec->idle_timeout_ms,
+	    .max_lifetime_ms = rec->max_lifetime_ms,
+	    .created_ms = rec->created_ms,
+	    .started_ms = rec->started_ms,
+	    .last_active_ms = rec->last_active_ms,
+	    .stopped_ms = rec->stopped_ms,
+	    .updated_ms = AV_MAX(rec->updated_ms, rec->last_active_ms),
+	    .metadata = metadata,
+	};
+	return 0;
+}
+
+void sandbox_describe(const struct sandbox *sb, struct sandbox_info *ret)
+{
+	(void)record_describe(&sb->rec, ret, NULL);
+	ret->metadata = sb->metadata;
+}
+
+int sandbox_not_running(const struct control *c, const struct control_actor *a, const char *id,
+    const struct sandbox *sb, struct av_err *err)
+{
+	if (sb && sb->state == SANDBOX_RUNNING)
+		return av_err_set(err, AV_ERR_INVALID_STATE, "sandbox %s is being stopped", id);
+	if (sb)
+		return av_err_set(err, AV_ERR_INVALID_STATE, "sandbox %s is %s, not running", id,
+		    sandbox_state_text(sb->state));
+	for (size_t i = 0; i < CONTROL_ENDED_MAX; i++) {
+		const struct ended *e = &c->ended[i];
+
+		if (strcmp(e->id, id) == 0 && strcmp(e->team_id, a->team_id) == 0)
+			return av_err_set(err, AV_ERR_INVALID_STATE,
+			    "sandbox %s is not running any more: %s", id,
+			    sandbox_reason_why(e->reason));
+	}
+	return av_err_set(err, AV_ERR_NOT_FOUND, "there is no running sandbox %.64s", id);
+}
+
+/* ---- get ---- */
+
+static int not_found(struct av_err *err, const char *id)
+{
+	return av_err_set(err, AV_ERR_NOT_FOUND, "there is no sandbox %.64s", id);
+}
+
+static void answer_record(struct waiter *w, const struct store_sandbox *rec)
+{
+	struct sandbox_info info;
+	json_t *metadata = NULL;
+	struct av_err err;
+
+	if (!rec || strcmp(rec->team_id, w->team_id) != 0) {
+		(void)not_found(&err, w->id);
+		w->fn.sandbox(w->ctx, NULL, &err);
+	} else if (record_describe(rec, &info, &metadata) < 0) {
+		(void)av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
+		w->fn.sandbox(w->ctx, NULL, &err);
+	} else {
+		info.replayed = w->replayed;
+		w->fn.sandbox(w->ctx, &info, NULL);
+	}
+	json_decref(metadata);
+	waiter_free(w);
+}
+
+static void on_record(void *ctx, const struct store_sandbox *v, size_t n, const struct av_err *err)
+{
+	struct waiter *w = ctx;
+
+	if (!waiter_back(w))
+		return;
+	if (err) {
+		w->fn.sandbox(w->ctx, NULL, err);
+		waiter_free(w);
+		return;
+	}
+	answer_record(w, n ? &v[0] : NULL);
+}
+
+static void answer_get(struct waiter *w)
+{
+	struct sandbox *sb = av_map_get(&w->c->sandboxes, av_str_c(w->id));
+	struct sandbox_info info;
+	struct av_err err;
+
+	if (sb && strcmp(sb->rec.team_id, w->team_id) == 0) {
+		sandbox_describe(sb, &info);
+		info.replayed = w->replayed;
+		w->fn.sandbox(w->ctx, &info, NULL);
+		waiter_free(w);
+		return;
+	}
+	waiter_away(w);
+	if (store_sandbox_get(w->c->store, w->id, on_record, w) < 0) {
+		(void)av_err_set(
+		    &err, AV_ERR_UNAVAILABLE, "too many requests wait for the database");
+		w->fn.sandbox(w->ctx, NULL, &err);
+		waiter_free(w);
+	}
+}
+
+int control_get(struct control *c, const struct control_actor *a, const char *id, sandbox_fn *fn,
+    void *ctx, struct node_call **ret, struct av_err *err)
+{
+	struct waiter *w;
+
+	if (!av_id_valid(av_str_c(id), AV_ID_SANDBOX))
+		return not_found(err, id);
+	w = waiter_new(c, WAIT_GET, ctx);
+	if (!w)
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	w->fn.sandbox = fn;
+	memcpy(w->id, id, AV_ID_SIZE);
+	memcpy(w->team_id, a->team_id, AV_ID_SIZE);
+	waiter_defer(w);
+	if (ret)
+		*ret = &w->call;
+	return 0;
+}
+
+/* ---- list ---- */
+
+struct listing {
+	struct sandbox_info *v;
+	json_t **owned; /* metadata of history */
+	size_t n, cap;
+};
+
+static bool metadata_matches(const json_t *have, const json_t *want)
+{
+	const char *key;
+	json_t *v;
+
+	json_object_foreach ((json_t *)(uintptr_t)want, key, v) {
+		const char *h = json_string_value(json_object_get(have, key));
+
+		if (!h || strcmp(h, json_string_value(v)) != 0)
+			return false;
+	}
+	return true;
+}
+
+static bool wanted(const struct waiter *w, const struct sandbox_info *info)
+{
+	return (w->states & (1u << info->state)) && strcmp(info->team_id, w->team_id) == 0 &&
+	       (!w->metadata || metadata_matches(info->metadata, w->metadata));
+}
+
+/* By creation, newest first. */
+static int by_age(const void *a, const void *b)
+{
+	const struct sandbox_info *x = a, *y = b;
+
+	return x->created_ms < y->created_ms ? 1 : x->created_ms > y->created_ms ? -1 : 0;
+}
+
+static void add_live(const struct waiter *w, struct listing *l)
+{
+	const struct av_list *head = &w->c->live;
+
+	for (struct av_list *n = head->prev; n != head; n = n->prev) {
+		sandbox_describe(AV_CONTAINER_OF(n, struct sandbox, link), &l->v[l->n]);
+		if (wanted(w, &l->v[l->n]))
+			l->n++;
+	}
+}
+
+static void add_history(
+    const struct waiter *w, struct listing *l, const struct store_sandbox *v, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		json_t *metadata = NULL;
+
+		/* It may have been live when the list was begun and final when it was read. */
+		if (av_map_get(&w->c->sandboxes, av_str_c(v[i].id)) ||
+		    record_describe(&v[i], &l->v[l->n], &metadata) < 0)
+			continue;
+		if (!wanted(w, &l->v[l->n])) {
+			json_decref(metadata);
+			continue;
+		}
+		l->owned[l->n++] = metadata;
+	}
+}
+
+static void answer_list(struct waiter *w, const struct store_sandbox *v, size_t n)
+{
+	struct listing l = {.cap = w->c->sandboxes.n + n + 1};
+	struct av_err err;
+	size_t shown;
+
+	l.v = calloc(l.cap, sizeof(*l.v));
+	l.owned = calloc(l.cap, sizeof(*l.owned));
+	if (l.v && l.owned) {
+		add_live(w, &l);
+		add_history(w, &l, v, n);
+		if (n)
+			qsort(l.v, l.n, sizeof(*l.v), by_age);
+		shown = w->limit ? AV_MIN(w->limit, l.n) : l.n;
+		w->fn.sandboxes(w->ctx, l.v, shown, NULL);
+	} else {
+		(void)av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
+		w->fn.sandboxes(w->ctx, NULL, 0, &err);
+	}
+	for (size_t i = 0; l.owned && i < l.cap; i++)
+		json_decref(l.owned[i]);
+	free(l.owned);
+	free(l.v);
+	waiter_free(w);
+}
+
+static void on_history(void *ctx, const struct store_sandbox *v, size_t n, const struct av_err *err)
+{
+	struct waiter *w = ctx;
+
+	if (!waiter_back(w))
+		return;
+	if (err) {
+		w->fn.sandboxes(w->ctx, NULL, 0, err);
+		waiter_free(w);
+		return;
+	}
+	answer_list(w, v, n);
+}
+
+static void begin_list(struct waiter *w)
+{
+	const uint32_t final_states = 1u << SANDBOX_STOPPED | 1u << SANDBOX_ERROR;
+	struct store_query q = {
+	    .team_id = w->team_id, .final_only = true, .limit = HISTORY_LIST_MAX};
+	struct av_err err;
+
+	if (!(w->states & final_states)) {
+		answer_list(w, NULL, 0);
+		return;
+	}
+	waiter_away(w);
+	if (store_sandbox_list(w->c->store, &q, on_history, w) < 0) {
+		(void)av_err_set(
+		    &err, AV_ERR_UNAVAILABLE, "too many requests wait for the database");
+		w->fn.sandboxes(w->ctx, NULL, 0, &err);
+		waiter_free(w);
+	}
+}
+
+int control_list(struct control *c, const struct control_actor *a, const struct sandbox_filter *f,
+    sandboxes_fn *fn, void *ctx, struct node_call **ret, struct av_err *err)
+{
+	struct waiter *w = waiter_new(c, WAIT_LIST, ctx);
+
+	if (!w)
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	w->fn.sandboxes = fn;
+	memcpy(w->team_id, a->team_id, AV_ID_SIZE);
+	w->states = f->states;
+	if (!w->states)
+		for (unsigned int i = 0; i < SANDBOX_STATE_COUNT; i++)
+			if (!states[i].final)
+				w->states |= 1u << i;
+	w->limit = f->limit;
+	if (f->metadata && json_object_size(f->metadata)) {
+		w->metadata = json_deep_copy(f->metadata);
+		if (!w->metadata) {
+			waiter_free(w);
+			return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+		}
+	}
+	waiter_defer(w);
+	if (ret)
+		*ret = &w->call;
+	return 0;
+}
+
+void sandbox_answer_deferred(struct waiter *w)
+{
+	node_done_fn *done = w->fn.done;
+	void *ctx = w->ctx;
+
+	switch (w->kind) {
+	case WAIT_LIST:
+		begin_list(w);
+		break;
+	case WAIT_DELETE:
+	case WAIT_KEY_DELETE:
+		waiter_free(w);
+		done(ctx, NULL);
+		break;
+	case WAIT_GET:
+	case WAIT_CREATE:
+	case WAIT_USAGE:
+	case WAIT_KEY:
+		answer_get(w);
+		break;
+	}
+}
+
+/* ---- ping, usage ---- */
+
+int control_ping(
+    struct control *c, const struct control_actor *a, const char *id, struct av_err *err)
+{
+	struct sandbox *sb = sandbox_find(c, a, id);
+	int r = control_check_open(c, err);
+
+	if (r < 0)
+		return r;
+	if (!sb || sb->state != SANDBOX_RUNNING || sb->ending)
+		return sandbox_not_running(c, a, id, sb, err);
+	sandbox_touch(sb);
+	return 0;
+}
+
+static void on_status(void *ctx, const struct driver_status *st, const struct av_err *err)
+{
+	struct waiter *w = ctx;
+	struct sandbox_usage u;
+
+	if (!waiter_back(w))
+		return;
+	if (!err)
+		u = (struct sandbox_usage){
+		    .memory_bytes = st->memory_bytes,
+		    .memory_peak_bytes = st->memory_peak_bytes,
+		    .pids = st->pids,
+		    .cpu_usec = st->cpu_usec,
+		    .disk_used_bytes = st->disk_used_bytes,
+		    .disk_limit_bytes = st->disk_limit_bytes,
+		    .oom_kills = st->oom_kills,
+		};
+	w->fn.usage(w->ctx, err ? NULL : &u, err);
+	waiter_free(w);
+}
+
+int control_usage(struct control *c, const struct control_actor *a, const char *id,
+    sandbox_usage_fn *fn, void *ctx, struct node_call **ret, struct av_err *err)
+{
+	struct sandbox *sb = sandbox_find(c, a, id);
+	struct waiter *w;
+	int r = control_check_open(c, err);
+
+	if (r < 0)
+		return r;
+	if (!sb || sb->state != SANDBOX_RUNNING || sb->ending)
+		return sandbox_not_running(c, a, id, sb, err);
+	w = waiter_new(c, WAIT_USAGE, ctx);
+	if (!w)
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	w->fn.usage = fn;
+	waiter_away(w);
+	if (node_inspect(c->node, id, on_status, w) < 0) {
+		waiter_free(w);
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	}
+	if (ret)
+		*ret = &w->call;
+	return 0;
+}
