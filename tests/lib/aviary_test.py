@@ -193,6 +193,21 @@ class Daemon:
     def remove_dir(self):
         shutil.rmtree(self.dir, ignore_errors=True)
 
+    def sweep(self):
+        """After a failure: ends what the daemon left, so that one failed test does not spoil the next."""
+        self.kill()
+        for pid in processes_of(self):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.2)
+        for path in sorted(cgroups_of(self), key=len, reverse=True):
+            try:
+                os.rmdir(path)
+            except OSError:
+                pass
+
     def log_text(self):
         with open(self.log_path, encoding="utf-8", errors="replace") as f:
             return f.read()
@@ -204,8 +219,11 @@ class Daemon:
         """pid by role: supervisor (what we started), worker, daemon."""
         found = {"supervisor": self.process.pid}
         for pid in children_of(self.process.pid):
-            cmd = cmdline(pid)
-            found["worker" if b"--worker" in cmd else "daemon"] = pid
+            words = cmdline(pid).split(b"\0")
+            if b"--worker" in words:
+                found["worker"] = pid
+            elif b"--spawn-socket" in words:
+                found["daemon"] = pid
         return found
 
     def rss_kib(self):
@@ -471,7 +489,7 @@ def main(names, args=(), env=None, popen=None, owner=None):
             print("# last lines of the daemon's log:")
             for line in daemon.log_tail().splitlines():
                 print(f"# {line}")
-        daemon.kill()
+        daemon.sweep()
         if "AVIARY_TEST_KEEP" in os.environ:
             print(f"# kept: {daemon.dir}")
         else:
