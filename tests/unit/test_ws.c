@@ -177,6 +177,8 @@ static void test_raw(void)
 	    {AV_STR("\x88\x80\0\0\0\0"), 6, "#1005()", "close without a code"},
 	    {AV_STR("\x88\x81\0\0\0\0x"), -EPROTO, "", "close with half a code"},
 	    {AV_STR("\x88\x82\0\0\0\0\x03\xe9"), 8, "#1001()", "close 1001"},
+	    {AV_STR("\x88\x82\0\0\0\0\x00\x07"), -EPROTO, "", "close 7"},
+	    {AV_STR("\x88\x83\0\0\0\0\x03\xe8\xff"), -EILSEQ, "", "reason not UTF-8"},
 	    {AV_STR("\x88\x82\0\0\0\0\x03\xed"), -EPROTO, "", "close 1005 may not be sent"},
 	};
 	for (size_t i = 0; i < AV_ARRAY_LEN(cases); i++) {
