@@ -335,7 +335,7 @@ static void test_echo(size_t piece)
 	is_avstr(av_buf_str(&p.server.log), "[CONNECT  @host:1 x-test=1]", "a tunnel");
 	respond(p.server.s, 200, false);
 	for (int i = 0; i < 300; i++) {
-		char text[8];
+		char text[16];
 		snprintf(text, sizeof(text), "%d,", i);
 		if (av_http2_write(c, text, strlen(text)) < 0)
 			ok(false, "write");
