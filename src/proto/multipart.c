@@ -72,7 +72,9 @@ int av_multipart_new(struct av_str content_type, struct av_multipart **ret, stru
 	struct av_multipart *m = calloc(1, sizeof(*m));
 	if (!m)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
-	memcpy(m->delimiter, "\r\n--", 4);
+	m->delimiter[0] = '\r';
+	m->delimiter[1] = '\n';
+	m->delimiter[2] = m->delimiter[3] = '-';
 	memcpy(m->delimiter + 4, av_buf_str(&b).p, b.n);
 	m->delimiter_n = 4 + b.n;
 	m->matched = m->assumed = 2; /* the first delimiter may stand at the very beginning */

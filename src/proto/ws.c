@@ -31,8 +31,8 @@ struct av_ws {
 	struct av_buf out;
 	bool paused;
 	bool close_queued;
-	bool close_own; /* it was framed here, not by wslay */
-	bool close_bad; /* the peer's CLOSE is malformed */
+	bool close_own;  /* it was framed here, not by wslay */
+	int close_error; /* 0, or what is wrong with the CLOSE of the peer */
 };
 
 static ssize_t on_recv(wslay_event_context_ptr ws, uint8_t *buf, size_t len, int flags, void *ctx)
@@ -77,14 +77,18 @@ static struct av_str close_reason(const struct wslay_event_on_msg_recv_arg *arg)
 }
 
 /* RFC 6455 section 7.4: codes that may stand in a CLOSE, and a reason in UTF-8. */
-static bool close_valid(const struct wslay_event_on_msg_recv_arg *arg)
+static int check_close(const struct wslay_event_on_msg_recv_arg *arg)
 {
 	uint16_t c = arg->status_code;
 	if (arg->msg_length == 0)
-		return true;
-	if (arg->msg_length < 2 || !av_utf8_valid(close_reason(arg)))
-		return false;
-	return (c >= 1000 && c <= 1003) || (c >= 1007 && c <= 1014) || (c >= 3000 && c <= 4999);
+		return 0;
+	if (arg->msg_length < 2)
+		return -EPROTO;
+	if (!av_utf8_valid(close_reason(arg)))
+		return -EILSEQ;
+	if ((c >= 1000 && c <= 1003) || (c >= 1007 && c <= 1014) || (c >= 3000 && c <= 4999))
+		return 0;
+	return -EPROTO;
 }
 
 static void on_msg(
@@ -104,8 +108,8 @@ static void on_msg(
 		break;
 	case WSLAY_CONNECTION_CLOSE:
 		w->close_queued = true;
-		w->close_bad = !close_valid(arg);
-		if (w->events->on_close && !w->close_bad)
+		w->close_error = check_close(arg);
+		if (w->events->on_close && w->close_error == 0)
 			w->events->on_close(w->ctx,
 			    arg->status_code ? arg->status_code : AV_WS_CLOSE_NO_STATUS,
 			    close_reason(arg));
@@ -206,7 +210,7 @@ static int recv_slice(struct av_ws *w)
 		w->close_queued = true;
 		return violation(wslay_event_get_status_code_sent(w->ws));
 	}
-	return w->close_bad ? -EPROTO : 0;
+	return w->close_error;
 }
 
 ssize_t av_ws_recv(struct av_ws *w, const void *p, size_t n)
