@@ -93,7 +93,8 @@ static void test_split_character(void)
 	finish();
 	is_str(text("stdout"), "a", "a character cut by the limit is left out");
 	ok(json_is_true(json_object_get(answer, "stdout_truncated")), "and the cut is said");
-	is_int((long long)foreground_output_add(&a.out, av_str_c("b"), 100), 0, "nothing after a cut");
+	is_int(
+	    (long long)foreground_output_add(&a.out, av_str_c("b"), 100), 0, "nothing after a cut");
 }
 
 static void test_long(void)
@@ -134,10 +135,10 @@ static void test_timed_out(void)
 	add_c(&a.out, "so far");
 	a.end = (struct node_exec_end){.timed_out = true, .signal = 9, .exit_code = 137};
 	finish();
-	is_str(json_string_value(json_object_get(json_object_get(answer, "error"), "code")), "agent_error",
-	    "the code clients know");
-	is_str(json_string_value(json_object_get(json_object_get(answer, "error"), "reason")), "timeout",
-	    "the reason");
+	is_str(json_string_value(json_object_get(json_object_get(answer, "error"), "code")),
+	    "agent_error", "the code clients know");
+	is_str(json_string_value(json_object_get(json_object_get(answer, "error"), "reason")),
+	    "timeout", "the reason");
 	is_str(text("stdout"), "so far", "what it printed");
 }
 

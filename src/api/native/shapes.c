@@ -5,7 +5,6 @@
 #include "api/native/shapes.h"
 
 #include <inttypes.h>
-#include <math.h>
 
 #include "base/avtime.h"
 #include "base/num.h"
@@ -40,7 +39,7 @@ static int parse_cpus(const json_t *body, int64_t *ret_milli, struct av_err *err
 		return av_err_set(err, AV_ERR_INVALID,
 		    "'cpus' must be a number of processors from 0.001 to %d, such as 0.5 or 2",
 		    CPUS_MAX);
-	*ret_milli = llround(v * 1000);
+	*ret_milli = (int64_t)(v * 1000 + 0.5);
 	return 0;
 }
 
