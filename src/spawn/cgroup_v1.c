@@ -111,7 +111,8 @@ void cgroup_v1_setup(struct cgroups *cg, const struct cgroup_layout *l)
 			if (t.controllers == 0)
 				(void)unlinkat(t.base_fd, cg->parent, AT_REMOVEDIR);
 		}
-		if (r < 0)
+		/* An ordinary user is told once, not once per tree. */
+		if (r < 0 && !(r == -EACCES && cg->reason[0] != 0))
 			cgroup_add_reason(cg, "%s cannot be used (%s)", l->v1[i].path,
 			    strerrorname_np(-r));
 		if (r < 0 || t.controllers == 0) {

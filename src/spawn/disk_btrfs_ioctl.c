@@ -45,14 +45,16 @@ int btrfs_quota_setup(int fd)
 
 int btrfs_subvol_create(int dirfd, const char *name, uint64_t limit)
 {
-	struct {
+	const uint64_t parent = BTRFS_PARENT_QGROUP;
+	union {
 		struct btrfs_qgroup_inherit head;
-		uint64_t parent;
-	} inherit = {.head = {.num_qgroups = 1}, .parent = BTRFS_PARENT_QGROUP};
+		char room[sizeof(struct btrfs_qgroup_inherit) + sizeof(parent)];
+	} inherit = {.head = {.num_qgroups = 1}};
 	struct btrfs_ioctl_vol_args_v2 a = {
 		.flags = BTRFS_SUBVOL_QGROUP_INHERIT,
 		.size = sizeof(inherit),
 	};
+	memcpy(inherit.room + sizeof(inherit.head), &parent, sizeof(parent));
 	if (limit > 0) {
 		inherit.head.flags = BTRFS_QGROUP_INHERIT_SET_LIMITS;
 		inherit.head.lim.flags = BTRFS_QGROUP_LIMIT_MAX_RFER;
