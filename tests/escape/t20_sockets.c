@@ -68,7 +68,7 @@ static void test_network_setup(void)
 	ssize_t n = -1;
 	if (send(nl, &request, sizeof(request), 0) == (ssize_t)sizeof(request))
 		n = recv(nl, answer, sizeof(answer), 0);
-	const struct nlmsghdr *h = (const struct nlmsghdr *)(const void *)answer;
+	struct nlmsghdr *h = (struct nlmsghdr *)(void *)answer;
 	const struct nlmsgerr *e = NLMSG_DATA(h);
 	ok(n < 0 || (h->nlmsg_type == NLMSG_ERROR && e->error == -EPERM), "netlink changes are refused");
 	close(nl);
