@@ -18,8 +18,8 @@
 
 #include "base/banned.h"
 
-#define TEXT_COLUMN 19
-#define TEXT_WIDTH  76
+#define TEXT_COLUMN 27
+#define TEXT_WIDTH  68
 
 /* Programs of ours that must be beside this one. */
 static const struct {
@@ -89,9 +89,9 @@ static void print_fact(const struct cli *cli, const struct probe_fact *f)
 	}
 }
 
-static void print_summary(const struct cli *cli, const struct probe *p)
+static void print_summary(const struct cli *cli, const struct probe *p, bool complete)
 {
-	bool works = jail_works(p);
+	bool works = jail_works(p) && complete;
 	printf("\n%sjail%s  %s%s%s: namespaces on this machine's kernel%s\n", cli_bold(cli),
 	    cli_plain(cli), works ? cli_good(cli) : cli_bad(cli), works ? "available" : "not available",
 	    cli_plain(cli),
@@ -205,7 +205,7 @@ static int run(struct cli *cli, const struct args *args)
 	for (size_t i = 0; i < probe.n; i++)
 		print_fact(cli, &probe.fact[i]);
 	bool complete = print_programs(cli);
-	print_summary(cli, &probe);
+	print_summary(cli, &probe, complete);
 	print_daemon(cli, daemon);
 	return jail_works(&probe) && complete ? 0 : 1;
 }
