@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * exec_start.c - from a StartRequest to a process: user, directory, environment, arguments
+ */
+#include "agent/exec.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "agent/env.h"
+#include "agent/process_rpc.h"
+#include "base/json.h"
+#include "proto/agent_api.h"
+
+#include "base/banned.h"
+
+#define ARGS_MAX        8192
+#define CONFIG_MAX      (8 * 1024 * 1024)
+#define TIMEOUT_MAX_MS  (10LL * 365 * 86400 * 1000)
+
+/* A StartRequest taken apart; everything borrowed from the document. */
+struct start_request {
+	const json_t *process, *args, *envs;
+	const char *cmd, *cwd, *tag, *user, *on_detach;
+	bool stdin_open, pty, kill_group;
+	uint16_t cols, rows;
+	int64_t timeout_ms;
+};
+
+static int parse_process(const json_t *request, struct start_request *q, struct av_err *err)
+{
+	int r;
+
+	if ((r = av_json_get_object(request, "process", &q->process, err)) < 0)
+		return r;
+	if (!q->process)
+		return av_err_set(err, AV_ERR_INVALID, "the request has no process");
+	if ((r = av_json_get_str(q->process, "cmd", &q->cmd, err)) < 0 ||
+	    (r = av_json_get_str(q->process, "cwd", &q->cwd, err)) < 0 ||
+	    (r = av_json_get_str_array(q->process, "args", ARGS_MAX, &q->args, err)) < 0 ||
+	    (r = av_json_get_str_map(q->process, "envs", ENV_VARS_MAX, &q->envs, err)) < 0)
+		return r;
+	if (!q->cmd || !q->cmd[0])
+		return av_err_set(err, AV_ERR_INVALID, "process.cmd is empty");
+	return 0;
+}
+
+static int parse_extras(const json_t *request, struct start_request *q, struct av_err *err)
+{
+	int r;
+
+	if ((r = av_json_get_i64(request, "timeoutMs", 0, TIMEOUT_MAX_MS, &q->timeout_ms, err)) < 0 ||
+	    (r = av_json_get_bool(request, "killGroup", &q->kill_group, err)) < 0 ||
+	    (r = av_json_get_str(request, "onDetach", &q->on_detach, err)) < 0 ||
+	    (r = av_json_get_str(request, "user", &q->user, err)) < 0)
+		return r;
+	if (!av_str_eq_c(AV_STR("keep"), q->on_detach) && !av_str_eq_c(AV_STR("kill"), q->on_detach))
+		return av_err_set(err, AV_ERR_INVALID, "onDetach is '%s', allowed are keep and kill",
+		    q->on_detach);
+	return 0;
+}
+
+static int parse(const struct exec *e, const json_t *request, struct start_request *q,
+    struct av_err *err)
+{
+	int r;
+
+	*q = (struct start_request){.stdin_open = true, .on_detach = "keep"};
+	if ((r = parse_process(request, q, err)) < 0 ||
+	    (r = av_json_get_str(request, "tag", &q->tag, err)) < 0 ||
+	    (r = av_json_get_bool(request, "stdin", &q->stdin_open, err)) < 0 ||
+	    (r = process_rpc_size(request, &q->pty, &q->cols, &q->rows, err)) < 0)
+		return r;
+	if (q->tag && strlen(q->tag) > PROCESS_TAG_MAX)
+		return av_err_set(err, AV_ERR_INVALID, "tag is longer than %d bytes", PROCESS_TAG_MAX);
+	return e->codec == &exec_codec_frames ? parse_extras(request, q, err) : 0;
+}
+
+/* The member is there with a value. */
+static int copy_member(json_t *dst, const json_t *src, const char *name)
+{
+	json_t *v = json_object_get(src, name);
+
+	return v && !json_is_null(v) ? json_object_set(dst, name, v) : 0;
+}
+
+/* What List shows: the known members as the client sent them. */
+static int make_config(const json_t *process, struct av_buf *out)
+{
+	static const char *const names[] = {"cmd", "args", "envs", "cwd"};
+	AV_CLEANUP(av_json_decrefp) json_t *config = json_object();
+
+	if (!config)
+		return -ENOMEM;
+	for (size_t i = 0; i < AV_ARRAY_LEN(names); i++)
+		if (copy_member(config, process, names[i]) < 0)
+			return -ENOMEM;
+	return av_json_dump(out, config);
+}
+
+/* argv on the heap; the strings are the document's. */
+static char **make_argv(const struct start_request *q)
+{
+	size_t n = json_array_size(q->args);
+	char **argv = calloc(n + 2, sizeof(*argv));
+
+	if (!argv)
+		return NULL;
+	argv[0] = (char *)(uintptr_t)q->cmd;
+	for (size_t i = 0; i < n; i++)
+		argv[i + 1] = (char *)(uintptr_t)json_string_value(json_array_get(q->args, i));
+	return argv;
+}
+
+static int make_env(const struct agent *a, const struct agent_user *u, const json_t *request_envs,
+    struct env *env, struct av_err *err)
+{
+	int r = env_set(env, "PATH", AGENT_DEFAULT_PATH);
+
+	if (r == 0)
+		r = env_set(env, "HOME", u->home);
+	if (r == 0)
+		r = env_set(env, "USER", u->name);
+	if (r == 0)
+		r = env_set(env, "LOGNAME", u->name);
+	if (r == 0)
+		r = env_set(env, AV_AGENT_ENV_ID, a->id);
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_NO_MEMORY, r, "environment");
+	r = env_set_all(env, a->settings.envs, err);
+	return r < 0 ? r : env_set_all(env, request_envs, err);
+}
+
+/* The directory to start in. One that nobody asked for (a home that was never made) must not be in
+ * the way, so then "/" serves. */
+static int find_cwd(const struct agent *a, const struct agent_user *u, const char *wanted, char *dst,
+    struct av_err *err)
+{
+	int r = agent_resolve_path(a, u, av_str_c(wanted), dst, err);
+
+	if (r == 0 && (!wanted || !wanted[0]) && access(dst, F_OK) < 0)
+		memcpy(dst, "/", 2);
+	return r;
+}
+
+/* Names the user: "user" of the binary codec, else the Authorization header. */
+static int find_user(const struct exec *e, const struct start_request *q, struct agent_user *ret,
+    struct av_err *err)
+{
+	return q->user && q->user[0] ? agent_find_user(e->rq->agent, q->user, ret, err) :
+	    request_rpc_user(e->rq, ret, err);
+}
+
+int exec_launch(struct exec *e, const json_t *request, struct process **ret,
+    struct spawn_failure *ret_failure, struct av_err *err)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf config = AV_BUF_INIT(CONFIG_MAX);
+	AV_CLEANUP(av_freep) char **argv = NULL;
+	AV_CLEANUP(env_clear) struct env env;
+	struct start_request q;
+	struct agent_user user;
+	char cwd[AV_PATH_MAX + 1];
+	struct process_params params;
+	int r;
+
+	env_init(&env);
+	if ((r = parse(e, request, &q, err)) < 0 || (r = find_user(e, &q, &user, err)) < 0 ||
+	    (r = find_cwd(e->rq->agent, &user, q.cwd, cwd, err)) < 0 ||
+	    (r = make_env(e->rq->agent, &user, q.envs, &env, err)) < 0)
+		return r;
+	argv = make_argv(&q);
+	if (!argv || make_config(q.process, &config) < 0)
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory in the sandbox's agent");
+	params = (struct process_params){
+	    .argv = argv,
+	    .envp = env.v,
+	    .cwd = cwd,
+	    .user = &user,
+	    .tag = q.tag,
+	    .config = av_buf_str(&config),
+	    .stdin_open = q.stdin_open,
+	    .pty = q.pty,
+	    .cols = q.cols,
+	    .rows = q.rows,
+	    .timeout_ms = q.timeout_ms ? (uint64_t)q.timeout_ms : e->timeout_ms,
+	    .kill_group = q.kill_group,
+	};
+	e->sub.follow = true;
+	e->kill_on_detach = av_str_eq_c(AV_STR("kill"), q.on_detach);
+	return process_start(&e->rq->agent->processes, &params, &e->sub, ret, ret_failure, err);
+}

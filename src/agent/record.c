@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * record.c - the exit record: what the host learns about the agent's end
+ */
+#include "agent/record.h"
+
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/macros.h"
+
+#include "base/banned.h"
+
+/* A signal handler needs it; written once. */
+static int record_fd = -1;
+
+void record_write(enum av_exit_reason reason, uint32_t code, const char *text)
+{
+	uint8_t record[AV_EXIT_RECORD_SIZE];
+	struct timespec ts = {0};
+	ssize_t n;
+
+	if (record_fd < 0)
+		return;
+	clock_gettime(CLOCK_REALTIME, &ts);
+	av_exit_record_encode(record, reason, code,
+	    (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000, text);
+	/* Nothing can be done about a failure here; the host then has the kernel's evidence only. */
+	n = pwrite(record_fd, record, sizeof(record), 0);
+	(void)n;
+}
+
+static void on_fault(int sig)
+{
+	record_write(AV_EXIT_CRASH, (uint32_t)sig, NULL);
+	/* PID 1 of a namespace cannot kill itself by a signal with default action, but it can exit. */
+	_exit(128 + sig);
+}
+
+void record_open(int fd)
+{
+	static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+	struct sigaction sa = {.sa_handler = on_fault, .sa_flags = (int)SA_RESETHAND};
+
+	record_fd = fd;
+	sigfillset(&sa.sa_mask);
+	for (size_t i = 0; i < AV_ARRAY_LEN(faults); i++)
+		sigaction(faults[i], &sa, NULL);
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * server.h - accepts connections on the agent's socket and runs HTTP/2 on them
+ */
+#pragma once
+
+#include "agent/agent.h"
+
+#define SERVER_CONNS_MAX 256
+
+struct conn;
+
+/* Begins to accept on listen_fd (taken over). -errno. */
+int server_open(struct agent *a, int listen_fd, struct server **ret);
+/* There may be something to send on c: it is flushed before the loop sleeps. */
+void server_mark(struct conn *c);
+/* Puts a request's node into the list of those whose on_turn is called at the end of this turn. */
+void server_want_turn(struct conn *c, struct av_list *node);
+/* The /init that other requests of the connection waited for is done. */
+void server_init_done(struct conn *c);
+/* No new connections and streams (GOAWAY on all). */
+void server_drain(struct server *s);
