@@ -39,7 +39,8 @@ int disk_mount_attach(int mount_fd, const char *path)
 
 int disk_mount_detach(const char *path)
 {
-	if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0 || errno == EINVAL || errno == ENOENT)
-		return 0;
-	return -errno;
+	/* A worker that died may have left one below: all that are stacked here go. */
+	while (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+		;
+	return errno == EINVAL || errno == ENOENT ? 0 : -errno;
 }

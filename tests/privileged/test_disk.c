@@ -11,9 +11,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/avtime.h"
@@ -257,6 +259,85 @@ static void growth(void)
 	(void)umount2(mounts, MNT_DETACH);
 }
 
+/* Run by crash() in a process of its own, which dies at the failpoint. */
+static int crash_main(char **argv)
+{
+	enum disk_mode mode;
+	int fd = -1;
+	(void)alarm(30);
+	if (disk_mode_parse(argv[2], &mode) < 0)
+		return 2;
+	(void)snprintf(state, sizeof(state), "%s", argv[3]);
+	(void)snprintf(mounts, sizeof(mounts), "%s", argv[4]);
+	struct disk *d = start(mode, AV_MIB);
+	if (d == NULL || disk_create(d, "c", 32 * AV_MIB, OWNER, &fd, &err) < 0)
+		return 3;
+	(void)mkdirat(fd, "upper", 0700);
+	disk_done(d, "c");
+	close(fd);
+	if (disk_remove(d, "c", &err) < 0)
+		return 4;
+	drain(d);
+	return 0;
+}
+
+/* Whatever the instruction at which the worker dies: the next one finds nothing half-made. */
+static void crash(enum disk_mode mode, const char *point)
+{
+	char env[64];
+	int status = 0, fd = -1;
+	struct seen s = {0};
+	(void)snprintf(env, sizeof(env), "%s=kill", point);
+	pid_t pid = fork();
+	if (pid == 0) {
+		(void)setenv("AVIARY_FAILPOINT", env, 1);
+		(void)execl("/proc/self/exe", "test_disk", "--crash", disk_mode_name(mode), state,
+		    mounts, (char *)NULL);
+		_exit(1);
+	}
+	(void)waitpid(pid, &status, 0);
+	ok(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "%s: died at %s",
+	    disk_mode_name(mode), point);
+	while (umount2(mounts, MNT_DETACH) == 0)
+		;
+	struct disk *d = start(mode, AV_MIB);
+	if (!ok(d != NULL, "starts after it: %s", err.message))
+		return;
+	is_int(disk_list(d, count, &s), 0, "list");
+	ok(s.live == 0 || s.owner == OWNER, "an area is there with its owner, or not at all");
+	is_int(disk_remove(d, "c", &err), 0, "remove");
+	drain(d);
+	is_int(disk_create(d, "c", 32 * AV_MIB, OWNER, &fd, &err), 0, "create again");
+	disk_done(d, "c");
+	close(fd);
+	is_int(disk_remove(d, "c", &err), 0, "remove again");
+	drain(d);
+	s = (struct seen){0};
+	(void)disk_list(d, count, &s);
+	is_int(s.live + s.removing, 0, "nothing is left");
+	disk_free(d);
+	(void)umount2(mounts, MNT_DETACH);
+}
+
+static void crashes(enum disk_mode mode)
+{
+#ifdef AVIARY_FAILPOINTS
+	if (mode == DISK_MODE_BTRFS) {
+		crash(mode, "disk_subvol_made");
+		crash(mode, "disk_subvol_destroyed");
+		return;
+	}
+	if (mode == DISK_MODE_LOOP)
+		crash(mode, "disk_image_mounted");
+	crash(mode, "disk_area_built");
+	crash(mode, "disk_area_removed");
+	crash(mode, "disk_trash_step");
+#else
+	(void)mode;
+	(void)crash;
+#endif
+}
+
 static void run(enum disk_mode mode)
 {
 	int64_t t0 = av_mono_ns();
@@ -281,6 +362,7 @@ static void run(enum disk_mode mode)
 		(void)umount2(mounts, MNT_DETACH);
 		growth();
 	}
+	crashes(mode);
 	d = start(mode, AV_MIB);
 	if (ok(d != NULL, "start for cleanup")) {
 		is_int(disk_cleanup(d, &err), 0, "cleanup");
@@ -290,8 +372,10 @@ static void run(enum disk_mode mode)
 	(void)mkdir(state, 0700);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	if (argc == 5 && strcmp(argv[1], "--crash") == 0)
+		return crash_main(argv);
 	if (geteuid() != 0)
 		tap_skip_all(true, "mounting needs root");
 	(void)alarm(110);

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -178,9 +179,48 @@ static void programs(void)
 	}
 }
 
-int main(void)
+/* Whoever dies while making it: what was in use stays, and the next one completes it. */
+static void crash(int host, int state, const char *point)
+{
+	char env[64], path[96];
+	int status = 0;
+	struct host_template t = HOST_TEMPLATE_INIT;
+	struct host_template_options opt = {.id_shift = 0x70020000};
+	(void)snprintf(env, sizeof(env), "%s=kill", point);
+	(void)snprintf(path, sizeof(path), "%s/state", base);
+	pid_t pid = fork();
+	if (pid == 0) {
+		(void)setenv("AVIARY_FAILPOINT", env, 1);
+		(void)execl("/proc/self/exe", "test_host_template", "--crash", path, (char *)NULL);
+		_exit(1);
+	}
+	(void)waitpid(pid, &status, 0);
+	ok(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "died at %s", point);
+	is_int(host_template_open(state, &t, &err), 0, "the old one is still in use");
+	ok(faccessat(t.root_fd, "etc/passwd", F_OK, 0) == 0, "and whole");
+	host_template_clear(&t);
+	is_int(host_template_make(host, state, &opt, &err), 0, "the next maker");
+	is_int(host_template_open(state, &t, &err), 0, "leaves a new one");
+	ok(faccessat(t.root_fd, "etc/shadow", F_OK, 0) == 0, "that is whole");
+	host_template_clear(&t);
+	opt.id_shift = 0;
+	is_int(host_template_make(host, state, &opt, &err), 0, "back");
+	is_int(host_template_gc(state, true), 0, "gc");
+}
+
+static int crash_main(const char *state)
+{
+	struct host_template_options opt = {.id_shift = 0x70020000};
+	int host = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int fd = open(state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return host_template_make(host, fd, &opt, &err) < 0;
+}
+
+int main(int argc, char **argv)
 {
 	char state[96];
+	if (argc == 3 && strcmp(argv[1], "--crash") == 0)
+		return crash_main(argv[2]);
 	if (geteuid() != 0)
 		tap_skip_all(true, "owners and mounts need root");
 	(void)alarm(110);
@@ -195,6 +235,13 @@ int main(void)
 	int host = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	int fd = open(state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	lifecycle(host, fd);
+#ifdef AVIARY_FAILPOINTS
+	crash(host, fd, "host_template_skeleton");
+	crash(host, fd, "host_template_built");
+	crash(host, fd, "host_template_renamed");
+#else
+	(void)crash;
+#endif
 	programs();
 	close(host);
 	close(fd);

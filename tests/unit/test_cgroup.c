@@ -4,6 +4,13 @@
  */
 #include "lib/tap.h"
 
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
 #include "spawn/cgroup_internal.h"
 
 static void pure_v2(void)
@@ -65,8 +72,119 @@ static void text_files(void)
 	is_int(cgroup_flat_key(AV_STR("oom_kill x\n"), "oom_kill"), 0, "not a number");
 }
 
+/* Plain files in place of the kernel's: what would be written where, and how answers are read. */
+static char fake[64];
+
+static void put(const char *file, const char *text)
+{
+	char path[160];
+	(void)snprintf(path, sizeof(path), "%s/sb/%s", fake, file);
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		abort();
+	close(fd);
+}
+
+static const char *got(const char *file)
+{
+	static char buf[128];
+	char path[160];
+	(void)snprintf(path, sizeof(path), "%s/sb/%s", fake, file);
+	return av_read_file_at(AT_FDCWD, path, buf, sizeof(buf)) < 0 ? "(none)" : buf;
+}
+
+static const struct cgroup_limits limits = {
+	.memory_bytes = 1 << 20, .pids_max = 64, .cpu_milli = 1500, .cpu_weight = 50, .io_weight = 2000};
+
+static void fake_v2(void)
+{
+	static const char *const files[] = {"memory.max", "memory.swap.max", "pids.max", "cpu.max",
+		"cpu.weight", "io.weight"};
+	struct cgroup_tree t = {.v2 = true, .base_fd = -1,
+		.controllers = CTL_MEMORY | CTL_PIDS | CTL_CPU | CTL_BLKIO};
+	struct cgroups cg = {.caps = CGROUP_CAP_IO_WEIGHT, .v2_swap = true};
+	struct cgroup_stat st = {0};
+	t.parent_fd = open(fake, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (size_t i = 0; i < AV_ARRAY_LEN(files); i++)
+		put(files[i], "");
+	is_int(cgroup_v2_limit(&cg, &t, "sb", &limits, NULL), 0, "v2 limits");
+	is_str(got("memory.max"), "1048576", "memory.max");
+	is_str(got("memory.swap.max"), "0", "no swap: memory and swap together stay within the limit");
+	is_str(got("pids.max"), "64", "pids.max");
+	is_str(got("cpu.max"), "150000 100000", "cpu.max");
+	is_str(got("cpu.weight"), "50", "cpu.weight");
+	is_str(got("io.weight"), "2000", "io.weight");
+	put("cgroup.events", "populated 1\nfrozen 0\n");
+	put("cpu.stat", "usage_usec 123\nuser_usec 100\n");
+	put("memory.current", "4096\n");
+	put("memory.peak", "8192\n");
+	put("memory.events", "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 0\n");
+	put("pids.current", "5\n");
+	cgroup_v2_stat(&t, "sb", &st);
+	ok(st.populated && !st.frozen && st.cpu_usec == 123 && st.memory_current_bytes == 4096 &&
+		st.memory_peak_bytes == 8192 && st.oom_kills == 2 && st.pids_current == 5, "v2 stat");
+	put("cgroup.freeze", "");
+	put("cgroup.events", "populated 1\nfrozen 1\n");
+	is_int(cgroup_v2_freeze(&t, "sb", true, 10), 0, "v2 freeze");
+	is_str(got("cgroup.freeze"), "1", "cgroup.freeze");
+	put("cgroup.freeze", "");
+	put("cgroup.events", "populated 1\nfrozen 0\n");
+	is_int(cgroup_v2_freeze(&t, "sb", true, 10), -ETIMEDOUT, "a freeze that takes too long");
+	is_str(got("cgroup.freeze"), "0", "is taken back");
+	close(t.parent_fd);
+}
+
+static void fake_v1(void)
+{
+	struct cgroup_tree t = {.base_fd = -1, .controllers = CTL_MEMORY | CTL_CPU | CTL_BLKIO};
+	struct cgroups cg = {.caps = CGROUP_CAP_CPU_QUOTA, .v1_memsw = true,
+		.v1_weight_file = "blkio.bfq.weight"};
+	struct cgroup_stat st = {0};
+	t.parent_fd = open(fake, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	put("memory.limit_in_bytes", "");
+	put("memory.memsw.limit_in_bytes", "");
+	put("cpu.cfs_period_us", "");
+	put("cpu.cfs_quota_us", "");
+	put("cpu.shares", "");
+	put("blkio.bfq.weight", "");
+	is_int(cgroup_v1_limit(&cg, &t, "sb", &limits, NULL), 0, "v1 limits");
+	is_str(got("memory.limit_in_bytes"), "1048576", "memory");
+	is_str(got("memory.memsw.limit_in_bytes"), "1048576", "memory and swap");
+	is_str(got("cpu.cfs_quota_us"), "150000", "quota");
+	is_str(got("cpu.shares"), "512", "shares");
+	is_str(got("blkio.bfq.weight"), "1000", "weights end at 1000 on v1");
+	put("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n");
+	put("memory.usage_in_bytes", "77\n");
+	cgroup_v1_stat(&t, "sb", &st);
+	ok(st.oom_kills == 4 && st.memory_current_bytes == 77, "v1 stat");
+	cg.caps = 0;
+	put("cpu.cfs_quota_us", "");
+	is_int(cgroup_v1_limit(&cg, &t, "sb", &limits, NULL), 0, "without bandwidth control");
+	is_str(got("cpu.cfs_quota_us"), "", "no quota is written");
+	close(t.parent_fd);
+}
+
+static void fakes(void)
+{
+	char path[160];
+	(void)snprintf(fake, sizeof(fake), "/tmp/aviary-cgroup-XXXXXX");
+	if (mkdtemp(fake) == NULL)
+		abort();
+	(void)snprintf(path, sizeof(path), "%s/sb", fake);
+	(void)mkdir(path, 0700);
+	fake_v2();
+	fake_v1();
+	DIR *dir = opendir(path);
+	for (struct dirent *e; dir && (e = readdir(dir)) != NULL;)
+		(void)unlinkat(dirfd(dir), e->d_name, 0);
+	closedir(dir);
+	(void)rmdir(path);
+	is_int(rmdir(fake), 0, "cleaned up");
+}
+
 int main(void)
 {
+	fakes();
 	pure_v2();
 	hybrid();
 	nonsense();
