@@ -89,6 +89,7 @@ void waiter_defer(struct waiter *w)
 void waiter_away(struct waiter *w)
 {
 	w->away = true;
+	av_list_remove(&w->link);
 	av_list_append(&w->c->away, &w->link);
 }
 
