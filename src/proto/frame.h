@@ -18,8 +18,8 @@
 #include "base/str.h"
 
 #define AV_FRAME_HEADER      5
-#define AV_FRAME_DATA_MAX    65536        /* payload of a data frame */
-#define AV_FRAME_CONTROL_MAX (256 * 1024) /* payload of a CONTROL frame */
+#define AV_FRAME_DATA_MAX    65536  /* payload of a data frame */
+#define AV_FRAME_CONTROL_MAX 262144 /* payload of a CONTROL frame */
 
 enum av_frame_channel {
 	AV_FRAME_CONTROL = 0,

@@ -133,9 +133,9 @@ struct av_http2 *av_http2_new_client(
 void av_http2_eof(struct av_http2 *h)
 {
 	h->dead = true;
-	while (!av_list_empty(&h->streams))
-		av_http2_stream_gone(
-		    AV_LIST_FIRST(&h->streams, struct av_http2_stream, link), AV_HTTP2_CANCEL);
+	struct av_http2_stream *s;
+	AV_LIST_FOREACH(s, &h->streams, struct av_http2_stream, link)
+	av_http2_stream_gone(s, AV_HTTP2_CANCEL);
 }
 
 void av_http2_free(struct av_http2 *h)

@@ -16,7 +16,7 @@
 
 #include "base/banned.h"
 
-#define OUTPUT_MAX  (256 * 1024 * 1024) /* ceiling of waiting output; users stop far earlier */
+#define OUTPUT_MAX  ((size_t)256 << 20) /* ceiling of waiting output; users stop far earlier */
 #define SLICE       4096                /* what wslay takes in at once */
 #define CONTROL_MAX 125
 #define REASON_MAX  123
@@ -265,7 +265,7 @@ static size_t frame_header(uint8_t *dst, enum av_ws_opcode op, size_t n, bool ma
 
 int av_ws_send2(struct av_ws *w, enum av_ws_opcode op, struct av_str head, struct av_str body)
 {
-	uint8_t header[14];
+	uint8_t header[14], mask[4] = {0};
 	size_t n;
 	char *to;
 	if (__builtin_add_overflow(head.n, body.n, &n))
@@ -276,8 +276,9 @@ int av_ws_send2(struct av_ws *w, enum av_ws_opcode op, struct av_str head, struc
 		return -EPIPE;
 	size_t k = frame_header(header, op, n, w->config.client);
 	if (w->config.client) {
-		av_random(header + k, 4);
-		k += 4;
+		av_random(mask, sizeof(mask));
+		memcpy(header + k, mask, sizeof(mask));
+		k += sizeof(mask);
 	}
 	if (n > OUTPUT_MAX || w->out.n + k + n > OUTPUT_MAX || av_buf_error(&w->out) ||
 	    av_buf_reserve(&w->out, k + n, &to) < 0)
@@ -289,7 +290,7 @@ int av_ws_send2(struct av_ws *w, enum av_ws_opcode op, struct av_str head, struc
 		memcpy(to + k + head.n, body.p, body.n);
 	if (w->config.client)
 		for (size_t i = 0; i < n; i++)
-			to[k + i] = (char)((uint8_t)to[k + i] ^ header[k - 4 + i % 4]);
+			to[k + i] = (char)((uint8_t)to[k + i] ^ mask[i % 4]);
 	av_buf_commit(&w->out, k + n);
 	return 0;
 }

@@ -56,7 +56,7 @@ static int limit_bounding(uint64_t keep)
 
 int caps_limit_worker(void)
 {
-	uint64_t effective, permitted;
+	uint64_t effective = 0, permitted = 0;
 	int r = get_sets(&effective, &permitted);
 	if (r == 0)
 		r = limit_bounding(WORKER_SET);
@@ -80,7 +80,7 @@ int caps_clear(void)
 int caps_write_oom_score(pid_t pid, int score)
 {
 	char path[48], text[16];
-	uint64_t effective, permitted;
+	uint64_t effective = 0, permitted = 0;
 	int r = av_path_printf(path, sizeof(path), "/proc/%d/oom_score_adj", pid);
 	if (r == 0)
 		r = get_sets(&effective, &permitted);

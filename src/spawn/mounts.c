@@ -323,7 +323,7 @@ static int set_options(struct overlay *o)
 	return r < 0 ? r : set_string(o->ctx, "metacopy", "off");
 }
 
-static int create_overlay(
+static int configure_overlay(
     struct overlay *o, const int *lowers, size_t n_lowers, int upper_mnt, const char *upper_name)
 {
 	int r = set_string(o->ctx, "source", "aviary");
@@ -335,11 +335,19 @@ static int create_overlay(
 		r = set_options(o);
 	if (r < 0)
 		return r;
-	/* Path `names`: relative to the working directory. */
-	if (o->m->overlay != SPAWN_OVERLAY_FD && fchdir(o->m->names_fd) < 0)
+	return fsconfig(o->ctx, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0 ? -errno : 0;
+}
+
+/* Path `names`: relative to the working directory, looked up with the option since Linux 6.5, with
+ * the creation before. */
+static int create_overlay(
+    struct overlay *o, const int *lowers, size_t n_lowers, int upper_mnt, const char *upper_name)
+{
+	bool by_name = o->m->overlay != SPAWN_OVERLAY_FD;
+	if (by_name && fchdir(o->m->names_fd) < 0)
 		return -errno;
-	r = fsconfig(o->ctx, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0 ? -errno : 0;
-	if (o->m->overlay != SPAWN_OVERLAY_FD && chdir("/") < 0 && r == 0)
+	int r = configure_overlay(o, lowers, n_lowers, upper_mnt, upper_name);
+	if (by_name && chdir("/") < 0 && r == 0)
 		r = -errno;
 	return r;
 }

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -33,14 +34,14 @@ _Noreturn static void die(const char *what)
 
 static void run_supervisor(struct spawn_client *c, const char *const *options)
 {
-	const char *build = getenv("AVIARY_BUILD_DIR");
+	const char *build = getenv("AVIARY_BUILD");
 	char program[AV_PATH_MAX], agent[AV_PATH_MAX];
 	const char *argv[32];
 	size_t n = 0;
 	if (!build ||
 	    av_path_printf(program, sizeof(program), "%s/src/spawn/aviary-spawn", build) < 0 ||
 	    av_path_printf(agent, sizeof(agent), "%s/tests/fault/stub_agent", build) < 0)
-		die("AVIARY_BUILD_DIR");
+		die("AVIARY_BUILD");
 	argv[n++] = program;
 	argv[n++] = "--no-daemon";
 	argv[n++] = "--state";
@@ -54,6 +55,8 @@ static void run_supervisor(struct spawn_client *c, const char *const *options)
 	argv[n] = NULL;
 	c->supervisor = fork();
 	if (c->supervisor == 0) {
+		/* A test that bails out takes it along. */
+		prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
 		execv(program, (char *const *)(uintptr_t)argv);
 		_exit(127);
 	}
