@@ -2,10 +2,11 @@
 /*
  * cgroup.c - the sandboxes' control groups over whatever trees there are
  *
- * Theory of operation: cgroups_new() collects up to seven trees, v2 first, each with the controllers
- * that are used in it. Every operation then walks the trees. What belongs to processes rather than
- * to a controller (kill, freeze, "is anybody in there") is done in the v2 tree when there is one, and
- * else in the v1 freezer's. Nothing is remembered per sandbox: the directories are the state.
+ * Theory of operation: cgroups_new() collects up to seven trees, v2 first, each with the
+ * controllers that are used in it. Every operation then walks the trees. What belongs to processes
+ * rather than to a controller (kill, freeze, "is anybody in there") is done in the v2 tree when
+ * there is one, and else in the v1 freezer's. Nothing is remembered per sandbox: the directories
+ * are the state.
  */
 #include "spawn/cgroup_internal.h"
 
@@ -58,7 +59,8 @@ static int file_path(char *dst, size_t size, const char *id, const char *file)
 	return av_path_printf(dst, size, "%s/%s", id, file);
 }
 
-int cgroup_write(const struct cgroup_tree *t, const char *id, const char *file, const char *fmt, ...)
+int cgroup_write(
+    const struct cgroup_tree *t, const char *id, const char *file, const char *fmt, ...)
 {
 	char path[CGROUP_ID_MAX + 48], text[64];
 	va_list ap;
@@ -71,8 +73,8 @@ int cgroup_write(const struct cgroup_tree *t, const char *id, const char *file, 
 	return av_write_file_at(t->parent_fd, path, av_str_n(text, (size_t)n));
 }
 
-ssize_t cgroup_read(const struct cgroup_tree *t, const char *id, const char *file, char *buf,
-    size_t size)
+ssize_t cgroup_read(
+    const struct cgroup_tree *t, const char *id, const char *file, char *buf, size_t size)
 {
 	char path[CGROUP_ID_MAX + 48];
 	int r = file_path(path, sizeof(path), id, file);
@@ -101,7 +103,7 @@ bool cgroup_has_file(const struct cgroup_tree *t, const char *id, const char *fi
 {
 	char path[CGROUP_ID_MAX + 48];
 	return file_path(path, sizeof(path), id, file) == 0 &&
-	    faccessat(t->parent_fd, path, F_OK, 0) == 0;
+	       faccessat(t->parent_fd, path, F_OK, 0) == 0;
 }
 
 struct cgroup_tree *cgroup_tree_with(struct cgroups *cg, uint32_t ctl)
@@ -145,16 +147,17 @@ static void explain_missing(struct cgroups *cg)
 		uint32_t cap;
 		const char *what;
 	} names[] = {
-		{CGROUP_CAP_MEMORY, "memory"}, {CGROUP_CAP_PIDS, "processes"},
-		{CGROUP_CAP_CPU_QUOTA, "CPU time"},
+	    {CGROUP_CAP_MEMORY, "memory"},
+	    {CGROUP_CAP_PIDS, "processes"},
+	    {CGROUP_CAP_CPU_QUOTA, "CPU time"},
 	};
 	for (size_t i = 0; i < AV_ARRAY_LEN(names); i++)
 		if (!(cg->caps & names[i].cap))
-			cgroup_add_reason(cg, "%s cannot be limited: no such cgroup controller here",
-			    names[i].what);
+			cgroup_add_reason(cg,
+			    "%s cannot be limited: no such cgroup controller here", names[i].what);
 	if ((cg->caps & CGROUP_CAP_MEMORY) && !(cg->caps & CGROUP_CAP_SWAP))
-		cgroup_add_reason(cg,
-		    "swap is not counted: boot with swapaccount=1 or switch swap off");
+		cgroup_add_reason(
+		    cg, "swap is not counted: boot with swapaccount=1 or switch swap off");
 }
 
 /* What a read-only look cannot see because these files exist only below the root. */
@@ -202,12 +205,12 @@ static void find_trees(struct cgroups *cg, const struct cgroup_layout *l)
 		freezer_first(cg);
 	bool v1 = cg->n > (v2 ? 1u : 0u);
 	cg->mode = v1 && v2 ? CGROUP_MODE_HYBRID
-	    : v2            ? CGROUP_MODE_V2
-	    : v1            ? CGROUP_MODE_V1
-			    : CGROUP_MODE_NONE;
+	           : v2     ? CGROUP_MODE_V2
+	           : v1     ? CGROUP_MODE_V1
+	                    : CGROUP_MODE_NONE;
 	if (cg->n == 0 && cg->reason[0] == 0)
 		cgroup_add_reason(cg, "no cgroup file system is mounted: mount -t cgroup2 none "
-				      "/sys/fs/cgroup");
+		                      "/sys/fs/cgroup");
 }
 
 static void favor(struct cgroups *cg)
@@ -226,8 +229,8 @@ int cgroups_new(const struct cgroups_config *cfg, struct cgroups **ret, struct a
 	struct av_str tag = av_str_c(cfg->tag);
 	uint64_t v;
 	if (tag.n == 0 || tag.n > 16 || av_parse_hex_u64(tag, UINT64_MAX, &v) < 0)
-		return av_err_set(err, AV_ERR_INVALID, "cgroup tag \"%s\" is not hexadecimal",
-		    cfg->tag);
+		return av_err_set(
+		    err, AV_ERR_INVALID, "cgroup tag \"%s\" is not hexadecimal", cfg->tag);
 	struct cgroups *cg = calloc(1, sizeof(*cg));
 	struct cgroup_layout *l = calloc(1, sizeof(*l));
 	enum { TEXT_SIZE = 1 << 20 };
@@ -288,28 +291,28 @@ const char *cgroups_reason(const struct cgroups *cg)
 
 /* One sandbox */
 
-static int set_limits(struct cgroups *cg, const char *id, const struct cgroup_limits *lim,
-    struct av_err *err)
+static int set_limits(
+    struct cgroups *cg, const char *id, const struct cgroup_limits *lim, struct av_err *err)
 {
 	for (size_t i = 0; i < cg->n; i++) {
 		const struct cgroup_tree *t = &cg->tree[i];
 		int r = t->v2 ? cgroup_v2_limit(cg, t, id, lim, err)
-			      : cgroup_v1_limit(cg, t, id, lim, err);
+		              : cgroup_v1_limit(cg, t, id, lim, err);
 		if (r < 0)
 			return r;
 	}
 	return 0;
 }
 
-int cgroups_set_limits(struct cgroups *cg, const char *id, const struct cgroup_limits *limits,
-    struct av_err *err)
+int cgroups_set_limits(
+    struct cgroups *cg, const char *id, const struct cgroup_limits *limits, struct av_err *err)
 {
 	return id_ok(id) ? set_limits(cg, id, limits, err)
-			 : av_err_set(err, AV_ERR_INVALID, "bad sandbox id");
+	                 : av_err_set(err, AV_ERR_INVALID, "bad sandbox id");
 }
 
-int cgroups_create(struct cgroups *cg, const char *id, const struct cgroup_limits *limits,
-    struct av_err *err)
+int cgroups_create(
+    struct cgroups *cg, const char *id, const struct cgroup_limits *limits, struct av_err *err)
 {
 	size_t made = 0;
 	int r = 0;
@@ -317,10 +320,10 @@ int cgroups_create(struct cgroups *cg, const char *id, const struct cgroup_limit
 		return av_err_set(err, AV_ERR_INVALID, "bad sandbox id");
 	for (; made < cg->n; made++) {
 		if (mkdirat(cg->tree[made].parent_fd, id, 0755) < 0) {
-			r = errno == EEXIST
-			    ? av_err_set(err, AV_ERR_CONFLICT, "sandbox %s has a cgroup already", id)
-			    : av_err_sys(err, AV_ERR_INTERNAL, errno,
-				  "cannot make the cgroup of sandbox %s", id);
+			r = errno == EEXIST ? av_err_set(err, AV_ERR_CONFLICT,
+			                          "sandbox %s has a cgroup already", id)
+			                    : av_err_sys(err, AV_ERR_INTERNAL, errno,
+			                          "cannot make the cgroup of sandbox %s", id);
 			break;
 		}
 		if (av_failpoint("cgroup_made")) {
@@ -437,20 +440,19 @@ int cgroups_wait_empty(struct cgroups *cg, const char *id, int timeout_ms)
 	return r == -ENOENT || r == -ENODEV ? 0 : r;
 }
 
-int cgroups_freeze(struct cgroups *cg, const char *id, bool frozen, int timeout_ms,
-    struct av_err *err)
+int cgroups_freeze(
+    struct cgroups *cg, const char *id, bool frozen, int timeout_ms, struct av_err *err)
 {
 	const struct cgroup_tree *t = process_tree(cg);
 	if (!id_ok(id))
 		return av_err_set(err, AV_ERR_INVALID, "bad sandbox id");
 	if (t == NULL || !(cg->caps & CGROUP_CAP_FREEZE)) {
-		(void)av_err_set(err, AV_ERR_UNSUPPORTED,
-		    "sandboxes cannot be paused here: %s",
+		(void)av_err_set(err, AV_ERR_UNSUPPORTED, "sandboxes cannot be paused here: %s",
 		    cg->reason[0] ? cg->reason : "no freezer");
 		return -EOPNOTSUPP;
 	}
 	int r = t->v2 ? cgroup_v2_freeze(t, id, frozen, timeout_ms)
-		      : cgroup_v1_freeze(t, id, frozen, timeout_ms);
+	              : cgroup_v1_freeze(t, id, frozen, timeout_ms);
 	if (r < 0)
 		(void)av_err_sys(err, AV_ERR_INTERNAL, r, "cannot %s sandbox %s",
 		    frozen ? "pause" : "resume", id);
@@ -564,8 +566,9 @@ int cgroups_cleanup(struct cgroups *cg, int timeout_ms, struct av_err *err)
 	}
 	if (c.result < 0)
 		r = c.result;
-	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot remove the cgroups %s", cg->parent)
-		     : 0;
+	return r < 0
+	           ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot remove the cgroups %s", cg->parent)
+	           : 0;
 }
 
 int cgroups_measure_attach(struct cgroups *cg, int64_t *ret_ns, struct av_err *err)

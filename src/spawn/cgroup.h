@@ -31,7 +31,7 @@
 #define CGROUP_ID_MAX 64
 
 enum cgroup_mode {
-	CGROUP_MODE_NONE,   /* no usable tree: nothing is limited; freeze, kill and stat say so */
+	CGROUP_MODE_NONE, /* no usable tree: nothing is limited; freeze, kill and stat say so */
 	CGROUP_MODE_V2,
 	CGROUP_MODE_V1,
 	CGROUP_MODE_HYBRID,
@@ -41,42 +41,42 @@ const char *cgroup_mode_name(enum cgroup_mode mode);
 
 /* What can be enforced or done here; the numbers go over the wire in HELLO and never change. */
 enum cgroup_cap {
-	CGROUP_CAP_MEMORY     = 1 << 0,
-	CGROUP_CAP_SWAP       = 1 << 1, /* memory + swap together are limited (or there is no swap) */
-	CGROUP_CAP_PIDS       = 1 << 2,
-	CGROUP_CAP_CPU_QUOTA  = 1 << 3,
+	CGROUP_CAP_MEMORY = 1 << 0,
+	CGROUP_CAP_SWAP = 1 << 1, /* memory + swap together are limited (or there is no swap) */
+	CGROUP_CAP_PIDS = 1 << 2,
+	CGROUP_CAP_CPU_QUOTA = 1 << 3,
 	CGROUP_CAP_CPU_WEIGHT = 1 << 4,
-	CGROUP_CAP_IO_WEIGHT  = 1 << 5,
-	CGROUP_CAP_FREEZE     = 1 << 6,
-	CGROUP_CAP_KILL       = 1 << 7, /* cgroup.kill: one write kills all */
-	CGROUP_CAP_CLONE_INTO = 1 << 8, /* cgroups_clone_fd() works */
+	CGROUP_CAP_IO_WEIGHT = 1 << 5,
+	CGROUP_CAP_FREEZE = 1 << 6,
+	CGROUP_CAP_KILL = 1 << 7,        /* cgroup.kill: one write kills all */
+	CGROUP_CAP_CLONE_INTO = 1 << 8,  /* cgroups_clone_fd() works */
 	CGROUP_CAP_FAST_ATTACH = 1 << 9, /* the favordynmods hierarchy is mounted */
 	CGROUP_CAP_OOM_EVENTS = 1 << 10, /* stat counts processes the OOM killer took */
-	CGROUP_CAP_CPU_USAGE  = 1 << 11,
+	CGROUP_CAP_CPU_USAGE = 1 << 11,
 };
 
 struct cgroups_config {
-	const char *tag;      /* 8 hexadecimal digits that tell instances apart */
-	bool fast_attach;     /* mount the private named hierarchy with favordynmods */
-	bool ignore_v2;       /* as if only v1 trees were mounted (tests) */
-	bool read_only;       /* look only (doctor): create nothing, mount nothing */
+	const char *tag;  /* 8 hexadecimal digits that tell instances apart */
+	bool fast_attach; /* mount the private named hierarchy with favordynmods */
+	bool ignore_v2;   /* as if only v1 trees were mounted (tests) */
+	bool read_only;   /* look only (doctor): create nothing, mount nothing */
 };
 
 struct cgroup_limits {
-	uint64_t memory_bytes;  /* 0: no limit; memory and swap together */
-	uint32_t pids_max;      /* 0: no limit */
-	uint32_t cpu_milli;     /* thousandths of one CPU; 0: no quota */
-	uint32_t cpu_weight;    /* 1 to 10000, 100 is usual; 0: leave the default */
-	uint32_t io_weight;     /* 1 to 10000, 100 is usual; 0: leave the default */
+	uint64_t memory_bytes; /* 0: no limit; memory and swap together */
+	uint32_t pids_max;     /* 0: no limit */
+	uint32_t cpu_milli;    /* thousandths of one CPU; 0: no quota */
+	uint32_t cpu_weight;   /* 1 to 10000, 100 is usual; 0: leave the default */
+	uint32_t io_weight;    /* 1 to 10000, 100 is usual; 0: leave the default */
 };
 
 struct cgroup_stat {
 	uint64_t memory_current_bytes;
-	uint64_t memory_peak_bytes;     /* 0 where the kernel does not keep it (v2 before 5.19) */
+	uint64_t memory_peak_bytes; /* 0 where the kernel does not keep it (v2 before 5.19) */
 	uint64_t oom_kills;
 	uint64_t pids_current;
 	uint64_t cpu_usec;
-	bool populated;                 /* a live process is inside */
+	bool populated; /* a live process is inside */
 	bool frozen;
 };
 
@@ -106,8 +106,8 @@ int cgroups_set_limits(struct cgroups *cg, const char *id, const struct cgroup_l
 int cgroups_clone_fd(struct cgroups *cg, const char *id, int *ret_fd) AV_MUST_CHECK;
 /* Puts a process (not yet running guest code) into all the sandbox's cgroups; in_v2 when it was
  * cloned into the v2 one. 0.1 to 0.3 ms with CGROUP_CAP_FAST_ATTACH, 7 to 15 ms without. */
-int cgroups_attach(struct cgroups *cg, const char *id, pid_t pid, bool in_v2,
-    struct av_err *err) AV_MUST_CHECK;
+int cgroups_attach(
+    struct cgroups *cg, const char *id, pid_t pid, bool in_v2, struct av_err *err) AV_MUST_CHECK;
 /* SIGKILL to every process inside, also frozen ones. 0 when there is no such cgroup. Returns when
  * the signals are sent, not when all are gone; without CGROUP_CAP_KILL it freezes, signals, thaws
  * and may take some milliseconds. */
@@ -117,8 +117,8 @@ int cgroups_kill(struct cgroups *cg, const char *id);
 int cgroups_wait_empty(struct cgroups *cg, const char *id, int timeout_ms);
 /* Freezes or thaws and waits until it is so. -ETIMEDOUT (a frozen half is thawed again),
  * -EOPNOTSUPP without CGROUP_CAP_FREEZE, -ENOENT. */
-int cgroups_freeze(struct cgroups *cg, const char *id, bool frozen, int timeout_ms,
-    struct av_err *err);
+int cgroups_freeze(
+    struct cgroups *cg, const char *id, bool frozen, int timeout_ms, struct av_err *err);
 /* -ENOENT without such a cgroup. What the kernel does not count stays 0. */
 int cgroups_stat(struct cgroups *cg, const char *id, struct cgroup_stat *ret);
 /* Removes the directories; 0 when all are gone (or were). -EBUSY while processes are inside: kill

@@ -57,7 +57,7 @@ struct cgroups {
 	char parent[32];            /* "aviary-<tag>" */
 	char leaf[40];              /* "aviary-<tag>-self": where processes of a shared base go */
 	char reason[800];
-	int favor_fd;               /* owned; mount with favordynmods, or -1 */
+	int favor_fd; /* owned; mount with favordynmods, or -1 */
 	size_t n;
 	struct cgroup_tree tree[CGROUP_TREES_MAX];
 };
@@ -68,11 +68,11 @@ struct cgroup_tree *cgroup_tree_with(struct cgroups *cg, uint32_t ctl);
 /* The v2 tree, or NULL. */
 struct cgroup_tree *cgroup_tree_v2(struct cgroups *cg);
 /* Writes text to <parent>/<id>/<file>. 0 or -errno. */
-int cgroup_write(const struct cgroup_tree *t, const char *id, const char *file, const char *fmt, ...)
-    AV_PRINTF(4, 5);
+int cgroup_write(const struct cgroup_tree *t, const char *id, const char *file, const char *fmt,
+    ...) AV_PRINTF(4, 5);
 /* Reads <parent>/<id>/<file> into buf, NUL-terminated. Length or -errno. */
-ssize_t cgroup_read(const struct cgroup_tree *t, const char *id, const char *file, char *buf,
-    size_t size);
+ssize_t cgroup_read(
+    const struct cgroup_tree *t, const char *id, const char *file, char *buf, size_t size);
 /* One number; 0 when absent or "max". */
 uint64_t cgroup_read_u64(const struct cgroup_tree *t, const char *id, const char *file);
 bool cgroup_has_file(const struct cgroup_tree *t, const char *id, const char *file);
@@ -84,8 +84,8 @@ int cgroup_v2_limit(struct cgroups *cg, const struct cgroup_tree *t, const char 
 void cgroup_v2_stat(const struct cgroup_tree *t, const char *id, struct cgroup_stat *st);
 int cgroup_v2_freeze(const struct cgroup_tree *t, const char *id, bool frozen, int timeout_ms);
 /* Waits until `key` of cgroup.events is `want`. 0, -ETIMEDOUT, -errno (-ENOENT: no such cgroup). */
-int cgroup_v2_wait(const struct cgroup_tree *t, const char *id, const char *key, uint64_t want,
-    int timeout_ms);
+int cgroup_v2_wait(
+    const struct cgroup_tree *t, const char *id, const char *key, uint64_t want, int timeout_ms);
 
 /* Adds the v1 trees whose controllers v2 does not have. */
 void cgroup_v1_setup(struct cgroups *cg, const struct cgroup_layout *l);

@@ -13,8 +13,13 @@ static const struct {
 	const char *name;
 	uint32_t ctl;
 } controllers[] = {
-	{"memory", CTL_MEMORY}, {"pids", CTL_PIDS}, {"cpu", CTL_CPU}, {"cpuacct", CTL_CPUACCT},
-	{"blkio", CTL_BLKIO}, {"io", CTL_BLKIO}, {"freezer", CTL_FREEZER},
+    {"memory", CTL_MEMORY},
+    {"pids", CTL_PIDS},
+    {"cpu", CTL_CPU},
+    {"cpuacct", CTL_CPUACCT},
+    {"blkio", CTL_BLKIO},
+    {"io", CTL_BLKIO},
+    {"freezer", CTL_FREEZER},
 };
 
 static uint32_t list_controllers(struct av_str list, char sep)
@@ -45,7 +50,7 @@ static bool unescape(struct av_str s, char *dst, size_t size)
 		char c = s.p[i];
 		if (c == '\\' && i + 3 < s.n) {
 			c = (char)((s.p[i + 1] - '0') << 6 | (s.p[i + 2] - '0') << 3 |
-			    (s.p[i + 3] - '0'));
+			           (s.p[i + 3] - '0'));
 			i += 3;
 		}
 		if (n + 1 >= size)

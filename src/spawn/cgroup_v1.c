@@ -57,8 +57,8 @@ static void take_caps(struct cgroups *cg, const struct cgroup_tree *t)
 {
 	if (t->controllers & CTL_MEMORY) {
 		cg->caps |= CGROUP_CAP_MEMORY | CGROUP_CAP_OOM_EVENTS;
-		cg->v1_memsw = cg->read_only ||
-		    cgroup_has_file(t, ".", "memory.memsw.limit_in_bytes");
+		cg->v1_memsw =
+		    cg->read_only || cgroup_has_file(t, ".", "memory.memsw.limit_in_bytes");
 		if (cg->v1_memsw)
 			cg->caps |= CGROUP_CAP_SWAP;
 	}
@@ -113,8 +113,8 @@ void cgroup_v1_setup(struct cgroups *cg, const struct cgroup_layout *l)
 		}
 		/* An ordinary user is told once, not once per tree. */
 		if (r < 0 && !(r == -EACCES && cg->reason[0] != 0))
-			cgroup_add_reason(cg, "%s cannot be used (%s)", l->v1[i].path,
-			    strerrorname_np(-r));
+			cgroup_add_reason(
+			    cg, "%s cannot be used (%s)", l->v1[i].path, strerrorname_np(-r));
 		if (r < 0 || t.controllers == 0) {
 			av_close_fd(&t.base_fd);
 			av_close_fd(&t.parent_fd);
@@ -125,8 +125,8 @@ void cgroup_v1_setup(struct cgroups *cg, const struct cgroup_layout *l)
 	}
 }
 
-static int limit_memory(struct cgroups *cg, const struct cgroup_tree *t, const char *id,
-    unsigned long long bytes)
+static int limit_memory(
+    struct cgroups *cg, const struct cgroup_tree *t, const char *id, unsigned long long bytes)
 {
 	static const char ram[] = "memory.limit_in_bytes", both[] = "memory.memsw.limit_in_bytes";
 	int r = cgroup_write(t, id, ram, "%llu", bytes);
@@ -156,8 +156,8 @@ int cgroup_v1_limit(struct cgroups *cg, const struct cgroup_tree *t, const char 
 	if (r == 0 && (t->controllers & CTL_CPU) && lim->cpu_milli &&
 	    (cg->caps & CGROUP_CAP_CPU_QUOTA)) {
 		(void)cgroup_write(t, id, "cpu.cfs_period_us", "100000");
-		r = cgroup_write(t, id, what = "cpu.cfs_quota_us", "%u",
-		    AV_MAX(lim->cpu_milli * 100u, 1000u));
+		r = cgroup_write(
+		    t, id, what = "cpu.cfs_quota_us", "%u", AV_MAX(lim->cpu_milli * 100u, 1000u));
 	}
 	if (r == 0 && (t->controllers & CTL_CPU) && lim->cpu_weight)
 		r = cgroup_write(t, id, what = "cpu.shares", "%llu",
@@ -166,8 +166,8 @@ int cgroup_v1_limit(struct cgroups *cg, const struct cgroup_tree *t, const char 
 		r = cgroup_write(t, id, what = cg->v1_weight_file, "%u",
 		    lim->io_weight < 10 ? 10 : AV_MIN(lim->io_weight, 1000u));
 	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot set the %s limit of sandbox %s",
-			   what, id)
-		     : 0;
+	                   what, id)
+	             : 0;
 }
 
 void cgroup_v1_stat(const struct cgroup_tree *t, const char *id, struct cgroup_stat *st)

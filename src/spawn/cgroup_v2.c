@@ -29,7 +29,10 @@ static const struct {
 	const char *name;
 	uint32_t ctl;
 } wanted[WANTED_MAX] = {
-	{"memory", CTL_MEMORY}, {"pids", CTL_PIDS}, {"cpu", CTL_CPU}, {"io", CTL_BLKIO},
+    {"memory", CTL_MEMORY},
+    {"pids", CTL_PIDS},
+    {"cpu", CTL_CPU},
+    {"io", CTL_BLKIO},
 };
 
 /* Controllers listed in a control file of the directory. */
@@ -50,8 +53,8 @@ static int enable(int dirfd)
 			continue;
 		char word[16];
 		int n = snprintf(word, sizeof(word), "+%s", wanted[i].name);
-		int q = av_write_file_at(dirfd, "cgroup.subtree_control",
-		    av_str_n(word, (size_t)n));
+		int q =
+		    av_write_file_at(dirfd, "cgroup.subtree_control", av_str_n(word, (size_t)n));
 		if (q < 0 && r == 0)
 			r = q;
 	}
@@ -116,7 +119,7 @@ static int open_base(const struct cgroups *cg, const struct cgroup_layout *l)
 static bool is_delegated_right(int base_fd)
 {
 	return faccessat(base_fd, "cgroup.procs", W_OK, AT_EACCESS) == 0 &&
-	    faccessat(base_fd, "cgroup.subtree_control", W_OK, AT_EACCESS) == 0;
+	       faccessat(base_fd, "cgroup.subtree_control", W_OK, AT_EACCESS) == 0;
 }
 
 static void take_caps(struct cgroups *cg, struct cgroup_tree *t)
@@ -207,15 +210,15 @@ int cgroup_v2_limit(struct cgroups *cg, const struct cgroup_tree *t, const char 
 	if (r == 0 && (t->controllers & CTL_PIDS) && lim->pids_max)
 		r = cgroup_write(t, id, file = "pids.max", "%u", lim->pids_max);
 	if (r == 0 && (t->controllers & CTL_CPU) && lim->cpu_milli)
-		r = cgroup_write(t, id, file = "cpu.max", "%u 100000",
-		    AV_MAX(lim->cpu_milli * 100u, 1000u));
+		r = cgroup_write(
+		    t, id, file = "cpu.max", "%u 100000", AV_MAX(lim->cpu_milli * 100u, 1000u));
 	if (r == 0 && (t->controllers & CTL_CPU) && lim->cpu_weight)
 		r = cgroup_write(t, id, file = "cpu.weight", "%u", lim->cpu_weight);
 	if (r == 0 && (cg->caps & CGROUP_CAP_IO_WEIGHT) && lim->io_weight &&
 	    (t->controllers & CTL_BLKIO))
 		r = cgroup_write(t, id, file = "io.weight", "%u", lim->io_weight);
 	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot set %s of sandbox %s", file, id)
-		     : 0;
+	             : 0;
 }
 
 void cgroup_v2_stat(const struct cgroup_tree *t, const char *id, struct cgroup_stat *st)
@@ -241,8 +244,8 @@ void cgroup_v2_stat(const struct cgroup_tree *t, const char *id, struct cgroup_s
 		st->pids_current = cgroup_read_u64(t, id, "pids.current");
 }
 
-int cgroup_v2_wait(const struct cgroup_tree *t, const char *id, const char *key, uint64_t want,
-    int timeout_ms)
+int cgroup_v2_wait(
+    const struct cgroup_tree *t, const char *id, const char *key, uint64_t want, int timeout_ms)
 {
 	char path[CGROUP_ID_MAX + 32], buf[256];
 	int r = av_path_printf(path, sizeof(path), "%s/cgroup.events", id);

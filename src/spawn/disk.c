@@ -20,7 +20,7 @@
 #include "base/path.h"
 #include "base/banned.h"
 
-#define RESERVE_MIN (2 * AV_GIB)
+#define RESERVE_MIN     (2 * AV_GIB)
 #define RESERVE_PERCENT 5
 
 static const char *const mode_names[] = {"auto", "quota", "btrfs", "loop", "tmpfs", "none"};
@@ -75,8 +75,8 @@ int disk_check_space(struct disk *d, struct av_err *err)
 	char a[24], b[24];
 	int r = disk_host_space(d, &space, &total);
 	if (r < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot see the free space of %s",
-		    d->state_name);
+		return av_err_sys(
+		    err, AV_ERR_INTERNAL, r, "cannot see the free space of %s", d->state_name);
 	uint64_t reserve = disk_reserve(d, total);
 	if (space >= reserve)
 		return 0;
@@ -137,14 +137,15 @@ static int open_dirs(struct disk *d, const struct disk_config *cfg, struct av_er
 	if (r == 0)
 		r = av_path_printf(d->mount_dir, sizeof(d->mount_dir), "%s", cfg->mount_dir);
 	if (r < 0)
-		return av_err_set(err, AV_ERR_INVALID, "the path of the state directory is too long");
+		return av_err_set(
+		    err, AV_ERR_INVALID, "the path of the state directory is too long");
 	d->state_fd = open(cfg->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	r = d->state_fd < 0 ? -errno : open_subdir(d->state_fd, "sandboxes", &d->areas_fd);
 	if (r == 0)
 		r = open_subdir(d->state_fd, "trash", &d->trash_fd);
 	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot use the state directory %s",
-			   d->state_name)
-		     : 0;
+	                   d->state_name)
+	             : 0;
 }
 
 static void add_reason(struct disk *d, enum disk_mode mode, const char *message)
@@ -157,10 +158,10 @@ static void add_reason(struct disk *d, enum disk_mode mode, const char *message)
 static int choose(struct disk *d, const struct disk_config *cfg, struct av_err *err)
 {
 	static const struct disk_ops *const as_root[] = {
-		&disk_quota_ops, &disk_btrfs_ops, &disk_loop_ops, &disk_none_ops};
+	    &disk_quota_ops, &disk_btrfs_ops, &disk_loop_ops, &disk_none_ops};
 	static const struct disk_ops *const as_user[] = {&disk_tmpfs_ops, &disk_none_ops};
-	static const struct disk_ops *const all[] = {&disk_quota_ops, &disk_btrfs_ops,
-		&disk_loop_ops, &disk_tmpfs_ops, &disk_none_ops};
+	static const struct disk_ops *const all[] = {
+	    &disk_quota_ops, &disk_btrfs_ops, &disk_loop_ops, &disk_tmpfs_ops, &disk_none_ops};
 	const struct disk_ops *const *list = cfg->rootless ? as_user : as_root;
 	size_t n = cfg->rootless ? AV_ARRAY_LEN(as_user) : AV_ARRAY_LEN(as_root);
 	if (cfg->mode != DISK_MODE_AUTO) {
@@ -284,8 +285,8 @@ int disk_step(struct disk *d, int64_t budget_us)
 	return d->ops->step(d, av_mono_ns() + budget_us * 1000);
 }
 
-int disk_list(struct disk *d,
-    int (*on_area)(void *ctx, const char *id, uid_t owner, bool removing), void *ctx)
+int disk_list(struct disk *d, int (*on_area)(void *ctx, const char *id, uid_t owner, bool removing),
+    void *ctx)
 {
 	return d->ops->list(d, on_area, ctx);
 }
@@ -311,7 +312,7 @@ int disk_cleanup(struct disk *d, struct av_err *err)
 	}
 	if ((unlinkat(d->state_fd, "sandboxes", AT_REMOVEDIR) < 0 && errno != ENOENT) ||
 	    (unlinkat(d->state_fd, "trash", AT_REMOVEDIR) < 0 && errno != ENOENT))
-		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot remove what is below %s",
-		    d->state_name);
+		return av_err_sys(
+		    err, AV_ERR_INTERNAL, errno, "cannot remove what is below %s", d->state_name);
 	return 0;
 }

@@ -31,8 +31,9 @@
 #include "base/err.h"
 #include "base/macros.h"
 
-#define DISK_ID_MAX 64
-#define DISK_LIMIT_MIN (16 * AV_MIB) /* smaller limits are raised to this (file system overhead) */
+#define DISK_ID_MAX    64
+#define DISK_LIMIT_MIN (16 * AV_MIB) /* smaller limits are raised to this (file system overhead)   \
+	                              */
 
 enum disk_mode {
 	DISK_MODE_AUTO,
@@ -51,15 +52,16 @@ struct disk_config {
 	const char *state_dir;  /* absolute, as the caller sees it; exists; owned by the caller */
 	const char *state_name; /* the same for people, in messages; NULL: state_dir */
 	const char *mount_dir;  /* absolute; an empty directory to mount at (btrfs) or below */
-	enum disk_mode mode;    /* AUTO: the first of quota, btrfs, loop that works (as root); tmpfs */
-	bool rootless;          /* the caller is root only of its own user namespace */
-	uint64_t image_bytes;   /* size of the btrfs image; 0: 80 % of what is free above the reserve */
+	enum disk_mode mode; /* AUTO: the first of quota, btrfs, loop that works (as root); tmpfs */
+	bool rootless;       /* the caller is root only of its own user namespace */
+	uint64_t
+	    image_bytes; /* size of the btrfs image; 0: 80 % of what is free above the reserve */
 	uint64_t reserve_bytes; /* what the host file system keeps; 0: max(5 %, 2 GiB) */
 };
 
 struct disk_usage {
-	uint64_t used_bytes;    /* btrfs: as of the last commit, up to 30 s ago */
-	uint64_t limit_bytes;   /* 0: unlimited */
+	uint64_t used_bytes;  /* btrfs: as of the last commit, up to 30 s ago */
+	uint64_t limit_bytes; /* 0: unlimited */
 };
 
 struct disk;
@@ -100,8 +102,8 @@ int disk_remove(struct disk *d, const char *id, struct av_err *err) AV_MUST_CHEC
 int disk_step(struct disk *d, int64_t budget_us);
 /* Calls on_area for each area, also those being freed; non-zero ends the walk and is returned.
  * owner is the first id of its range. on_area may remove the one it is given. */
-int disk_list(struct disk *d,
-    int (*on_area)(void *ctx, const char *id, uid_t owner, bool removing), void *ctx);
+int disk_list(struct disk *d, int (*on_area)(void *ctx, const char *id, uid_t owner, bool removing),
+    void *ctx);
 /* For `aviary cleanup`, with no sandbox left: removes all areas, unmounts, deletes images and the
  * directories made here. d remains to be freed. Blocks until done. */
 int disk_cleanup(struct disk *d, struct av_err *err) AV_MUST_CHECK;

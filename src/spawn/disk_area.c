@@ -6,8 +6,8 @@
  * may be deeper than any path or stack, so nothing recurses: a directory found inside another is
  * renamed up to the top of its area, and when a directory has no entries left it is removed. Two
  * descriptors are enough. The area's own directory goes last, since its owner and its name say that
- * the id range is not free yet. Entries are only ever unlinked or renamed by name below a descriptor,
- * never followed. Each call does what fits into its time.
+ * the id range is not free yet. Entries are only ever unlinked or renamed by name below a
+ * descriptor, never followed. Each call does what fits into its time.
  */
 #include "spawn/disk_internal.h"
 
@@ -40,7 +40,8 @@ static int retire(struct disk *d, const char *name)
 	int r = -EEXIST;
 	for (int i = 0; i < 1000 && r == -EEXIST; i++) {
 		(void)snprintf(other, sizeof(other), "t-%" PRIu64, d->trash_serial++);
-		r = renameat2(d->trash_fd, name, d->trash_fd, other, RENAME_NOREPLACE) < 0 ? -errno : 0;
+		r = renameat2(d->trash_fd, name, d->trash_fd, other, RENAME_NOREPLACE) < 0 ? -errno
+		                                                                           : 0;
 	}
 	return r;
 }
@@ -55,12 +56,12 @@ int disk_area_build(struct disk *d, const char *id, int *ret_dirfd, struct av_er
 	if (r < 0 && errno == EEXIST && retire(d, name) == 0)
 		r = mkdirat(d->trash_fd, name, 0700);
 	if (r < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, errno,
-		    "cannot make the disk area of sandbox %s", id);
+		return av_err_sys(
+		    err, AV_ERR_INTERNAL, errno, "cannot make the disk area of sandbox %s", id);
 	int fd = openat(d->trash_fd, name, OPEN_DIR);
 	if (fd < 0) {
-		r = av_err_sys(err, AV_ERR_INTERNAL, errno,
-		    "cannot open the disk area of sandbox %s", id);
+		r = av_err_sys(
+		    err, AV_ERR_INTERNAL, errno, "cannot open the disk area of sandbox %s", id);
 		(void)unlinkat(d->trash_fd, name, AT_REMOVEDIR);
 		return r;
 	}
@@ -80,15 +81,15 @@ int disk_area_publish(struct disk *d, const char *id, int dirfd, uid_t owner, st
 	if (av_failpoint("disk_area_built"))
 		return av_err_set(err, AV_ERR_INTERNAL, "failpoint disk_area_built");
 	if (renameat2(d->trash_fd, name, d->areas_fd, id, RENAME_NOREPLACE) < 0)
-		return errno == EEXIST
-		    ? av_err_set(err, AV_ERR_CONFLICT, "sandbox %s has a disk area already", id)
-		    : av_err_sys(err, AV_ERR_INTERNAL, errno,
-			  "cannot publish the disk area of sandbox %s", id);
+		return errno == EEXIST ? av_err_set(err, AV_ERR_CONFLICT,
+		                             "sandbox %s has a disk area already", id)
+		                       : av_err_sys(err, AV_ERR_INTERNAL, errno,
+		                             "cannot publish the disk area of sandbox %s", id);
 	return 0;
 }
 
-int disk_area_create(struct disk *d, const char *id, uid_t owner, int *ret_dirfd,
-    struct av_err *err)
+int disk_area_create(
+    struct disk *d, const char *id, uid_t owner, int *ret_dirfd, struct av_err *err)
 {
 	AV_CLEANUP(av_closep) int fd = -1;
 	int r = disk_area_build(d, id, &fd, err);
@@ -107,9 +108,9 @@ int disk_area_open(struct disk *d, const char *id, int *ret_dirfd, struct av_err
 	int fd = openat(d->areas_fd, id, OPEN_DIR);
 	if (fd < 0)
 		return errno == ENOENT
-		    ? av_err_set(err, AV_ERR_NOT_FOUND, "sandbox %s has no disk area", id)
-		    : av_err_sys(err, AV_ERR_INTERNAL, errno,
-			  "cannot open the disk area of sandbox %s", id);
+		           ? av_err_set(err, AV_ERR_NOT_FOUND, "sandbox %s has no disk area", id)
+		           : av_err_sys(err, AV_ERR_INTERNAL, errno,
+		                 "cannot open the disk area of sandbox %s", id);
 	*ret_dirfd = fd;
 	return 0;
 }
@@ -122,8 +123,8 @@ int disk_area_remove(struct disk *d, const char *id, struct av_err *err)
 	if (r < 0 && errno == ENOENT)
 		return 0;
 	if (r < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, errno,
-		    "cannot remove the disk area of sandbox %s", id);
+		return av_err_sys(
+		    err, AV_ERR_INTERNAL, errno, "cannot remove the disk area of sandbox %s", id);
 	(void)av_failpoint("disk_area_removed");
 	d->trash_count++;
 	return 0;
@@ -163,8 +164,8 @@ struct emptying {
 	int area; /* descriptor of the area's top */
 };
 
-/* Calls on_entry for each entry of the directory parent/name. 0, its error, or -EAGAIN when the time
- * is up. */
+/* Calls on_entry for each entry of the directory parent/name. 0, its error, or -EAGAIN when the
+ * time is up. */
 static int each_entry(struct emptying *x, int parent, const char *name,
     int (*on_entry)(struct emptying *x, int dirfd, const struct dirent *e))
 {

@@ -3,23 +3,24 @@
  * disk_btrfs.c - areas as subvolumes of one btrfs image, limited by qgroups
  *
  * Theory of operation: <state>/disk.img is a sparse file with one btrfs, bound to a loop device and
- * mounted at mount_dir in the worker's private namespace. An area is a subvolume <id> at its top. One
- * ioctl makes it together with its qgroup 0/<number> and limit; another unlinks it, and the kernel's
- * cleaner frees it later. Nothing is executed after mkfs.btrfs made the image.
+ * mounted at mount_dir in the worker's private namespace. An area is a subvolume <id> at its top.
+ * One ioctl makes it together with its qgroup 0/<number> and limit; another unlinks it, and the
+ * kernel's cleaner frees it later. Nothing is executed after mkfs.btrfs made the image.
  *
  * A half-made area is one that still belongs to root: giving it to its owner is the last step of
  * create, and set-up removes those that did not get that far.
  *
- * Kernels before 6.12 leave the qgroup of a deleted subvolume behind, and refuse to remove it before
- * the cleaner is done. So disk_step() tries again and again for what is in `stale`, a bounded list;
- * when it overflows, and at set-up, the quota tree is searched for qgroups without a subvolume.
+ * Kernels before 6.12 leave the qgroup of a deleted subvolume behind, and refuse to remove it
+ * before the cleaner is done. So disk_step() tries again and again for what is in `stale`, a
+ * bounded list; when it overflows, and at set-up, the quota tree is searched for qgroups without a
+ * subvolume.
  *
  * Growth: all areas are members of qgroup 1/1. While the host file system has more room above its
  * reserve than the image may still grow, 1/1 is unlimited; otherwise its limit is what is used plus
  * that room, so that the host's disk is never filled from inside, and the guests get EDQUOT.
  *
- * A kernel that drops a large subvolume may stop accounting (qgroup status INCONSISTENT): disk_step()
- * starts a rescan then.
+ * A kernel that drops a large subvolume may stop accounting (qgroup status INCONSISTENT):
+ * disk_step() starts a rescan then.
  */
 #include "spawn/disk_btrfs.h"
 #include "spawn/disk_internal.h"
@@ -40,14 +41,14 @@
 #include "base/path.h"
 #include "base/banned.h"
 
-#define IMAGE        "disk.img"
-#define IMAGE_NEW    "disk.img.new"
-#define IMAGE_MIN    (512 * AV_MIB)
-#define STALE_MAX    4096
-#define RETRY_MS     1000
-#define SPACE_MS     2000
-#define COMMIT_MS    5000
-#define OPEN_DIR     (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+#define IMAGE     "disk.img"
+#define IMAGE_NEW "disk.img.new"
+#define IMAGE_MIN (512 * AV_MIB)
+#define STALE_MAX 4096
+#define RETRY_MS  1000
+#define SPACE_MS  2000
+#define COMMIT_MS 5000
+#define OPEN_DIR  (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
 struct btrfs_state {
 	int top_fd; /* owned; the image's top directory, on the attached mount */
@@ -76,22 +77,23 @@ static uint64_t wanted_size(const struct disk *d, uint64_t allocated)
 static int make_file_system(struct disk *d, struct av_err *err)
 {
 	static const char *const programs[] = {"/usr/sbin/mkfs.btrfs", "/usr/bin/mkfs.btrfs",
-		"/sbin/mkfs.btrfs", "/bin/mkfs.btrfs", NULL};
+	    "/sbin/mkfs.btrfs", "/bin/mkfs.btrfs", NULL};
 	char path[DISK_PATH_SIZE + 32];
 	int r = av_path_printf(path, sizeof(path), "%s/" IMAGE_NEW, d->state_dir);
 	if (r < 0)
 		return av_err_set(err, AV_ERR_INVALID, "the state directory's path is too long");
-	/* One copy of metadata: the image lies on a disk that has its own redundancy or has none. */
+	/* One copy of metadata: the image lies on a disk that has its own redundancy or has none.
+	 */
 	char *argv[] = {(char[]){"mkfs.btrfs"}, (char[]){"-q"}, (char[]){"-f"}, (char[]){"-m"},
-		(char[]){"single"}, (char[]){"-d"}, (char[]){"single"}, (char[]){"-L"},
-		(char[]){"aviary"}, (char[]){"--"}, path, NULL};
+	    (char[]){"single"}, (char[]){"-d"}, (char[]){"single"}, (char[]){"-L"},
+	    (char[]){"aviary"}, (char[]){"--"}, path, NULL};
 	r = disk_run(programs, argv);
 	if (r == -ENOENT)
 		return av_err_set(err, AV_ERR_UNSUPPORTED,
 		    "mkfs.btrfs is not installed: apt-get install btrfs-progs");
-	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "mkfs.btrfs failed on %s/" IMAGE,
-			   d->state_name)
-		     : 0;
+	return r < 0 ? av_err_sys(
+	                   err, AV_ERR_INTERNAL, r, "mkfs.btrfs failed on %s/" IMAGE, d->state_name)
+	             : 0;
 }
 
 static int make_image(struct disk *d, struct av_err *err)
@@ -102,18 +104,17 @@ static int make_image(struct disk *d, struct av_err *err)
 		    "the file system of %s is too full for a disk image of at least 512 MiB",
 		    d->state_name);
 	(void)unlinkat(d->state_fd, IMAGE_NEW, 0);
-	AV_CLEANUP(av_closep) int fd =
-	    openat(d->state_fd, IMAGE_NEW, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	int r = fd < 0 || ftruncate(fd, (off_t)size) < 0
-	    ? av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot make %s/" IMAGE, d->state_name)
-	    : 0;
+	AV_CLEANUP(av_closep)
+	int fd = openat(d->state_fd, IMAGE_NEW, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	int r =
+	    fd < 0 || ftruncate(fd, (off_t)size) < 0
+	        ? av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot make %s/" IMAGE, d->state_name)
+	        : 0;
 	if (r == 0)
 		r = make_file_system(d, err);
 	(void)av_failpoint("disk_image_made");
-	if (r == 0 && (fsync(fd) < 0 ||
-			  renameat(d->state_fd, IMAGE_NEW, d->state_fd, IMAGE) < 0))
-		r = av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot make %s/" IMAGE,
-		    d->state_name);
+	if (r == 0 && (fsync(fd) < 0 || renameat(d->state_fd, IMAGE_NEW, d->state_fd, IMAGE) < 0))
+		r = av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot make %s/" IMAGE, d->state_name);
 	if (r < 0)
 		(void)unlinkat(d->state_fd, IMAGE_NEW, 0);
 	return r;
@@ -148,11 +149,12 @@ static int mount_top(struct disk *d, struct btrfs_state *s, int image, struct av
 	if (r < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, r,
 		    "%s/" IMAGE " does not mount: see dmesg; if it is beyond repair move it away, "
-		    "and the disks of all sandboxes with it", d->state_name);
+		    "and the disks of all sandboxes with it",
+		    d->state_name);
 	r = disk_mount_attach(mnt, d->mount_dir);
 	if (r < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot attach the disk image at %s",
-		    d->mount_dir);
+		return av_err_sys(
+		    err, AV_ERR_INTERNAL, r, "cannot attach the disk image at %s", d->mount_dir);
 	s->top_fd = open(d->mount_dir, OPEN_DIR);
 	if (s->top_fd < 0 || fstat(image, &st) < 0 || fchmod(s->top_fd, 0700) < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open the disk image");
@@ -196,8 +198,8 @@ static int image_setup(struct disk *d, struct av_err *err)
 		image = openat(d->state_fd, IMAGE, O_RDWR | O_CLOEXEC);
 	}
 	if (image < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open %s/" IMAGE,
-		    d->state_name);
+		return av_err_sys(
+		    err, AV_ERR_INTERNAL, errno, "cannot open %s/" IMAGE, d->state_name);
 	struct btrfs_state *s = calloc(1, sizeof(*s));
 	if (s == NULL)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "no memory");
@@ -207,8 +209,8 @@ static int image_setup(struct disk *d, struct av_err *err)
 	if (r == 0) {
 		r = btrfs_quota_setup(s->top_fd);
 		if (r < 0)
-			(void)av_err_sys(err, AV_ERR_UNSUPPORTED, r,
-			    "this kernel's btrfs has no qgroups");
+			(void)av_err_sys(
+			    err, AV_ERR_UNSUPPORTED, r, "this kernel's btrfs has no qgroups");
 	}
 	if (r < 0) {
 		(void)disk_mount_detach(d->mount_dir);
@@ -242,15 +244,15 @@ static int image_open(struct disk *d, const char *id, int *ret_dirfd, struct av_
 	int fd = openat(s->top_fd, id, OPEN_DIR);
 	if (fd < 0)
 		return errno == ENOENT
-		    ? av_err_set(err, AV_ERR_NOT_FOUND, "sandbox %s has no disk area", id)
-		    : av_err_sys(err, AV_ERR_INTERNAL, errno,
-			  "cannot open the disk area of sandbox %s", id);
+		           ? av_err_set(err, AV_ERR_NOT_FOUND, "sandbox %s has no disk area", id)
+		           : av_err_sys(err, AV_ERR_INTERNAL, errno,
+		                 "cannot open the disk area of sandbox %s", id);
 	*ret_dirfd = fd;
 	return 0;
 }
 
-static int image_create(struct disk *d, const char *id, uint64_t limit, uid_t owner, int *ret_dirfd,
-    struct av_err *err)
+static int image_create(
+    struct disk *d, const char *id, uint64_t limit, uid_t owner, int *ret_dirfd, struct av_err *err)
 {
 	struct btrfs_state *s = d->mode_state;
 	AV_CLEANUP(av_closep) int fd = -1;
@@ -258,8 +260,8 @@ static int image_create(struct disk *d, const char *id, uint64_t limit, uid_t ow
 	if (r == -EEXIST)
 		return av_err_set(err, AV_ERR_CONFLICT, "sandbox %s has a disk area already", id);
 	if (r < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, r,
-		    "cannot make the disk area of sandbox %s", id);
+		return av_err_sys(
+		    err, AV_ERR_INTERNAL, r, "cannot make the disk area of sandbox %s", id);
 	r = av_failpoint("disk_subvol_made") ? av_err_set(err, AV_ERR_INTERNAL, "failpoint") : 0;
 	if (r == 0)
 		r = image_open(d, id, &fd, err);
@@ -284,7 +286,7 @@ static int image_usage(struct disk *d, const char *id, struct disk_usage *ret)
 	if (r == 0)
 		r = btrfs_subvol_id(fd, &subvol);
 	return r < 0 ? r
-		     : btrfs_qgroup_read(s->top_fd, subvol, &ret->used_bytes, &ret->limit_bytes);
+	             : btrfs_qgroup_read(s->top_fd, subvol, &ret->used_bytes, &ret->limit_bytes);
 }
 
 static void remember_stale(struct btrfs_state *s, uint64_t subvol)
@@ -308,8 +310,8 @@ static int image_remove(struct disk *d, const char *id, struct av_err *err)
 	if (r == -ENOENT)
 		return 0;
 	if (r < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, r,
-		    "cannot remove the disk area of sandbox %s", id);
+		return av_err_sys(
+		    err, AV_ERR_INTERNAL, r, "cannot remove the disk area of sandbox %s", id);
 	if (subvol != 0)
 		remember_stale(s, subvol);
 	d->trash_count = (unsigned)s->n_stale;
@@ -370,7 +372,8 @@ static void watch_space(struct disk *d, struct btrfs_state *s)
 	uint64_t room = space > reserve ? space - reserve : 0;
 	if (used + room < s->image_size)
 		limit = AV_MAX(used + room, (uint64_t)AV_MIB);
-	uint64_t change = limit > s->parent_limit ? limit - s->parent_limit : s->parent_limit - limit;
+	uint64_t change =
+	    limit > s->parent_limit ? limit - s->parent_limit : s->parent_limit - limit;
 	/* Every change is a transaction; small ones can wait while there is room. */
 	if ((limit == 0) != (s->parent_limit == 0) || change > AV_MIN(room / 16, 256ULL * AV_MIB))
 		if (btrfs_qgroup_limit(s->top_fd, BTRFS_PARENT_QGROUP, limit) == 0)
@@ -395,8 +398,8 @@ static int image_step(struct disk *d, int64_t deadline_ns)
 		(void)btrfs_commit_soon(s->top_fd);
 		s->next_commit_ns = now + COMMIT_MS * AV_NS_PER_MS;
 	}
-	d->trash_count = (unsigned)s->n_stale;
-	return s->n_stale > 0 || s->search ? RETRY_MS : SPACE_MS;
+	d->trash_count = (unsigned)s->n_stale + s->search;
+	return d->trash_count > 0 ? RETRY_MS : SPACE_MS;
 }
 
 static int image_cleanup(struct disk *d, struct av_err *err)
@@ -408,18 +411,18 @@ static int image_cleanup(struct disk *d, struct av_err *err)
 		r = -errno;
 	d->trash_count = 0;
 	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot remove %s/" IMAGE, d->state_name)
-		     : 0;
+	             : 0;
 }
 
 const struct disk_ops disk_btrfs_ops = {
-	.mode = DISK_MODE_BTRFS,
-	.setup = image_setup,
-	.teardown = image_teardown,
-	.create = image_create,
-	.open = image_open,
-	.usage = image_usage,
-	.remove = image_remove,
-	.step = image_step,
-	.list = image_list,
-	.cleanup = image_cleanup,
+    .mode = DISK_MODE_BTRFS,
+    .setup = image_setup,
+    .teardown = image_teardown,
+    .create = image_create,
+    .open = image_open,
+    .usage = image_usage,
+    .remove = image_remove,
+    .step = image_step,
+    .list = image_list,
+    .cleanup = image_cleanup,
 };

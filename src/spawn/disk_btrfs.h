@@ -28,8 +28,8 @@ int btrfs_qgroup_limit(int fd, uint64_t qgroup, uint64_t limit);
 int btrfs_qgroup_read(int fd, uint64_t qgroup, uint64_t *ret_used, uint64_t *ret_limit);
 /* -EBUSY while the subvolume is still being freed; 0 also when there is no such qgroup. */
 int btrfs_qgroup_destroy(int fd, uint64_t qgroup);
-/* Calls on_id for each level-0 qgroup that has no subvolume; a non-zero answer ends it and is
- * returned. */
+/* Calls on_id for each level-0 qgroup whose subvolume was deleted (freed already or not); a
+ * non-zero answer ends it and is returned. */
 int btrfs_find_stale(int fd, int (*on_id)(void *ctx, uint64_t subvol), void *ctx);
 /* The file system takes all of its device. */
 int btrfs_grow(int fd);

@@ -2,8 +2,8 @@
 /*
  * disk_btrfs_ioctl.c - subvolumes and qgroups by ioctl (linux/btrfs.h, linux/btrfs_tree.h)
  *
- * Numbers in tree items are little-endian, as are the machines we run on (x86-64, aarch64); items are
- * copied out before they are read, as they have no alignment.
+ * Numbers in tree items are little-endian, as are the machines we run on (x86-64, aarch64); items
+ * are copied out before they are read, as they have no alignment.
  */
 #include "spawn/disk_btrfs.h"
 
@@ -51,8 +51,8 @@ int btrfs_subvol_create(int dirfd, const char *name, uint64_t limit)
 		char room[sizeof(struct btrfs_qgroup_inherit) + sizeof(parent)];
 	} inherit = {.head = {.num_qgroups = 1}};
 	struct btrfs_ioctl_vol_args_v2 a = {
-		.flags = BTRFS_SUBVOL_QGROUP_INHERIT,
-		.size = sizeof(inherit),
+	    .flags = BTRFS_SUBVOL_QGROUP_INHERIT,
+	    .size = sizeof(inherit),
 	};
 	memcpy(inherit.room + sizeof(inherit.head), &parent, sizeof(parent));
 	if (limit > 0) {
@@ -85,8 +85,8 @@ int btrfs_qgroup_limit(int fd, uint64_t qgroup, uint64_t limit)
 {
 	/* All ones takes a limit away. */
 	struct btrfs_ioctl_qgroup_limit_args a = {
-		.qgroupid = qgroup,
-		.lim = {.flags = BTRFS_QGROUP_LIMIT_MAX_RFER, .max_rfer = limit ? limit : UINT64_MAX},
+	    .qgroupid = qgroup,
+	    .lim = {.flags = BTRFS_QGROUP_LIMIT_MAX_RFER, .max_rfer = limit ? limit : UINT64_MAX},
 	};
 	return call(fd, BTRFS_IOC_QGROUP_LIMIT, &a);
 }
@@ -114,8 +114,8 @@ static int search(int fd, struct btrfs_ioctl_search_args *a, uint64_t tree, uint
 }
 
 /* The item that follows *pos in the answer; its data begin at the returned pointer. */
-static const char *next_item(const struct btrfs_ioctl_search_args *a, size_t *pos,
-    struct btrfs_ioctl_search_header *ret)
+static const char *next_item(
+    const struct btrfs_ioctl_search_args *a, size_t *pos, struct btrfs_ioctl_search_header *ret)
 {
 	if (*pos + sizeof(*ret) > sizeof(a->buf))
 		return NULL;
@@ -170,12 +170,24 @@ int btrfs_quota_keep_consistent(int fd)
 	return r == -EINPROGRESS ? 0 : r;
 }
 
+/* 1 when the subvolume exists and has not been deleted; one that is still being freed has no
+ * references any more. */
 static int has_subvol(int fd, uint64_t subvol)
 {
 	struct btrfs_ioctl_search_args a;
+	struct btrfs_ioctl_search_header h;
+	struct btrfs_root_item item = {0};
+	size_t pos = 0;
 	int r = search(fd, &a, BTRFS_ROOT_TREE_OBJECTID, subvol, subvol, BTRFS_ROOT_ITEM_KEY, 0,
 	    UINT64_MAX, 1);
-	return r < 0 ? r : a.key.nr_items > 0;
+	if (r < 0)
+		return r;
+	const char *data = a.key.nr_items == 1 ? next_item(&a, &pos, &h) : NULL;
+	if (data == NULL)
+		return 0;
+	/* Older kernels write a shorter item. */
+	memcpy(&item, data, h.len < sizeof(item) ? h.len : sizeof(item));
+	return item.refs > 0;
 }
 
 int btrfs_find_stale(int fd, int (*on_id)(void *ctx, uint64_t subvol), void *ctx)

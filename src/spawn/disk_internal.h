@@ -3,8 +3,9 @@
  * disk_internal.h - shared by disk.c and disk_*.c
  *
  * All modes but btrfs keep one directory <state>/sandboxes/<id> per area and remove it by renaming
- * it into <state>/trash, where disk_area_step() takes it apart. A new area is built in trash as well
- * and renamed into sandboxes when it is complete: so what a crash leaves half-made is trash already.
+ * it into <state>/trash, where disk_area_step() takes it apart. A new area is built in trash as
+ * well and renamed into sandboxes when it is complete: so what a crash leaves half-made is trash
+ * already.
  */
 #pragma once
 
@@ -57,8 +58,8 @@ bool disk_id_ok(const char *id);
 int disk_host_space(const struct disk *d, uint64_t *ret_free, uint64_t *ret_total);
 /* What the host file system keeps free. */
 uint64_t disk_reserve(const struct disk *d, uint64_t total);
-/* Runs the first of the NULL-terminated programs that exists, standard streams at /dev/null, and waits.
- * -ENOENT when none does, -EIO when it fails. */
+/* Runs the first of the NULL-terminated programs that exists, standard streams at /dev/null, and
+ * waits. -ENOENT when none does, -EIO when it fails. */
 int disk_run(const char *const *programs, char *const argv[]);
 
 /* disk_area.c: plain directories. See the head of this file. */
@@ -67,8 +68,8 @@ int disk_area_build(struct disk *d, const char *id, int *ret_dirfd, struct av_er
 /* Gives it to owner and renames it to <areas>/<id>. -EEXIST. On failure it stays in the trash. */
 int disk_area_publish(struct disk *d, const char *id, int dirfd, uid_t owner, struct av_err *err);
 /* build and publish in one. */
-int disk_area_create(struct disk *d, const char *id, uid_t owner, int *ret_dirfd,
-    struct av_err *err);
+int disk_area_create(
+    struct disk *d, const char *id, uid_t owner, int *ret_dirfd, struct av_err *err);
 int disk_area_open(struct disk *d, const char *id, int *ret_dirfd, struct av_err *err);
 int disk_area_remove(struct disk *d, const char *id, struct av_err *err);
 /* Frees trash until deadline_ns (monotonic). Milliseconds until it wants to go on. */
@@ -87,7 +88,7 @@ int disk_mount_detach(const char *path);
 /* The loop device whose backing file is file_fd: an existing one if there is (a sandbox may hold it
  * since before a restart), else a new one that clears itself after the last user. path gets
  * "/dev/loopN" (32 bytes). The descriptor keeps it until it is mounted. */
-int disk_loop_attach(int file_fd, const char *label, char path[static 32], int *ret_fd,
-    bool *ret_existing);
+int disk_loop_attach(
+    int file_fd, const char *label, char path[static 32], int *ret_fd, bool *ret_existing);
 /* The device takes over a new size of its file. */
 int disk_loop_resize(int loop_fd);

@@ -3,10 +3,10 @@
  * disk_loop.c - one sparse ext4 image per area, for kernels without quotas and without btrfs
  *
  * Theory of operation: <state>/sandboxes/<id>/image is bound to a loop device and mounted at
- * <mount_dir>/<id>, from disk_create() or disk_open() to disk_done(). A sandbox's own clones keep the
- * mount, and thereby the device, alive after that; a later disk_open() finds the device by its
- * backing file and mounts the same file system once more. Removing unlinks the image; its blocks are
- * free when the last mount is gone.
+ * <mount_dir>/<id>, from disk_create() or disk_open() to disk_done(). A sandbox's own clones keep
+ * the mount, and thereby the device, alive after that; a later disk_open() finds the device by its
+ * backing file and mounts the same file system once more. Removing unlinks the image; its blocks
+ * are free when the last mount is gone.
  *
  * An ext4 whose backing file cannot grow breaks. So the images' full sizes are promised: a create
  * that does not fit into what the host has above its reserve, less what older images may still
@@ -31,8 +31,8 @@
 #define UNLIMITED     (1024 * AV_GIB) /* an image has a size; sparse, so promised only once */
 #define EXT4_OVERHEAD (8 * AV_MIB)
 
-static const char *const mkfs_programs[] = {"/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4",
-	"/usr/bin/mkfs.ext4", "/bin/mkfs.ext4", NULL};
+static const char *const mkfs_programs[] = {
+    "/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4", "/usr/bin/mkfs.ext4", "/bin/mkfs.ext4", NULL};
 
 static int area_path(const struct disk *d, const char *id, char *dst, size_t size)
 {
@@ -91,9 +91,9 @@ static int loop_open(struct disk *d, const char *id, int *ret_dirfd, struct av_e
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "no disk image of sandbox %s", id);
 	loop_done(d, id); /* left attached by somebody: once is enough */
 	r = mount_area(d, id, image, ret_dirfd);
-	return r < 0
-	    ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot mount the disk image of sandbox %s", id)
-	    : 0;
+	return r < 0 ? av_err_sys(
+	                   err, AV_ERR_INTERNAL, r, "cannot mount the disk image of sandbox %s", id)
+	             : 0;
 }
 
 struct promise {
@@ -129,10 +129,12 @@ static int check_promises(struct disk *d, uint64_t size, struct av_err *err)
 	if (space >= taken && space - taken >= size)
 		return 0;
 	(void)av_err_set(err, AV_ERR_NO_SPACE,
-	    "a disk of %s does not fit: %s is not promised to other sandboxes on the file system of "
+	    "a disk of %s does not fit: %s is not promised to other sandboxes on the file system "
+	    "of "
 	    "%s. Ask for a smaller one (--disk), delete sandboxes, or install btrfs-progs, whose "
-	    "image needs no promises", av_format_size(size, a),
-	    av_format_size(space > taken ? space - taken : 0, b), d->state_name);
+	    "image needs no promises",
+	    av_format_size(size, a), av_format_size(space > taken ? space - taken : 0, b),
+	    d->state_name);
 	return -ENOSPC;
 }
 
@@ -151,8 +153,8 @@ static int make_image(struct disk *d, const char *id, int area, uint64_t size, u
 	(void)snprintf(opts, sizeof(opts), "nodiscard,lazy_itable_init=1,root_owner=%u:%u",
 	    (unsigned)owner, (unsigned)owner);
 	char *argv[] = {(char[]){"mkfs.ext4"}, (char[]){"-q"}, (char[]){"-F"}, (char[]){"-m"},
-		(char[]){"0"}, (char[]){"-b"}, (char[]){"4096"}, (char[]){"-O"}, (char[]){"^resize_inode"}, (char[]){"-E"}, opts, path,
-		NULL};
+	    (char[]){"0"}, (char[]){"-b"}, (char[]){"4096"}, (char[]){"-O"},
+	    (char[]){"^resize_inode"}, (char[]){"-E"}, opts, path, NULL};
 	if (r == 0)
 		r = disk_run(mkfs_programs, argv);
 	if (r < 0) {
@@ -165,8 +167,8 @@ static int make_image(struct disk *d, const char *id, int area, uint64_t size, u
 	return 0;
 }
 
-static int make_area(struct disk *d, const char *id, uint64_t size, uid_t owner, int *ret_dirfd,
-    struct av_err *err)
+static int make_area(
+    struct disk *d, const char *id, uint64_t size, uid_t owner, int *ret_dirfd, struct av_err *err)
 {
 	AV_CLEANUP(av_closep) int area = -1;
 	AV_CLEANUP(av_closep) int image = -1;
@@ -183,8 +185,8 @@ static int make_area(struct disk *d, const char *id, uint64_t size, uid_t owner,
 	}
 	(void)av_failpoint("disk_image_mounted");
 	if (r == 0 && (fchmod(top, 0700) < 0 || unlinkat(top, "lost+found", AT_REMOVEDIR) < 0))
-		r = av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot prepare the disk of sandbox %s",
-		    id);
+		r = av_err_sys(
+		    err, AV_ERR_INTERNAL, errno, "cannot prepare the disk of sandbox %s", id);
 	if (r == 0)
 		r = disk_area_publish(d, id, area, owner, err);
 	if (r < 0) {
@@ -196,8 +198,8 @@ static int make_area(struct disk *d, const char *id, uint64_t size, uid_t owner,
 	return 0;
 }
 
-static int loop_create(struct disk *d, const char *id, uint64_t limit, uid_t owner, int *ret_dirfd,
-    struct av_err *err)
+static int loop_create(
+    struct disk *d, const char *id, uint64_t limit, uid_t owner, int *ret_dirfd, struct av_err *err)
 {
 	uint64_t size = limit > 0 ? limit + EXT4_OVERHEAD : (uint64_t)UNLIMITED;
 	int r = limit > 0 ? check_promises(d, size, err) : 0;
@@ -243,13 +245,13 @@ static int loop_setup(struct disk *d, struct av_err *err)
 }
 
 const struct disk_ops disk_loop_ops = {
-	.mode = DISK_MODE_LOOP,
-	.setup = loop_setup,
-	.create = loop_create,
-	.open = loop_open,
-	.done = loop_done,
-	.usage = loop_usage,
-	.remove = loop_remove,
-	.step = disk_area_step,
-	.list = disk_area_list,
+    .mode = DISK_MODE_LOOP,
+    .setup = loop_setup,
+    .create = loop_create,
+    .open = loop_open,
+    .done = loop_done,
+    .usage = loop_usage,
+    .remove = loop_remove,
+    .step = disk_area_step,
+    .list = disk_area_list,
 };

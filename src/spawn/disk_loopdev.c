@@ -5,9 +5,9 @@
  * Theory of operation: two loop devices over one file would be two caches of one file system, and
  * its end. A sandbox that outlives a worker holds a mount, and with it the loop device, so a new
  * worker first looks whether a device with this backing file (device and inode number) exists, and
- * joins that. Autoclear unbinds a device only after its last user, and an open descriptor is a user:
- * a device that still shows the file after it was opened stays. Both the search and the set-up are
- * done by one process, the worker, which the supervisor's lock makes the only one.
+ * joins that. Autoclear unbinds a device only after its last user, and an open descriptor is a
+ * user: a device that still shows the file after it was opened stays. Both the search and the
+ * set-up are done by one process, the worker, which the supervisor's lock makes the only one.
  */
 #include "spawn/disk_internal.h"
 
@@ -39,7 +39,7 @@ static bool backs(int loop_fd, const struct stat *st)
 {
 	struct loop_info64 info;
 	return ioctl(loop_fd, LOOP_GET_STATUS64, &info) == 0 && info.lo_inode == st->st_ino &&
-	    info.lo_device == kernel_dev(st->st_dev);
+	       info.lo_device == kernel_dev(st->st_dev);
 }
 
 static int find_existing(const struct stat *st, char path[static 32])
@@ -78,8 +78,8 @@ static int configure(int loop_fd, int file_fd, const char *label, bool direct)
 	return ioctl(loop_fd, LOOP_CONFIGURE, &c) < 0 ? -errno : 0;
 }
 
-int disk_loop_attach(int file_fd, const char *label, char path[static 32], int *ret_fd,
-    bool *ret_existing)
+int disk_loop_attach(
+    int file_fd, const char *label, char path[static 32], int *ret_fd, bool *ret_existing)
 {
 	struct stat st;
 	if (fstat(file_fd, &st) < 0)

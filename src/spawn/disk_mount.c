@@ -19,13 +19,13 @@ int disk_mount(const char *type, const char *const *options, int *ret_fd)
 	for (; options[0] != NULL; options += 2) {
 		bool flag = options[1][0] == 0;
 		if (fsconfig(fs, flag ? FSCONFIG_SET_FLAG : FSCONFIG_SET_STRING, options[0],
-			flag ? NULL : options[1], 0) < 0)
+		        flag ? NULL : options[1], 0) < 0)
 			return -errno;
 	}
 	if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
 		return -errno;
-	int fd = fsmount(fs, FSMOUNT_CLOEXEC,
-	    MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOATIME);
+	int fd =
+	    fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOATIME);
 	if (fd < 0)
 		return -errno;
 	*ret_fd = fd;

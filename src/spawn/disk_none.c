@@ -14,8 +14,8 @@ static int none_setup(struct disk *d, struct av_err *err)
 	return 0;
 }
 
-static int none_create(struct disk *d, const char *id, uint64_t limit, uid_t owner, int *ret_dirfd,
-    struct av_err *err)
+static int none_create(
+    struct disk *d, const char *id, uint64_t limit, uid_t owner, int *ret_dirfd, struct av_err *err)
 {
 	(void)limit;
 	return disk_area_create(d, id, owner, ret_dirfd, err);
@@ -32,12 +32,12 @@ static int none_usage(struct disk *d, const char *id, struct disk_usage *ret)
 }
 
 const struct disk_ops disk_none_ops = {
-	.mode = DISK_MODE_NONE,
-	.setup = none_setup,
-	.create = none_create,
-	.open = disk_area_open,
-	.usage = none_usage,
-	.remove = disk_area_remove,
-	.step = disk_area_step,
-	.list = disk_area_list,
+    .mode = DISK_MODE_NONE,
+    .setup = none_setup,
+    .create = none_create,
+    .open = disk_area_open,
+    .usage = none_usage,
+    .remove = disk_area_remove,
+    .step = disk_area_step,
+    .list = disk_area_list,
 };

@@ -5,8 +5,8 @@
  * Theory of operation: the project id of an area is the first id of the sandbox's range, set on the
  * area's directory with PROJINHERIT, so that all below counts. Only the first user namespace may
  * change project ids (since Linux 4.5), so no guest can move its files to another project. Whether
- * quotas are really enforced is found out by trying: root with CAP_SYS_RESOURCE is exempt, so a child
- * without it writes too much.
+ * quotas are really enforced is found out by trying: root with CAP_SYS_RESOURCE is exempt, so a
+ * child without it writes too much.
  *
  * The limit that was asked for is kept in an extended attribute of the area. While the host file
  * system is below its reserve, areas are held at what they use; disk_step() restores them.
@@ -76,9 +76,9 @@ static uint64_t inodes_for(uint64_t limit)
 static int set_limit(int fd, uint32_t project, uint64_t bytes, uint64_t inodes)
 {
 	struct if_dqblk q = {
-		.dqb_bhardlimit = (bytes + QIF_DQBLKSIZE - 1) >> QIF_DQBLKSIZE_BITS,
-		.dqb_ihardlimit = inodes,
-		.dqb_valid = QIF_LIMITS,
+	    .dqb_bhardlimit = (bytes + QIF_DQBLKSIZE - 1) >> QIF_DQBLKSIZE_BITS,
+	    .dqb_ihardlimit = inodes,
+	    .dqb_valid = QIF_LIMITS,
 	};
 	return quota_ctl(fd, Q_SETQUOTA, project, &q);
 }
@@ -159,16 +159,16 @@ static int prepare(int fd, uint64_t limit, uid_t owner)
 	return r < 0 ? r : set_limit(fd, owner, limit, inodes_for(limit));
 }
 
-static int quota_create(struct disk *d, const char *id, uint64_t limit, uid_t owner, int *ret_dirfd,
-    struct av_err *err)
+static int quota_create(
+    struct disk *d, const char *id, uint64_t limit, uid_t owner, int *ret_dirfd, struct av_err *err)
 {
 	AV_CLEANUP(av_closep) int fd = -1;
 	int r = disk_area_build(d, id, &fd, err);
 	if (r == 0) {
 		r = prepare(fd, limit, owner);
 		if (r < 0)
-			(void)av_err_sys(err, AV_ERR_INTERNAL, r,
-			    "cannot set the disk quota of sandbox %s", id);
+			(void)av_err_sys(
+			    err, AV_ERR_INTERNAL, r, "cannot set the disk quota of sandbox %s", id);
 	}
 	if (r == 0)
 		r = disk_area_publish(d, id, fd, owner, err);
@@ -239,13 +239,13 @@ static int quota_step(struct disk *d, int64_t deadline_ns)
 }
 
 const struct disk_ops disk_quota_ops = {
-	.mode = DISK_MODE_QUOTA,
-	.setup = quota_setup,
-	.teardown = quota_teardown,
-	.create = quota_create,
-	.open = disk_area_open,
-	.usage = quota_usage,
-	.remove = disk_area_remove,
-	.step = quota_step,
-	.list = disk_area_list,
+    .mode = DISK_MODE_QUOTA,
+    .setup = quota_setup,
+    .teardown = quota_teardown,
+    .create = quota_create,
+    .open = disk_area_open,
+    .usage = quota_usage,
+    .remove = disk_area_remove,
+    .step = quota_step,
+    .list = disk_area_list,
 };

@@ -4,9 +4,9 @@
  *
  * Theory of operation: the only file system with a size that a user namespace may mount. Its pages
  * count against the memory limit of whoever writes them. The mount is attached at <mount_dir>/<id>
- * until disk_done(); after that a descriptor in `areas` lets this worker, and clones let the sandbox,
- * reach it. A worker that starts again cannot: the directory <state>/sandboxes/<id> then still tells
- * that the area exists, and opening it is -ESTALE.
+ * until disk_done(); after that a descriptor in `areas` lets this worker, and clones let the
+ * sandbox, reach it. A worker that starts again cannot: the directory <state>/sandboxes/<id> then
+ * still tells that the area exists, and opening it is -ESTALE.
  */
 #include "spawn/disk_internal.h"
 
@@ -37,9 +37,9 @@ static struct tmpfs_area *find(struct disk *d, const char *id)
 {
 	struct tmpfs_state *s = d->mode_state;
 	struct tmpfs_area *a;
-	AV_LIST_FOREACH (a, &s->areas, struct tmpfs_area, link)
-		if (strcmp(a->id, id) == 0)
-			return a;
+	AV_LIST_FOREACH(a, &s->areas, struct tmpfs_area, link)
+	if (strcmp(a->id, id) == 0)
+		return a;
 	return NULL;
 }
 
@@ -73,8 +73,8 @@ static int mount_area(struct disk *d, const char *id, uint64_t limit, int *ret_d
 		return r;
 	(void)snprintf(size, sizeof(size), "%llu", (unsigned long long)limit);
 	(void)snprintf(inodes, sizeof(inodes), "%llu", (unsigned long long)limit / 4096);
-	const char *const limited[] = {"source", "aviary", "mode", "0700", "size", size, "nr_inodes",
-		inodes, NULL};
+	const char *const limited[] = {
+	    "source", "aviary", "mode", "0700", "size", size, "nr_inodes", inodes, NULL};
 	const char *const open_ended[] = {"source", "aviary", "mode", "0700", "size", "50%", NULL};
 	r = disk_mount("tmpfs", limit > 0 ? limited : open_ended, &mnt);
 	if (r < 0)
@@ -94,8 +94,8 @@ static int mount_area(struct disk *d, const char *id, uint64_t limit, int *ret_d
 	return r;
 }
 
-static int tmpfs_create(struct disk *d, const char *id, uint64_t limit, uid_t owner, int *ret_dirfd,
-    struct av_err *err)
+static int tmpfs_create(
+    struct disk *d, const char *id, uint64_t limit, uid_t owner, int *ret_dirfd, struct av_err *err)
 {
 	struct tmpfs_state *s = d->mode_state;
 	AV_CLEANUP(av_closep) int area = -1;
@@ -112,7 +112,8 @@ static int tmpfs_create(struct disk *d, const char *id, uint64_t limit, uid_t ow
 	if (r == 0 && (a->fd = fcntl(top, F_DUPFD_CLOEXEC, 3)) < 0)
 		r = -errno;
 	if (r < 0)
-		(void)av_err_sys(err, AV_ERR_INTERNAL, r, "cannot mount a tmpfs for sandbox %s", id);
+		(void)av_err_sys(
+		    err, AV_ERR_INTERNAL, r, "cannot mount a tmpfs for sandbox %s", id);
 	else
 		r = disk_area_create(d, id, owner, &area, err);
 	if (r < 0) {
@@ -198,14 +199,14 @@ static int tmpfs_setup(struct disk *d, struct av_err *err)
 }
 
 const struct disk_ops disk_tmpfs_ops = {
-	.mode = DISK_MODE_TMPFS,
-	.setup = tmpfs_setup,
-	.teardown = tmpfs_teardown,
-	.create = tmpfs_create,
-	.open = tmpfs_open,
-	.done = tmpfs_done,
-	.usage = tmpfs_usage,
-	.remove = tmpfs_remove,
-	.step = disk_area_step,
-	.list = disk_area_list,
+    .mode = DISK_MODE_TMPFS,
+    .setup = tmpfs_setup,
+    .teardown = tmpfs_teardown,
+    .create = tmpfs_create,
+    .open = tmpfs_open,
+    .done = tmpfs_done,
+    .usage = tmpfs_usage,
+    .remove = tmpfs_remove,
+    .step = disk_area_step,
+    .list = disk_area_list,
 };

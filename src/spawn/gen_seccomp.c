@@ -4,12 +4,12 @@
  *
  * Runs at build time only. The program has two parts, one after the other:
  *
- *   1. written out here: the few calls whose answer depends on arguments (clone, socket, socketpair,
- *      personality, ioctl). All of these arguments are 32 bits wide in the kernel, so only the low
- *      half is looked at: what a caller puts into the upper half changes nothing. Each of these
+ *   1. written out here: the few calls whose answer depends on arguments (clone, socket,
+ * socketpair, personality, ioctl). All of these arguments are 32 bits wide in the kernel, so only
+ * the low half is looked at: what a caller puts into the upper half changes nothing. Each of these
  *      calls ends in a return.
- *   2. by libseccomp, as a binary tree: the allow-list, the calls refused with EPERM, and ENOSYS for
- *      all others, for clone3 and for foreign ABIs (i386, x32, 32-bit ARM).
+ *   2. by libseccomp, as a binary tree: the allow-list, the calls refused with EPERM, and ENOSYS
+ * for all others, for clone3 and for foreign ABIs (i386, x32, 32-bit ARM).
  *
  * Part 1 answers only for the native ABI; anything else falls through to part 2. Kernel data is
  * little-endian on both machines, so the low half of an argument comes first.
@@ -35,83 +35,370 @@
 #include "base/banned.h"
 
 /* Names that one of the machines lacks are skipped for it. */
+/* clang-format off: a list by subject, not one name a line */
 static const char *const allowed[] = {
-	/* processes and threads (clone: part 1) */
-	"fork", "vfork", "execve", "execveat", "exit", "exit_group", "wait4", "waitid", "kill",
-	"tkill", "tgkill", "getpid", "getppid", "gettid", "set_tid_address", "set_robust_list",
-	"get_robust_list", "rseq", "membarrier", "pidfd_open", "pidfd_send_signal", "prctl",
-	"arch_prctl", "getpgid", "getpgrp", "setpgid", "getsid", "setsid", "futex", "futex_waitv",
-	"sched_yield", "sched_getaffinity", "sched_setaffinity", "sched_getparam", "sched_setparam",
-	"sched_getscheduler", "sched_setscheduler", "sched_getattr", "sched_setattr",
-	"sched_get_priority_max", "sched_get_priority_min", "sched_rr_get_interval", "getpriority",
-	"setpriority", "ioprio_get", "ioprio_set", "getcpu", "get_mempolicy", "restart_syscall",
-	/* debuggers, for children only: the agent is not dumpable and yama does the rest */
-	"ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "process_mrelease",
-	/* ids, capabilities and more confinement of oneself */
-	"getuid", "geteuid", "getgid", "getegid", "getresuid", "getresgid", "getgroups", "setuid",
-	"setgid", "setreuid", "setregid", "setresuid", "setresgid", "setgroups", "setfsuid",
-	"setfsgid", "capget", "capset", "seccomp", "landlock_create_ruleset", "landlock_add_rule",
-	"landlock_restrict_self",
-	/* signals */
-	"rt_sigaction", "rt_sigprocmask", "rt_sigpending", "rt_sigqueueinfo", "rt_tgsigqueueinfo",
-	"rt_sigreturn", "rt_sigsuspend", "rt_sigtimedwait", "sigaltstack", "pause", "alarm",
-	"signalfd", "signalfd4", "eventfd", "eventfd2",
-	/* memory */
-	"brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "mincore", "msync", "mlock",
-	"mlock2", "munlock", "mlockall", "munlockall", "remap_file_pages", "pkey_alloc", "pkey_free",
-	"pkey_mprotect", "memfd_create",
-	/* files by descriptor */
-	"read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2",
-	"pwritev2", "lseek", "close", "close_range", "dup", "dup2", "dup3", "fcntl", "flock", "fsync",
-	"fdatasync", "sync", "syncfs", "sync_file_range", "truncate", "ftruncate", "fallocate",
-	"fadvise64", "readahead", "sendfile", "splice", "tee", "vmsplice", "copy_file_range", "pipe",
-	"pipe2", "getdents", "getdents64",
-	/* files by name; who may do what is the mounts' and owners' business */
-	"open", "openat", "openat2", "creat", "stat", "lstat", "fstat", "newfstatat", "statx",
-	"statfs", "fstatfs", "access", "faccessat", "faccessat2", "readlink", "readlinkat", "mkdir",
-	"mkdirat", "rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat",
-	"symlink", "symlinkat", "chmod", "fchmod", "fchmodat", "chown", "fchown", "lchown",
-	"fchownat", "utime", "utimes", "utimensat", "futimesat", "umask", "chdir", "fchdir", "getcwd",
-	"chroot", "mknod", "mknodat", "setxattr", "lsetxattr", "fsetxattr", "getxattr", "lgetxattr",
-	"fgetxattr", "listxattr", "llistxattr", "flistxattr", "removexattr", "lremovexattr",
-	"fremovexattr", "name_to_handle_at", "inotify_init", "inotify_init1", "inotify_add_watch",
-	"inotify_rm_watch",
-	/* waiting */
-	"poll", "ppoll", "select", "pselect6", "epoll_create", "epoll_create1", "epoll_ctl",
-	"epoll_wait", "epoll_pwait", "epoll_pwait2", "io_setup", "io_destroy", "io_submit",
-	"io_cancel", "io_getevents", "io_pgetevents",
-	/* time, read only */
-	"time", "gettimeofday", "clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep",
-	"getitimer", "setitimer", "times", "timer_create", "timer_settime", "timer_gettime",
-	"timer_getoverrun", "timer_delete", "timerfd_create", "timerfd_settime", "timerfd_gettime",
-	/* sockets (socket, socketpair: part 1) */
-	"bind", "listen", "accept", "accept4", "connect", "shutdown", "getsockname", "getpeername",
-	"getsockopt", "setsockopt", "sendto", "recvfrom", "sendmsg", "recvmsg", "sendmmsg",
-	"recvmmsg",
-	/* System V and POSIX IPC, in the sandbox's own namespace */
-	"shmget", "shmat", "shmdt", "shmctl", "semget", "semop", "semtimedop", "semctl", "msgget",
-	"msgsnd", "msgrcv", "msgctl", "mq_open", "mq_unlink", "mq_timedsend", "mq_timedreceive",
-	"mq_notify", "mq_getsetattr",
-	/* limits and facts */
-	"getrlimit", "setrlimit", "prlimit64", "getrusage", "uname", "sysinfo", "getrandom",
+    /* processes and threads (clone: part 1) */
+    "fork",
+    "vfork",
+    "execve",
+    "execveat",
+    "exit",
+    "exit_group",
+    "wait4",
+    "waitid",
+    "kill",
+    "tkill",
+    "tgkill",
+    "getpid",
+    "getppid",
+    "gettid",
+    "set_tid_address",
+    "set_robust_list",
+    "get_robust_list",
+    "rseq",
+    "membarrier",
+    "pidfd_open",
+    "pidfd_send_signal",
+    "prctl",
+    "arch_prctl",
+    "getpgid",
+    "getpgrp",
+    "setpgid",
+    "getsid",
+    "setsid",
+    "futex",
+    "futex_waitv",
+    "sched_yield",
+    "sched_getaffinity",
+    "sched_setaffinity",
+    "sched_getparam",
+    "sched_setparam",
+    "sched_getscheduler",
+    "sched_setscheduler",
+    "sched_getattr",
+    "sched_setattr",
+    "sched_get_priority_max",
+    "sched_get_priority_min",
+    "sched_rr_get_interval",
+    "getpriority",
+    "setpriority",
+    "ioprio_get",
+    "ioprio_set",
+    "getcpu",
+    "get_mempolicy",
+    "restart_syscall",
+    /* debuggers, for children only: the agent is not dumpable and yama does the rest */
+    "ptrace",
+    "process_vm_readv",
+    "process_vm_writev",
+    "process_madvise",
+    "process_mrelease",
+    /* ids, capabilities and more confinement of oneself */
+    "getuid",
+    "geteuid",
+    "getgid",
+    "getegid",
+    "getresuid",
+    "getresgid",
+    "getgroups",
+    "setuid",
+    "setgid",
+    "setreuid",
+    "setregid",
+    "setresuid",
+    "setresgid",
+    "setgroups",
+    "setfsuid",
+    "setfsgid",
+    "capget",
+    "capset",
+    "seccomp",
+    "landlock_create_ruleset",
+    "landlock_add_rule",
+    "landlock_restrict_self",
+    /* signals */
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigpending",
+    "rt_sigqueueinfo",
+    "rt_tgsigqueueinfo",
+    "rt_sigreturn",
+    "rt_sigsuspend",
+    "rt_sigtimedwait",
+    "sigaltstack",
+    "pause",
+    "alarm",
+    "signalfd",
+    "signalfd4",
+    "eventfd",
+    "eventfd2",
+    /* memory */
+    "brk",
+    "mmap",
+    "munmap",
+    "mremap",
+    "mprotect",
+    "madvise",
+    "mincore",
+    "msync",
+    "mlock",
+    "mlock2",
+    "munlock",
+    "mlockall",
+    "munlockall",
+    "remap_file_pages",
+    "pkey_alloc",
+    "pkey_free",
+    "pkey_mprotect",
+    "memfd_create",
+    /* files by descriptor */
+    "read",
+    "write",
+    "readv",
+    "writev",
+    "pread64",
+    "pwrite64",
+    "preadv",
+    "pwritev",
+    "preadv2",
+    "pwritev2",
+    "lseek",
+    "close",
+    "close_range",
+    "dup",
+    "dup2",
+    "dup3",
+    "fcntl",
+    "flock",
+    "fsync",
+    "fdatasync",
+    "sync",
+    "syncfs",
+    "sync_file_range",
+    "truncate",
+    "ftruncate",
+    "fallocate",
+    "fadvise64",
+    "readahead",
+    "sendfile",
+    "splice",
+    "tee",
+    "vmsplice",
+    "copy_file_range",
+    "pipe",
+    "pipe2",
+    "getdents",
+    "getdents64",
+    /* files by name; who may do what is the mounts' and owners' business */
+    "open",
+    "openat",
+    "openat2",
+    "creat",
+    "stat",
+    "lstat",
+    "fstat",
+    "newfstatat",
+    "statx",
+    "statfs",
+    "fstatfs",
+    "access",
+    "faccessat",
+    "faccessat2",
+    "readlink",
+    "readlinkat",
+    "mkdir",
+    "mkdirat",
+    "rmdir",
+    "unlink",
+    "unlinkat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "symlink",
+    "symlinkat",
+    "chmod",
+    "fchmod",
+    "fchmodat",
+    "chown",
+    "fchown",
+    "lchown",
+    "fchownat",
+    "utime",
+    "utimes",
+    "utimensat",
+    "futimesat",
+    "umask",
+    "chdir",
+    "fchdir",
+    "getcwd",
+    "chroot",
+    "mknod",
+    "mknodat",
+    "setxattr",
+    "lsetxattr",
+    "fsetxattr",
+    "getxattr",
+    "lgetxattr",
+    "fgetxattr",
+    "listxattr",
+    "llistxattr",
+    "flistxattr",
+    "removexattr",
+    "lremovexattr",
+    "fremovexattr",
+    "name_to_handle_at",
+    "inotify_init",
+    "inotify_init1",
+    "inotify_add_watch",
+    "inotify_rm_watch",
+    /* waiting */
+    "poll",
+    "ppoll",
+    "select",
+    "pselect6",
+    "epoll_create",
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_wait",
+    "epoll_pwait",
+    "epoll_pwait2",
+    "io_setup",
+    "io_destroy",
+    "io_submit",
+    "io_cancel",
+    "io_getevents",
+    "io_pgetevents",
+    /* time, read only */
+    "time",
+    "gettimeofday",
+    "clock_gettime",
+    "clock_getres",
+    "clock_nanosleep",
+    "nanosleep",
+    "getitimer",
+    "setitimer",
+    "times",
+    "timer_create",
+    "timer_settime",
+    "timer_gettime",
+    "timer_getoverrun",
+    "timer_delete",
+    "timerfd_create",
+    "timerfd_settime",
+    "timerfd_gettime",
+    /* sockets (socket, socketpair: part 1) */
+    "bind",
+    "listen",
+    "accept",
+    "accept4",
+    "connect",
+    "shutdown",
+    "getsockname",
+    "getpeername",
+    "getsockopt",
+    "setsockopt",
+    "sendto",
+    "recvfrom",
+    "sendmsg",
+    "recvmsg",
+    "sendmmsg",
+    "recvmmsg",
+    /* System V and POSIX IPC, in the sandbox's own namespace */
+    "shmget",
+    "shmat",
+    "shmdt",
+    "shmctl",
+    "semget",
+    "semop",
+    "semtimedop",
+    "semctl",
+    "msgget",
+    "msgsnd",
+    "msgrcv",
+    "msgctl",
+    "mq_open",
+    "mq_unlink",
+    "mq_timedsend",
+    "mq_timedreceive",
+    "mq_notify",
+    "mq_getsetattr",
+    /* limits and facts */
+    "getrlimit",
+    "setrlimit",
+    "prlimit64",
+    "getrusage",
+    "uname",
+    "sysinfo",
+    "getrandom",
 };
+/* clang-format on */
 
 /* Known, and refused with EPERM: programs that try these expect that a container says so. */
+/* clang-format off: a list by subject, not one name a line */
 static const char *const refused[] = {
-	/* mounts and namespaces */
-	"mount", "umount2", "pivot_root", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount",
-	"fspick", "mount_setattr", "setns", "unshare", "open_by_handle_at",
-	/* kernel attack surface that no ordinary program needs */
-	"bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter",
-	"io_uring_register", "keyctl", "add_key", "request_key", "fanotify_init", "fanotify_mark",
-	"kcmp", "pidfd_getfd", "modify_ldt", "lookup_dcookie", "memfd_secret", "migrate_pages",
-	"move_pages", "mbind", "set_mempolicy", "set_mempolicy_home_node", "uselib", "vhangup",
-	/* the machine's own business */
-	"reboot", "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module",
-	"swapon", "swapoff", "acct", "quotactl", "quotactl_fd", "syslog", "sethostname",
-	"setdomainname", "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "iopl",
-	"ioperm",
+    /* mounts and namespaces */
+    "mount",
+    "umount2",
+    "pivot_root",
+    "open_tree",
+    "move_mount",
+    "fsopen",
+    "fsconfig",
+    "fsmount",
+    "fspick",
+    "mount_setattr",
+    "setns",
+    "unshare",
+    "open_by_handle_at",
+    /* kernel attack surface that no ordinary program needs */
+    "bpf",
+    "perf_event_open",
+    "userfaultfd",
+    "io_uring_setup",
+    "io_uring_enter",
+    "io_uring_register",
+    "keyctl",
+    "add_key",
+    "request_key",
+    "fanotify_init",
+    "fanotify_mark",
+    "kcmp",
+    "pidfd_getfd",
+    "modify_ldt",
+    "lookup_dcookie",
+    "memfd_secret",
+    "migrate_pages",
+    "move_pages",
+    "mbind",
+    "set_mempolicy",
+    "set_mempolicy_home_node",
+    "uselib",
+    "vhangup",
+    /* the machine's own business */
+    "reboot",
+    "kexec_load",
+    "kexec_file_load",
+    "init_module",
+    "finit_module",
+    "delete_module",
+    "swapon",
+    "swapoff",
+    "acct",
+    "quotactl",
+    "quotactl_fd",
+    "syslog",
+    "sethostname",
+    "setdomainname",
+    "settimeofday",
+    "clock_settime",
+    "clock_adjtime",
+    "adjtimex",
+    "iopl",
+    "ioperm",
 };
+/* clang-format on */
 
 static void die(const char *what, const char *name)
 {
@@ -173,7 +460,7 @@ static void allow_eq(struct program *p, uint32_t k)
 static void clone_rule(struct program *p)
 {
 	const uint32_t ns = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC |
-	    CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
+	                    CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
 	load_arg(p, 0);
 	emit(p, BPF_JMP | BPF_JSET | BPF_K, ns, 0, 1);
 	ret_errno(p, EPERM);
@@ -227,7 +514,7 @@ static void personality_rule(struct program *p)
 static void ioctl_rule(struct program *p)
 {
 	static const uint32_t bad[] = {0x5412 /* TIOCSTI */, 0x541c /* TIOCLINUX */,
-		0x541d /* TIOCCONS */, 0x5423 /* TIOCSETD */};
+	    0x541d /* TIOCCONS */, 0x5423 /* TIOCSETD */};
 	load_arg(p, 1);
 	for (size_t i = 0; i < AV_ARRAY_LEN(bad); i++) {
 		if_eq(p, bad[i]);
@@ -240,11 +527,11 @@ static const struct {
 	const char *name;
 	void (*rule)(struct program *p);
 } by_argument[] = {
-	{"ioctl", ioctl_rule},
-	{"clone", clone_rule},
-	{"socket", socket_rule},
-	{"socketpair", socketpair_rule},
-	{"personality", personality_rule},
+    {"ioctl", ioctl_rule},
+    {"clone", clone_rule},
+    {"socket", socket_rule},
+    {"socketpair", socketpair_rule},
+    {"personality", personality_rule},
 };
 
 static void part_one(struct program *p, uint32_t arch, uint32_t audit_arch)
@@ -274,18 +561,19 @@ static void part_one(struct program *p, uint32_t arch, uint32_t audit_arch)
 
 /* Part 2 */
 
-static void add_rules(scmp_filter_ctx ctx, uint32_t arch, uint32_t action, const char *const *names,
-    size_t n)
+static void add_rules(
+    scmp_filter_ctx ctx, uint32_t arch, uint32_t action, const char *const *names, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		int nr = seccomp_syscall_resolve_name_arch(arch, names[i]);
 		if (nr == __NR_SCMP_ERROR)
-			(void)fprintf(stderr, "gen_seccomp: this libseccomp does not know %s\n",
-			    names[i]);
+			(void)fprintf(
+			    stderr, "gen_seccomp: this libseccomp does not know %s\n", names[i]);
 		if (nr < 0)
 			continue;
 		/* libseccomp wants the builder's number and translates. */
-		int r = seccomp_rule_add_exact(ctx, action, seccomp_syscall_resolve_name(names[i]), 0);
+		int r =
+		    seccomp_rule_add_exact(ctx, action, seccomp_syscall_resolve_name(names[i]), 0);
 		if (r < 0)
 			die("cannot add", names[i]);
 	}
@@ -298,7 +586,7 @@ static void part_two(struct program *p, uint32_t arch)
 		die("libseccomp", "does not start");
 	if (arch != seccomp_arch_native() &&
 	    (seccomp_arch_add(ctx, arch) < 0 ||
-		seccomp_arch_remove(ctx, seccomp_arch_native()) < 0))
+	        seccomp_arch_remove(ctx, seccomp_arch_native()) < 0))
 		die("libseccomp", "lacks an architecture");
 	if (seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ERRNO(ENOSYS)) < 0 ||
 	    seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2) < 0)

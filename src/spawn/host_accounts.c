@@ -9,7 +9,7 @@
 #include "base/num.h"
 #include "base/banned.h"
 
-#define FIELDS_MAX 9
+#define FIELDS_MAX    9
 #define ID_SYSTEM_MAX 999
 #define ID_NOBODY     65534
 
@@ -30,19 +30,19 @@ static bool name_ok(struct av_str s)
 	for (size_t i = 0; i < s.n; i++) {
 		char c = s.p[i];
 		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
-			(i > 0 && ((c >= '0' && c <= '9') || c == '-' || c == '.'))))
+		        (i > 0 && ((c >= '0' && c <= '9') || c == '-' || c == '.'))))
 			return false;
 	}
 	return !av_str_eq_c(s, HOST_USER);
 }
 
 /* A line of the host that is kept: proper name, system id, all its fields. */
-static bool system_line(struct av_str line, size_t fields, struct av_str field[static FIELDS_MAX],
-    uint64_t *ret_id)
+static bool system_line(
+    struct av_str line, size_t fields, struct av_str field[static FIELDS_MAX], uint64_t *ret_id)
 {
 	return split(line, field) == fields && name_ok(field[0]) &&
-	    av_parse_u64(field[2], 0, UINT32_MAX, ret_id) == 0 &&
-	    (*ret_id <= ID_SYSTEM_MAX || *ret_id == ID_NOBODY);
+	       av_parse_u64(field[2], 0, UINT32_MAX, ret_id) == 0 &&
+	       (*ret_id <= ID_SYSTEM_MAX || *ret_id == ID_NOBODY);
 }
 
 int host_make_passwd(struct av_str host_passwd, struct av_buf *out)
@@ -95,8 +95,8 @@ int host_make_gshadow(struct av_str group, struct av_buf *out)
 	while (group.n > 0) {
 		av_str_cut(&group, '\n', &line);
 		if (split(line, f) == 4)
-			(void)av_buf_printf(out, "%.*s:!::%.*s\n", AV_STR_ARG(f[0]),
-			    AV_STR_ARG(f[3]));
+			(void)av_buf_printf(
+			    out, "%.*s:!::%.*s\n", AV_STR_ARG(f[0]), AV_STR_ARG(f[3]));
 	}
 	return av_buf_error(out);
 }

@@ -16,16 +16,17 @@
 #include "base/path.h"
 #include "base/banned.h"
 
-#define DEPTH_MAX   24
-#define SCAN_MAX    (4 * AV_MIB) /* larger files of /etc are left out: they cannot be looked through */
-#define FILE_READ   (O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
-#define DIR_READ    (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+#define DEPTH_MAX 24
+#define SCAN_MAX  (4 * AV_MIB) /* larger files of /etc are left out: they cannot be looked through \
+	                        */
+#define FILE_READ (O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+#define DIR_READ  (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
 int host_open(const struct host_gen *g, const char *path, int flags)
 {
 	struct open_how how = {
-		.flags = (uint64_t)(flags | O_CLOEXEC),
-		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+	    .flags = (uint64_t)(flags | O_CLOEXEC),
+	    .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
 	};
 	int fd = (int)syscall(SYS_openat2, g->host, path, &how, sizeof(how));
 	return fd < 0 ? -errno : fd;
@@ -46,12 +47,12 @@ int host_mkdir(const struct host_gen *g, const char *path, uid_t owner, mode_t m
 	return fd < 0 ? -errno : host_own(g, fd, owner, owner, mode);
 }
 
-int host_write(const struct host_gen *g, const char *path, struct av_str text, gid_t group,
-    mode_t mode)
+int host_write(
+    const struct host_gen *g, const char *path, struct av_str text, gid_t group, mode_t mode)
 {
 	(void)unlinkat(g->root, path, 0);
-	AV_CLEANUP(av_closep) int fd =
-	    openat(g->root, path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	AV_CLEANUP(av_closep)
+	int fd = openat(g->root, path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
 	int r = av_write_full(fd, text.p, text.n);
@@ -132,11 +133,11 @@ static int has_secret(int fd, uint64_t size)
 	return r;
 }
 
-static int copy_open_file(const struct host_gen *g, int from, const struct stat *st, int to_dir,
-    const char *to_name)
+static int copy_open_file(
+    const struct host_gen *g, int from, const struct stat *st, int to_dir, const char *to_name)
 {
-	AV_CLEANUP(av_closep) int to =
-	    openat(to_dir, to_name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	AV_CLEANUP(av_closep)
+	int to = openat(to_dir, to_name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (to < 0)
 		return errno == EEXIST ? 0 : -errno;
 	int r = copy_bytes(from, to, (uint64_t)st->st_size);
@@ -174,7 +175,8 @@ static int copy_link(const struct host_gen *g, int from_dir, const char *name, i
 	return 0;
 }
 
-static int copy_any(const struct host_gen *g, int from_dir, const char *name, int to_dir, int depth);
+static int copy_any(
+    const struct host_gen *g, int from_dir, const char *name, int to_dir, int depth);
 
 static int copy_dir(const struct host_gen *g, int from_dir, const char *name, int to_dir, int depth)
 {

@@ -13,9 +13,9 @@
 #include "base/str.h"
 #include "spawn/host_template.h"
 
-#define HOST_USER     "user"
-#define HOST_USER_ID  1000
-#define HOST_NAME     "sandbox" /* in /etc/hosts and /etc/hostname of the skeleton */
+#define HOST_USER    "user"
+#define HOST_USER_ID 1000
+#define HOST_NAME    "sandbox" /* in /etc/hosts and /etc/hostname of the skeleton */
 
 /* One run of the generator. */
 struct host_gen {
@@ -32,8 +32,8 @@ int host_open(const struct host_gen *g, const char *path, int flags);
 /* Owner (shifted; ignored when rootless) and mode of a descriptor. */
 int host_own(const struct host_gen *g, int fd, uid_t uid, gid_t gid, mode_t mode);
 int host_mkdir(const struct host_gen *g, const char *path, uid_t owner, mode_t mode);
-int host_write(const struct host_gen *g, const char *path, struct av_str text, gid_t group,
-    mode_t mode);
+int host_write(
+    const struct host_gen *g, const char *path, struct av_str text, gid_t group, mode_t mode);
 int host_symlink(const struct host_gen *g, const char *target, const char *path);
 /* Copies <path> of the host to the same place: a regular file or link, or a directory with all that
  * is below. Leaves out what not everybody may read, what is neither file, directory nor link, and

@@ -5,9 +5,10 @@
  * Theory of operation: root of a sandbox is nobody on the host, but an idmapped layer lets it read
  * what host root owns. So everything below /usr that an ordinary user of the host could not read is
  * covered by a whiteout (a character device 0:0, which any user may make). Programs that may be run
- * but not read (sudo on some distributions) are no secret and stay. A directory of this layer shadows
- * the attributes of the host's, so it gets the same owner and mode; it is made only where something
- * inside is hidden. Mounts below /usr are not followed: an overlay does not show them either.
+ * but not read (sudo on some distributions) are no secret and stay. A directory of this layer
+ * shadows the attributes of the host's, so it gets the same owner and mode; it is made only where
+ * something inside is hidden. Mounts below /usr are not followed: an overlay does not show them
+ * either.
  */
 #include "spawn/host_internal.h"
 
@@ -27,7 +28,7 @@ struct mask_dir {
 	struct mask_dir *up; /* NULL for /usr itself */
 	const char *name;    /* in up; borrowed while the walk is below */
 	struct stat st;
-	int fd;              /* of the mask layer; -1 until something inside is hidden. Owned */
+	int fd; /* of the mask layer; -1 until something inside is hidden. Owned */
 };
 
 struct mask {

@@ -3,9 +3,10 @@
  * host_skeleton.c - everything of template `host` around /usr
  *
  * What a program expects in /etc and /var is either written here or copied from a fixed list of
- * places that hold no secrets by their nature; host_copy() also looks at modes and contents. Left out
- * on purpose: shadow, machine-id, ssh and ssl/private, environment, profile.d, hosts, resolv.conf,
- * anything of services, and configuration that often carries tokens (npmrc, pip.conf, gitconfig).
+ * places that hold no secrets by their nature; host_copy() also looks at modes and contents. Left
+ * out on purpose: shadow, machine-id, ssh and ssl/private, environment, profile.d, hosts,
+ * resolv.conf, anything of services, and configuration that often carries tokens (npmrc, pip.conf,
+ * gitconfig).
  */
 #include "spawn/host_internal.h"
 
@@ -26,102 +27,240 @@ static const struct {
 	uid_t owner;
 	mode_t mode;
 } dirs[] = {
-	{"usr", 0, 0755}, {"etc", 0, 0755}, {"proc", 0, 0555}, {"sys", 0, 0555}, {"dev", 0, 0755},
-	{"run", 0, 0755}, {"tmp", 0, STICKY}, {"mnt", 0, 0755}, {"media", 0, 0755},
-	{"srv", 0, 0755}, {"opt", 0, 0755}, {"root", 0, 0700}, {"home", 0, 0755},
-	{"home/" HOST_USER, HOST_USER_ID, 0755}, {"var", 0, 0755}, {"var/tmp", 0, STICKY},
-	{"var/cache", 0, 0755}, {"var/cache/apt", 0, 0755}, {"var/cache/apt/archives", 0, 0755},
-	{"var/cache/apt/archives/partial", 0, 0700}, {"var/cache/debconf", 0, 0755},
-	{"var/cache/ldconfig", 0, 0700}, {"var/lib", 0, 0755}, {"var/lib/apt", 0, 0755},
-	{"var/lib/apt/lists", 0, 0755}, {"var/lib/apt/lists/partial", 0, 0700},
-	{"var/lib/apt/mirrors", 0, 0755}, {"var/lib/apt/mirrors/partial", 0, 0755},
-	{"var/lib/apt/periodic", 0, 0755}, {"var/lib/dpkg", 0, 0755},
-	{"var/lib/dpkg/updates", 0, 0755}, {"var/lib/misc", 0, 0755}, {"var/lib/sudo", 0, 0711},
-	{"var/lib/sudo/lectured", 0, 0700}, {"var/local", 0, 0755}, {"var/log", 0, 0755},
-	{"var/log/apt", 0, 0755}, {"var/mail", 0, 0755}, {"var/opt", 0, 0755},
-	{"var/spool", 0, 0755}, {"etc/sudoers.d", 0, 0750}, {"etc/profile.d", 0, 0755},
-	{"etc/apt", 0, 0755}, {"etc/apt/apt.conf.d", 0, 0755}, {"etc/apt/preferences.d", 0, 0755},
-	{"etc/apt/sources.list.d", 0, 0755}, {"etc/apt/trusted.gpg.d", 0, 0755},
-	{"etc/ssl", 0, 0755}, {"etc/ssl/private", 0, 0700},
+    {"usr", 0, 0755},
+    {"etc", 0, 0755},
+    {"proc", 0, 0555},
+    {"sys", 0, 0555},
+    {"dev", 0, 0755},
+    {"run", 0, 0755},
+    {"tmp", 0, STICKY},
+    {"mnt", 0, 0755},
+    {"media", 0, 0755},
+    {"srv", 0, 0755},
+    {"opt", 0, 0755},
+    {"root", 0, 0700},
+    {"home", 0, 0755},
+    {"home/" HOST_USER, HOST_USER_ID, 0755},
+    {"var", 0, 0755},
+    {"var/tmp", 0, STICKY},
+    {"var/cache", 0, 0755},
+    {"var/cache/apt", 0, 0755},
+    {"var/cache/apt/archives", 0, 0755},
+    {"var/cache/apt/archives/partial", 0, 0700},
+    {"var/cache/debconf", 0, 0755},
+    {"var/cache/ldconfig", 0, 0700},
+    {"var/lib", 0, 0755},
+    {"var/lib/apt", 0, 0755},
+    {"var/lib/apt/lists", 0, 0755},
+    {"var/lib/apt/lists/partial", 0, 0700},
+    {"var/lib/apt/mirrors", 0, 0755},
+    {"var/lib/apt/mirrors/partial", 0, 0755},
+    {"var/lib/apt/periodic", 0, 0755},
+    {"var/lib/dpkg", 0, 0755},
+    {"var/lib/dpkg/updates", 0, 0755},
+    {"var/lib/misc", 0, 0755},
+    {"var/lib/sudo", 0, 0711},
+    {"var/lib/sudo/lectured", 0, 0700},
+    {"var/local", 0, 0755},
+    {"var/log", 0, 0755},
+    {"var/log/apt", 0, 0755},
+    {"var/mail", 0, 0755},
+    {"var/opt", 0, 0755},
+    {"var/spool", 0, 0755},
+    {"etc/sudoers.d", 0, 0750},
+    {"etc/profile.d", 0, 0755},
+    {"etc/apt", 0, 0755},
+    {"etc/apt/apt.conf.d", 0, 0755},
+    {"etc/apt/preferences.d", 0, 0755},
+    {"etc/apt/sources.list.d", 0, 0755},
+    {"etc/apt/trusted.gpg.d", 0, 0755},
+    {"etc/ssl", 0, 0755},
+    {"etc/ssl/private", 0, 0700},
 };
 
 /* Below /etc of the host, if there. A name that ends in '*' stands for all that begin so. */
+/* clang-format off: a list by subject, not one name a line */
 static const char *const etc_copied[] = {
-	"ImageMagick-*", "R", "X11/rgb.txt", "adduser.conf", "alternatives", "apt/apt.conf.d",
-	"apt/keyrings", "apt/listchanges.conf", "apt/preferences.d", "apt/sources.list",
-	"apt/sources.list.d", "apt/trusted.gpg.d", "bash.bashrc", "bash_completion",
-	"bash_completion.d", "bashrc", "bindresvport.blacklist", "ca-certificates",
-	"ca-certificates.conf", "calendar", "crypto-policies", "debconf.conf", "debian_version",
-	"default/locale", "default/useradd", "deluser.conf", "dpkg", "emacs", "ethertypes",
-	"fedora-release", "fonts", "gai.conf", "gdb", "ghostscript", "glvnd", "groff",
-	"gss/mech.d", "gprofng.rc", "gtk-2.0", "gtk-3.0", "host.conf", "inputrc", "issue", "java*",
-	"kernel-img.conf", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "libaudit.conf", "libnl*",
-	"locale.alias", "locale.conf", "locale.gen", "localtime", "login.defs", "logrotate.d",
-	"lsb-release", "magic", "magic.mime", "mailcap", "mailcap.order", "manpath.config", "maven",
-	"mime.types", "mke2fs.conf", "motd", "mysql/conf.d", "nanorc", "netconfig", "networks",
-	"nvim", "opencl", "OpenCL", "os-release", "pam.conf", "pam.d", "papersize", "perl",
-	"php*", "pki/ca-trust", "pki/tls/cert.pem", "pki/tls/certs", "pki/tls/openssl.cnf",
-	"profile", "protocols", "python*", "redhat-release", "rmt", "rpc", "rpm", "ruby*", "screenrc",
-	"security", "selinux/semanage.conf", "services", "sgml", "shells", "skel", "ssl/certs",
-	"ssl/openssl.cnf", "subversion", "sysctl.conf", "system-release", "terminfo", "texmf",
-	"timezone", "ucf.conf", "vdpau_wrapper.cfg", "vim", "vulkan", "wgetrc", "xattr.conf",
-	"xdg/menus", "xml", "zsh",
+    "ImageMagick-*",
+    "R",
+    "X11/rgb.txt",
+    "adduser.conf",
+    "alternatives",
+    "apt/apt.conf.d",
+    "apt/keyrings",
+    "apt/listchanges.conf",
+    "apt/preferences.d",
+    "apt/sources.list",
+    "apt/sources.list.d",
+    "apt/trusted.gpg.d",
+    "bash.bashrc",
+    "bash_completion",
+    "bash_completion.d",
+    "bashrc",
+    "bindresvport.blacklist",
+    "ca-certificates",
+    "ca-certificates.conf",
+    "calendar",
+    "crypto-policies",
+    "debconf.conf",
+    "debian_version",
+    "default/locale",
+    "default/useradd",
+    "deluser.conf",
+    "dpkg",
+    "emacs",
+    "ethertypes",
+    "fedora-release",
+    "fonts",
+    "gai.conf",
+    "gdb",
+    "ghostscript",
+    "glvnd",
+    "groff",
+    "gss/mech.d",
+    "gprofng.rc",
+    "gtk-2.0",
+    "gtk-3.0",
+    "host.conf",
+    "inputrc",
+    "issue",
+    "java*",
+    "kernel-img.conf",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "libaudit.conf",
+    "libnl*",
+    "locale.alias",
+    "locale.conf",
+    "locale.gen",
+    "localtime",
+    "login.defs",
+    "logrotate.d",
+    "lsb-release",
+    "magic",
+    "magic.mime",
+    "mailcap",
+    "mailcap.order",
+    "manpath.config",
+    "maven",
+    "mime.types",
+    "mke2fs.conf",
+    "motd",
+    "mysql/conf.d",
+    "nanorc",
+    "netconfig",
+    "networks",
+    "nvim",
+    "opencl",
+    "OpenCL",
+    "os-release",
+    "pam.conf",
+    "pam.d",
+    "papersize",
+    "perl",
+    "php*",
+    "pki/ca-trust",
+    "pki/tls/cert.pem",
+    "pki/tls/certs",
+    "pki/tls/openssl.cnf",
+    "profile",
+    "protocols",
+    "python*",
+    "redhat-release",
+    "rmt",
+    "rpc",
+    "rpm",
+    "ruby*",
+    "screenrc",
+    "security",
+    "selinux/semanage.conf",
+    "services",
+    "sgml",
+    "shells",
+    "skel",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "subversion",
+    "sysctl.conf",
+    "system-release",
+    "terminfo",
+    "texmf",
+    "timezone",
+    "ucf.conf",
+    "vdpau_wrapper.cfg",
+    "vim",
+    "vulkan",
+    "wgetrc",
+    "xattr.conf",
+    "xdg/menus",
+    "xml",
+    "zsh",
 };
+/* clang-format on */
 
 static const char *const var_copied[] = {
-	"var/lib/apt/extended_states", "var/lib/dpkg/alternatives", "var/lib/dpkg/arch",
-	"var/lib/dpkg/cmethopt", "var/lib/dpkg/diversions", "var/lib/dpkg/info",
-	"var/lib/dpkg/statoverride", "var/lib/dpkg/triggers",
+    "var/lib/apt/extended_states",
+    "var/lib/dpkg/alternatives",
+    "var/lib/dpkg/arch",
+    "var/lib/dpkg/cmethopt",
+    "var/lib/dpkg/diversions",
+    "var/lib/dpkg/info",
+    "var/lib/dpkg/statoverride",
+    "var/lib/dpkg/triggers",
 };
 
 static const struct {
 	const char *target, *path;
 } links[] = {
-	{"/run", "var/run"}, {"/run/lock", "var/lock"}, {"/var/mail", "var/spool/mail"},
-	{"/proc/self/mounts", "etc/mtab"}, {"/usr/lib/os-release", "etc/os-release"},
+    {"/run", "var/run"},
+    {"/run/lock", "var/lock"},
+    {"/var/mail", "var/spool/mail"},
+    {"/proc/self/mounts", "etc/mtab"},
+    {"/usr/lib/os-release", "etc/os-release"},
 };
 
-#define PAM_NO_LIMITS                     \
-	"account required pam_unix.so\n"  \
+#define PAM_NO_LIMITS                                                                              \
+	"account required pam_unix.so\n"                                                           \
 	"session required pam_permit.so\n"
 
 static const struct {
 	const char *path, *text;
 	mode_t mode;
 } files[] = {
-	{"etc/hostname", HOST_NAME "\n", 0644},
-	{"etc/hosts",
-	    "127.0.0.1 localhost\n127.0.1.1 " HOST_NAME "\n"
-	    "::1 localhost ip6-localhost ip6-loopback\n",
-	    0644},
-	{"etc/resolv.conf", "# No name server: this sandbox has no network.\n", 0644},
-	{"etc/nsswitch.conf",
-	    "passwd: files\ngroup: files\nshadow: files\ngshadow: files\nhosts: files dns\n"
-	    "networks: files\nprotocols: files\nservices: files\nethers: files\nrpc: files\n",
-	    0644},
-	{"etc/fstab", "", 0644},
-	{"etc/machine-id", "", 0444},
-	{"etc/environment",
-	    "PATH=\"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\"\n", 0644},
-	{"etc/subuid", "", 0644},
-	{"etc/subgid", "", 0644},
-	{"etc/sudoers",
-	    "Defaults env_reset, !fqdn, !lecture\n"
-	    "Defaults secure_path=\"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\"\n"
-	    "root ALL=(ALL:ALL) NOPASSWD: ALL\n"
-	    "@includedir /etc/sudoers.d\n",
-	    0440},
-	{"etc/sudoers.d/" HOST_USER, HOST_USER " ALL=(ALL:ALL) NOPASSWD: ALL\n", 0440},
-	/* The host's own may ask services that are not here, or raise limits, which fails here. */
-	{"etc/pam.d/sudo", "auth required pam_unix.so\n" PAM_NO_LIMITS, 0644},
-	{"etc/pam.d/sudo-i", "auth required pam_unix.so\n" PAM_NO_LIMITS, 0644},
-	{"etc/pam.d/su",
-	    "auth sufficient pam_rootok.so\nauth required pam_unix.so\n" PAM_NO_LIMITS, 0644},
-	{"etc/pam.d/su-l",
-	    "auth sufficient pam_rootok.so\nauth required pam_unix.so\n" PAM_NO_LIMITS, 0644},
-	{"var/lib/dpkg/available", "", 0644},
-	{"var/lib/dpkg/lock", "", 0640},
-	{"var/lib/dpkg/lock-frontend", "", 0640},
+    {"etc/hostname", HOST_NAME "\n", 0644},
+    {"etc/hosts",
+        "127.0.0.1 localhost\n127.0.1.1 " HOST_NAME "\n"
+        "::1 localhost ip6-localhost ip6-loopback\n",
+        0644},
+    {"etc/resolv.conf", "# No name server: this sandbox has no network.\n", 0644},
+    {"etc/nsswitch.conf",
+        "passwd: files\ngroup: files\nshadow: files\ngshadow: files\nhosts: files dns\n"
+        "networks: files\nprotocols: files\nservices: files\nethers: files\nrpc: files\n",
+        0644},
+    {"etc/fstab", "", 0644},
+    {"etc/machine-id", "", 0444},
+    {"etc/environment", "PATH=\"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\"\n",
+        0644},
+    {"etc/subuid", "", 0644},
+    {"etc/subgid", "", 0644},
+    {"etc/sudoers",
+        "Defaults env_reset, !fqdn, !lecture\n"
+        "Defaults secure_path=\"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\"\n"
+        "root ALL=(ALL:ALL) NOPASSWD: ALL\n"
+        "@includedir /etc/sudoers.d\n",
+        0440},
+    {"etc/sudoers.d/" HOST_USER, HOST_USER " ALL=(ALL:ALL) NOPASSWD: ALL\n", 0440},
+    /* The host's own may ask services that are not here, or raise limits, which fails here. */
+    {"etc/pam.d/sudo", "auth required pam_unix.so\n" PAM_NO_LIMITS, 0644},
+    {"etc/pam.d/sudo-i", "auth required pam_unix.so\n" PAM_NO_LIMITS, 0644},
+    {"etc/pam.d/su", "auth sufficient pam_rootok.so\nauth required pam_unix.so\n" PAM_NO_LIMITS,
+        0644},
+    {"etc/pam.d/su-l", "auth sufficient pam_rootok.so\nauth required pam_unix.so\n" PAM_NO_LIMITS,
+        0644},
+    {"var/lib/dpkg/available", "", 0644},
+    {"var/lib/dpkg/lock", "", 0640},
+    {"var/lib/dpkg/lock-frontend", "", 0640},
 };
 
 static int make_dirs(const struct host_gen *g)
@@ -144,8 +283,10 @@ static int copy_usr_links(const struct host_gen *g, struct av_err *err)
 		struct av_str t = av_str_n(target, n < 0 ? 0 : (size_t)n);
 		if (!av_str_starts(t, AV_STR("usr/")) && !av_str_starts(t, AV_STR("/usr/")))
 			return av_err_set(err, AV_ERR_UNSUPPORTED,
-			    "template host needs a merged /usr, but /%s is no link into it: install "
-			    "the package usrmerge, or build a template", names[i]);
+			    "template host needs a merged /usr, but /%s is no link into it: "
+			    "install "
+			    "the package usrmerge, or build a template",
+			    names[i]);
 		target[n] = 0;
 		int r = host_symlink(g, target, names[i]);
 		if (r < 0)
@@ -207,8 +348,8 @@ static int write_files(const struct host_gen *g)
 	return r;
 }
 
-static int write_buf(const struct host_gen *g, const char *path, struct av_buf *b, long group,
-    mode_t mode)
+static int write_buf(
+    const struct host_gen *g, const char *path, struct av_buf *b, long group, mode_t mode)
 {
 	int r = av_buf_error(b);
 	return r < 0 ? r : host_write(g, path, av_buf_str(b), group < 0 ? 0 : (gid_t)group, mode);
@@ -255,8 +396,7 @@ static int write_accounts(const struct host_gen *g)
 	av_buf_reset(&locked);
 	if (r == 0)
 		r = host_make_gshadow(av_buf_str(&group), &locked);
-	return r < 0 ? r
-		     : write_buf(g, "etc/gshadow", &locked, shadow, shadow < 0 ? 0600 : 0640);
+	return r < 0 ? r : write_buf(g, "etc/gshadow", &locked, shadow, shadow < 0 ? 0600 : 0640);
 }
 
 /* The skeleton's own copy of /etc/skel (host_copy has filtered it) into a home directory. */
@@ -278,7 +418,8 @@ static int fill_home(const struct host_gen *g, const char *home, uid_t owner)
 		if (av_str_copy(to + len + 1, sizeof(to) - len - 1, name) < 0)
 			return -ENAMETOOLONG;
 		int r = host_write(g, to, av_str_n(text, (size_t)n), 0, 0644);
-		AV_CLEANUP(av_closep) int fd = r < 0 ? -1 : openat(g->root, to, O_RDONLY | O_CLOEXEC);
+		AV_CLEANUP(av_closep)
+		int fd = r < 0 ? -1 : openat(g->root, to, O_RDONLY | O_CLOEXEC);
 		if (r == 0)
 			r = fd < 0 ? -errno : host_own(g, fd, owner, owner, 0644);
 		if (r < 0)
@@ -293,8 +434,11 @@ int host_skeleton_make(const struct host_gen *g, struct av_err *err)
 		int (*make)(const struct host_gen *g);
 		const char *what;
 	} steps[] = {
-		{make_dirs, "directories"}, {copy_etc, "/etc"}, {copy_var, "/var"},
-		{write_files, "/etc"}, {write_accounts, "accounts"},
+	    {make_dirs, "directories"},
+	    {copy_etc, "/etc"},
+	    {copy_var, "/var"},
+	    {write_files, "/etc"},
+	    {write_accounts, "accounts"},
 	};
 	int r = host_own(g, g->root, 0, 0, 0755);
 	if (r < 0)
@@ -312,5 +456,5 @@ int host_skeleton_make(const struct host_gen *g, struct av_err *err)
 	if (r == 0)
 		r = fill_home(g, "home/" HOST_USER, HOST_USER_ID);
 	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot make the homes of template host")
-		     : 0;
+	             : 0;
 }

@@ -5,8 +5,8 @@
  * Theory of operation: a generation is built in templates/host/new and renamed to its final name,
  * g-<fingerprint>[-<id shift>], when it is complete and on the disk; then the link `current` is
  * replaced by rename. Whoever dies in between leaves either `new`, which the next one removes, or a
- * generation that nobody points at, which the next one finds complete. A lock on the directory keeps
- * two makers apart. A generation in use is never touched.
+ * generation that nobody points at, which the next one finds complete. A lock on the directory
+ * keeps two makers apart. A generation in use is never touched.
  */
 #include "spawn/host_internal.h"
 
@@ -24,20 +24,40 @@
 #include "base/path.h"
 #include "base/banned.h"
 
-#define DIR_READ    (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-#define HOST_DIR    "templates/" HOST_TEMPLATE_ID
-#define BUILDING    "new"
-#define CURRENT     "current"
-#define GEN_PREFIX  "g-"
-#define REVISION    1 /* of what is generated; a new number makes every machine generate again */
+#define DIR_READ   (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+#define HOST_DIR   "templates/" HOST_TEMPLATE_ID
+#define BUILDING   "new"
+#define CURRENT    "current"
+#define GEN_PREFIX "g-"
+#define REVISION   1 /* of what is generated; a new number makes every machine generate again */
 
-/* The fingerprint is FNV-1a over times and sizes of these: whatever a package manager does shows. */
+/* The fingerprint is FNV-1a over times and sizes of these: whatever a package manager does shows.
+ */
 static const char *const watched[] = {
-	"usr", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "usr/libexec", "usr/share", "usr/local",
-	"usr/local/bin", "usr/local/sbin", "usr/local/lib", "usr/lib/x86_64-linux-gnu",
-	"usr/lib/aarch64-linux-gnu", "usr/lib/python3/dist-packages", "var/lib/dpkg/status",
-	"usr/lib/sysimage/rpm/rpmdb.sqlite", "var/lib/rpm/rpmdb.sqlite", "etc/passwd", "etc/group",
-	"etc/ld.so.cache", "etc/alternatives", "etc/ssl/certs", "etc/pam.d", "etc/apt/sources.list.d",
+    "usr",
+    "usr/bin",
+    "usr/sbin",
+    "usr/lib",
+    "usr/lib64",
+    "usr/libexec",
+    "usr/share",
+    "usr/local",
+    "usr/local/bin",
+    "usr/local/sbin",
+    "usr/local/lib",
+    "usr/lib/x86_64-linux-gnu",
+    "usr/lib/aarch64-linux-gnu",
+    "usr/lib/python3/dist-packages",
+    "var/lib/dpkg/status",
+    "usr/lib/sysimage/rpm/rpmdb.sqlite",
+    "var/lib/rpm/rpmdb.sqlite",
+    "etc/passwd",
+    "etc/group",
+    "etc/ld.so.cache",
+    "etc/alternatives",
+    "etc/ssl/certs",
+    "etc/pam.d",
+    "etc/apt/sources.list.d",
 };
 
 static void mix(uint64_t *h, uint64_t v)
@@ -72,7 +92,7 @@ int host_template_fingerprint(int host_rootfd, char ret[static HOST_TEMPLATE_FP_
 static int open_host_dir(int state_dirfd, bool create)
 {
 	if (create && ((mkdirat(state_dirfd, "templates", 0700) < 0 && errno != EEXIST) ||
-			  (mkdirat(state_dirfd, HOST_DIR, 0700) < 0 && errno != EEXIST)))
+	                  (mkdirat(state_dirfd, HOST_DIR, 0700) < 0 && errno != EEXIST)))
 		return -errno;
 	int fd = openat(state_dirfd, HOST_DIR, DIR_READ);
 	return fd < 0 ? -errno : fd;
@@ -86,7 +106,7 @@ static int read_current(int dirfd, char *dst, size_t size)
 		return -errno;
 	dst[n] = 0;
 	bool good = strncmp(dst, GEN_PREFIX, 2) == 0 && strchr(dst, '/') == NULL &&
-	    (size_t)n >= 2 + HOST_TEMPLATE_FP_SIZE - 1;
+	            (size_t)n >= 2 + HOST_TEMPLATE_FP_SIZE - 1;
 	return good ? 0 : -ENOENT;
 }
 
@@ -134,8 +154,8 @@ static int remove_tree(int dirfd, const char *name)
 	return r;
 }
 
-static int write_metadata(const struct host_gen *g, int gen, const char *fingerprint, unsigned seen,
-    unsigned masked)
+static int write_metadata(
+    const struct host_gen *g, int gen, const char *fingerprint, unsigned seen, unsigned masked)
 {
 	char text[1024];
 	int n = snprintf(text, sizeof(text),
@@ -145,8 +165,8 @@ static int write_metadata(const struct host_gen *g, int gen, const char *fingerp
 	    "\"created_ms\":%" PRId64 "}\n",
 	    fingerprint, REVISION, (unsigned)g->opt.id_shift, g->opt.rootless ? "true" : "false",
 	    HOST_USER, seen, masked, av_real_ms());
-	AV_CLEANUP(av_closep) int fd =
-	    openat(gen, "metadata.json", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	AV_CLEANUP(av_closep)
+	int fd = openat(gen, "metadata.json", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	return fd < 0 ? -errno : av_write_full(fd, text, (size_t)n);
 }
 
@@ -185,16 +205,16 @@ static int publish(int dir, const char *name)
 	return 0;
 }
 
-static int make_generation(struct host_gen *g, int dir, const char *name, const char *fingerprint,
-    struct av_err *err)
+static int make_generation(
+    struct host_gen *g, int dir, const char *name, const char *fingerprint, struct av_err *err)
 {
 	int r = remove_tree(dir, BUILDING);
 	if (r == 0 && mkdirat(dir, BUILDING, 0700) < 0)
 		r = -errno;
 	AV_CLEANUP(av_closep) int gen = r < 0 ? -1 : openat(dir, BUILDING, DIR_READ);
 	if (gen < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, r < 0 ? r : errno,
-		    "cannot make template host");
+		return av_err_sys(
+		    err, AV_ERR_INTERNAL, r < 0 ? r : errno, "cannot make template host");
 	r = build(g, gen, fingerprint, err);
 	if (r == 0)
 		(void)av_failpoint("host_template_built");
@@ -205,8 +225,8 @@ static int make_generation(struct host_gen *g, int dir, const char *name, const 
 	return r;
 }
 
-int host_template_make(int host_rootfd, int state_dirfd, const struct host_template_options *opt,
-    struct av_err *err)
+int host_template_make(
+    int host_rootfd, int state_dirfd, const struct host_template_options *opt, struct av_err *err)
 {
 	char fingerprint[HOST_TEMPLATE_FP_SIZE], name[64], now[64] = "";
 	struct host_gen g = {.host = host_rootfd, .opt = *opt};
@@ -215,14 +235,14 @@ int host_template_make(int host_rootfd, int state_dirfd, const struct host_templ
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot look at /usr");
 	AV_CLEANUP(av_closep) int dir = open_host_dir(state_dirfd, true);
 	if (dir < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, dir, "cannot make the directory %s",
-		    HOST_DIR);
+		return av_err_sys(
+		    err, AV_ERR_INTERNAL, dir, "cannot make the directory %s", HOST_DIR);
 	while (flock(dir, LOCK_EX) < 0)
 		if (errno != EINTR)
 			return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot lock template host");
 	if (opt->id_shift != 0)
-		(void)snprintf(name, sizeof(name), GEN_PREFIX "%s-%x", fingerprint,
-		    (unsigned)opt->id_shift);
+		(void)snprintf(
+		    name, sizeof(name), GEN_PREFIX "%s-%x", fingerprint, (unsigned)opt->id_shift);
 	else
 		(void)snprintf(name, sizeof(name), GEN_PREFIX "%s", fingerprint);
 	if (read_current(dir, now, sizeof(now)) == 0 && strcmp(now, name) == 0 &&

@@ -6,8 +6,8 @@
  *
  *   current            symlink to the generation in use
  *   g-<fingerprint>/   one generation, never changed after it was renamed into place
- *     root/            lower layer of the root file system: /etc, /var, /home/user, links, mount points
- *     usr-mask/        upper-most lower layer of /usr: whiteouts for what not everybody may read
+ *     root/            lower layer of the root file system: /etc, /var, /home/user, links, mount
+ * points usr-mask/        upper-most lower layer of /usr: whiteouts for what not everybody may read
  *     metadata.json    what the control plane shows: defaults and fingerprint
  *
  * The sandbox's /usr is an overlay of usr-mask/ over the host's /usr. Layers hold host ids 0 to
@@ -26,16 +26,15 @@
 #include "base/err.h"
 #include "base/macros.h"
 
-#define HOST_TEMPLATE_ID "host"
+#define HOST_TEMPLATE_ID      "host"
 #define HOST_TEMPLATE_FP_SIZE 17 /* 16 hexadecimal digits and NUL */
 
 struct host_template {
-	int root_fd;      /* owned; directory root/ of the generation */
-	int usr_mask_fd;  /* owned; directory usr-mask/ */
+	int root_fd;     /* owned; directory root/ of the generation */
+	int usr_mask_fd; /* owned; directory usr-mask/ */
 	char fingerprint[HOST_TEMPLATE_FP_SIZE];
 };
-#define HOST_TEMPLATE_INIT \
-	((struct host_template){.root_fd = -1, .usr_mask_fd = -1})
+#define HOST_TEMPLATE_INIT ((struct host_template){.root_fd = -1, .usr_mask_fd = -1})
 
 /* In all of these host_rootfd is the host's root directory (O_PATH will do; paths are taken from it
  * without leaving it) and state_dirfd the state directory; templates/ is made in it. */
@@ -44,12 +43,13 @@ struct host_template {
 int host_template_fingerprint(int host_rootfd, char ret[static HOST_TEMPLATE_FP_SIZE]);
 /* Opens the current generation without making one and without looking at the host: compare its
  * fingerprint. -ENOENT when there is none. The caller clears it. */
-int host_template_open(int state_dirfd, struct host_template *ret, struct av_err *err)
-    AV_MUST_CHECK;
+int host_template_open(
+    int state_dirfd, struct host_template *ret, struct av_err *err) AV_MUST_CHECK;
 
 struct host_template_options {
-	bool rootless;   /* owners cannot be set: all is the caller's */
-	uid_t id_shift;  /* added to every owner: 0, or the first id of the one range of old kernels */
+	bool rootless; /* owners cannot be set: all is the caller's */
+	uid_t
+	    id_shift; /* added to every owner: 0, or the first id of the one range of old kernels */
 };
 /* Makes the generation for the present fingerprint if it is missing and points `current` at it.
  * Atomic: killed at any point it leaves the old one in use. May run in a forked child while the

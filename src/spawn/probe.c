@@ -34,8 +34,8 @@ void probe_say(char *dst, size_t size, const char *fmt, ...)
 	va_end(ap);
 }
 
-struct probe_fact *probe_add(struct probe *p, const char *name, const char *what,
-    enum probe_state state)
+struct probe_fact *probe_add(
+    struct probe *p, const char *name, const char *what, enum probe_state state)
 {
 	assert(p->n < PROBE_MAX_FACTS);
 	struct probe_fact *f = &p->fact[p->n++];
@@ -58,7 +58,8 @@ long probe_read_number(const char *path)
 	ssize_t n = av_read_file_at(AT_FDCWD, path, buf, sizeof(buf));
 	if (n > 0 && buf[n - 1] == '\n')
 		n--;
-	return n > 0 && av_parse_u64(av_str_n(buf, (size_t)n), 0, INT32_MAX, &v) == 0 ? (long)v : -1;
+	return n > 0 && av_parse_u64(av_str_n(buf, (size_t)n), 0, INT32_MAX, &v) == 0 ? (long)v
+	                                                                              : -1;
 }
 
 bool probe_has_filesystem(const char *name)
@@ -85,13 +86,13 @@ static void kernel(struct probe *p)
 	}
 	unsigned v = p->kernel_major * 1000 + p->kernel_minor;
 	struct probe_fact *f = probe_add(p, "kernel", "kernel",
-	    v >= 5019       ? PROBE_OK
-		: v >= 5012 ? PROBE_WEAK
-			    : PROBE_FATAL);
+	    v >= 5019   ? PROBE_OK
+	    : v >= 5012 ? PROBE_WEAK
+	                : PROBE_FATAL);
 	PROBE_FOUND(f, "Linux %s (%s)", u.release, u.machine);
 	if (f->state == PROBE_WEAK) {
 		PROBE_REASON(f, "overlays take no idmapped layers before 5.19: all sandboxes share "
-				"one range of ids");
+		                "one range of ids");
 		PROBE_CURE(f, "install a newer kernel (Ubuntu 22.04: linux-generic-hwe-22.04)");
 	} else if (f->state == PROBE_FATAL) {
 		PROBE_REASON(f, "Aviary needs Linux 5.12 or later");
@@ -133,10 +134,17 @@ static void privilege(struct probe *p)
 		unsigned cap;
 		const char *name;
 	} needed[] = {
-		{CAP_SYS_ADMIN, "SYS_ADMIN"}, {CAP_SETUID, "SETUID"}, {CAP_SETGID, "SETGID"},
-		{CAP_CHOWN, "CHOWN"}, {CAP_DAC_OVERRIDE, "DAC_OVERRIDE"}, {CAP_FOWNER, "FOWNER"},
-		{CAP_KILL, "KILL"}, {CAP_NET_ADMIN, "NET_ADMIN"}, {CAP_SETPCAP, "SETPCAP"},
-		{CAP_MKNOD, "MKNOD"}, {CAP_SYS_CHROOT, "SYS_CHROOT"},
+	    {CAP_SYS_ADMIN, "SYS_ADMIN"},
+	    {CAP_SETUID, "SETUID"},
+	    {CAP_SETGID, "SETGID"},
+	    {CAP_CHOWN, "CHOWN"},
+	    {CAP_DAC_OVERRIDE, "DAC_OVERRIDE"},
+	    {CAP_FOWNER, "FOWNER"},
+	    {CAP_KILL, "KILL"},
+	    {CAP_NET_ADMIN, "NET_ADMIN"},
+	    {CAP_SETPCAP, "SETPCAP"},
+	    {CAP_MKNOD, "MKNOD"},
+	    {CAP_SYS_CHROOT, "SYS_CHROOT"},
 	};
 	uint64_t caps = effective_caps();
 	p->cap_sys_resource = has_cap(caps, CAP_SYS_RESOURCE);
@@ -144,11 +152,15 @@ static void privilege(struct probe *p)
 	struct probe_fact *f = probe_add(p, "privilege", "privilege", PROBE_OK);
 	if (!p->root) {
 		f->state = PROBE_WEAK;
-		PROBE_FOUND(f, geteuid() == 0 ? "root without CAP_SYS_ADMIN, or of a user namespace"
-					      : "uid %u", (unsigned)geteuid());
-		PROBE_REASON(f, "sandboxes are rootless: one user id inside, no sudo, limits only where "
-				"cgroups are delegated");
-		PROBE_CURE(f, "start aviaryd as root (sudo aviaryd); it gives up its rights itself");
+		PROBE_FOUND(f,
+		    geteuid() == 0 ? "root without CAP_SYS_ADMIN, or of a user namespace"
+		                   : "uid %u",
+		    (unsigned)geteuid());
+		PROBE_REASON(f,
+		    "sandboxes are rootless: one user id inside, no sudo, limits only where "
+		    "cgroups are delegated");
+		PROBE_CURE(
+		    f, "start aviaryd as root (sudo aviaryd); it gives up its rights itself");
 		return;
 	}
 	char missing[160] = "";
@@ -168,12 +180,13 @@ static void privilege(struct probe *p)
 
 static void oom_shield(struct probe *p)
 {
-	struct probe_fact *f = probe_add(p, "oom_shield", "OOM shield",
-	    p->cap_sys_resource ? PROBE_OK : PROBE_WEAK);
+	struct probe_fact *f =
+	    probe_add(p, "oom_shield", "OOM shield", p->cap_sys_resource ? PROBE_OK : PROBE_WEAK);
 	PROBE_FOUND(f, p->cap_sys_resource ? "CAP_SYS_RESOURCE" : "no CAP_SYS_RESOURCE");
 	if (!p->cap_sys_resource) {
-		PROBE_REASON(f, "an agent can be killed when its sandbox runs out of memory, and limits "
-				"of files and processes cannot be raised");
+		PROBE_REASON(f,
+		    "an agent can be killed when its sandbox runs out of memory, and limits "
+		    "of files and processes cannot be raised");
 		if (p->root)
 			PROBE_CURE(f, "start the daemon where CAP_SYS_RESOURCE is not taken away");
 	}
@@ -184,9 +197,9 @@ static void container(struct probe *p)
 	char env[4096];
 	ssize_t n = av_read_file_at(AT_FDCWD, "/proc/1/environ", env, sizeof(env));
 	p->in_container = access("/.dockerenv", F_OK) == 0 ||
-	    access("/run/.containerenv", F_OK) == 0 ||
-	    (n > 10 && (memmem(env, (size_t)n, "\0container=", 11) != NULL ||
-			   memcmp(env, "container=", 10) == 0));
+	                  access("/run/.containerenv", F_OK) == 0 ||
+	                  (n > 10 && (memmem(env, (size_t)n, "\0container=", 11) != NULL ||
+	                                 memcmp(env, "container=", 10) == 0));
 	struct probe_fact *f = probe_add(p, "container", "container", PROBE_OK);
 	PROBE_FOUND(f, p->in_container ? "inside a container" : "not in a container");
 }
@@ -199,21 +212,27 @@ static void explain_userns(const struct probe *p, struct probe_fact *f, unsigned
 		PROBE_REASON(f, "user.max_user_namespaces is 0");
 		PROBE_CURE(f, "sysctl -w user.max_user_namespaces=15000");
 	} else if (probe_read_number("/proc/sys/kernel/unprivileged_userns_clone") == 0) {
-		PROBE_REASON(f, "%s may not make user namespaces "
-				"(kernel.unprivileged_userns_clone is 0)", who);
-		PROBE_CURE(f, "sudo sysctl -w kernel.unprivileged_userns_clone=1, or start as root");
-	} else if (probe_read_number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == 1) {
-		PROBE_REASON(f, "AppArmor takes all rights from user namespaces of %s "
-				"(Ubuntu 23.10 and later)", who);
+		PROBE_REASON(f,
+		    "%s may not make user namespaces "
+		    "(kernel.unprivileged_userns_clone is 0)",
+		    who);
+		PROBE_CURE(
+		    f, "sudo sysctl -w kernel.unprivileged_userns_clone=1, or start as root");
+	} else if (probe_read_number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") ==
+	           1) {
+		PROBE_REASON(f,
+		    "AppArmor takes all rights from user namespaces of %s "
+		    "(Ubuntu 23.10 and later)",
+		    who);
 		PROBE_CURE(f, "install Aviary's AppArmor profile, or sudo sysctl -w "
-			      "kernel.apparmor_restrict_unprivileged_userns=0, or start as root");
+		              "kernel.apparmor_restrict_unprivileged_userns=0, or start as root");
 	} else {
 		PROBE_REASON(f, "%s: a container's seccomp filter or security module forbids it",
 		    did & DID_USERNS ? "mounting in a user namespace fails"
-				     : "making a user namespace fails");
+		                     : "making a user namespace fails");
 		PROBE_CURE(f, p->in_container ? "run the container with --privileged, or with "
-						"--security-opt seccomp=unconfined"
-					      : "start aviaryd as root");
+		                                "--security-opt seccomp=unconfined"
+		                              : "start aviaryd as root");
 	}
 }
 
@@ -223,48 +242,48 @@ static void namespaces(struct probe *p, unsigned own)
 	p->userns_root = own & DID_USERNS;
 	p->userns = (other & (DID_USERNS | DID_MOUNT)) == (DID_USERNS | DID_MOUNT);
 	bool works = p->root ? (own & DID_MOUNT) != 0 : p->userns;
-	struct probe_fact *f = probe_add(p, "userns", "user namespaces",
-	    works ? PROBE_OK : PROBE_FATAL);
+	struct probe_fact *f =
+	    probe_add(p, "userns", "user namespaces", works ? PROBE_OK : PROBE_FATAL);
 	PROBE_FOUND(f, works ? "work" : "do not work");
 	if (!works)
 		explain_userns(p, f, own);
 	if (p->root) {
 		f = probe_add(p, "rootless", "rootless mode", p->userns ? PROBE_OK : PROBE_MISSING);
-		PROBE_FOUND(f, p->userns ? "ordinary users can run sandboxes"
-					 : "only root can run sandboxes");
+		PROBE_FOUND(f,
+		    p->userns ? "ordinary users can run sandboxes" : "only root can run sandboxes");
 		if (!p->userns)
 			explain_userns(p, f, other);
 	}
 	p->proc_masked = (own & DID_MOUNT) && !(own & DID_PROC);
 	f = probe_add(p, "proc", "proc", p->proc_masked ? PROBE_FATAL : PROBE_OK);
 	PROBE_FOUND(f, p->proc_masked ? "cannot be mounted in a user namespace"
-				      : "can be mounted in sandboxes");
+	                              : "can be mounted in sandboxes");
 	if (p->proc_masked) {
 		PROBE_REASON(f, "parts of /proc are covered here (as Docker does), so the kernel "
-				"refuses a fresh one in sandboxes");
+		                "refuses a fresh one in sandboxes");
 		PROBE_CURE(f, "docker run --privileged, or --security-opt systempaths=unconfined; "
-			      "Kubernetes: procMount: Unmasked");
+		              "Kubernetes: procMount: Unmasked");
 	}
 }
 
 static void overlay(struct probe *p, unsigned own)
 {
 	static const char *const how[] = {"none", "layers by descriptor", "layers by name",
-		"shifted layers, one range of ids", "layers of one user"};
+	    "shifted layers, one range of ids", "layers of one user"};
 	bool works = p->root ? probe_try_overlay() : (own & DID_OVERLAY) != 0;
 	p->overlay = works ? probe_overlay_for(p->kernel_major, p->kernel_minor, p->root)
-			   : PROBE_OVERLAY_NONE;
+	                   : PROBE_OVERLAY_NONE;
 	struct probe_fact *f = probe_add(p, "overlay", "overlay file system",
-	    p->overlay == PROBE_OVERLAY_NONE         ? PROBE_FATAL
-		: p->overlay == PROBE_OVERLAY_SHARED ? PROBE_WEAK
-						     : PROBE_OK);
+	    p->overlay == PROBE_OVERLAY_NONE     ? PROBE_FATAL
+	    : p->overlay == PROBE_OVERLAY_SHARED ? PROBE_WEAK
+	                                         : PROBE_OK);
 	PROBE_FOUND(f, "%s", how[p->overlay]);
 	if (p->overlay == PROBE_OVERLAY_SHARED)
 		PROBE_REASON(f, "sandboxes share one range of ids on this kernel");
 	if (p->overlay == PROBE_OVERLAY_NONE) {
 		PROBE_REASON(f, "no overlay can be mounted here");
-		PROBE_CURE(f, probe_has_filesystem("overlay")
-			? "see the fact about user namespaces" : "sudo modprobe overlay");
+		PROBE_CURE(f, probe_has_filesystem("overlay") ? "see the fact about user namespaces"
+		                                              : "sudo modprobe overlay");
 	}
 }
 
@@ -278,8 +297,8 @@ static void one_limit(struct probe *p, uint32_t caps, uint32_t cap, const char *
 		return;
 	PROBE_REASON(f, "%s", weaker);
 	PROBE_CURE(f, p->root ? "boot with a kernel that has the cgroup controller enabled"
-			      : "start from a systemd user service with Delegate=yes (loginctl "
-				"enable-linger), or as root");
+	                      : "start from a systemd user service with Delegate=yes (loginctl "
+	                        "enable-linger), or as root");
 }
 
 static void cgroup_facts(struct probe *p)
@@ -291,13 +310,15 @@ static void cgroup_facts(struct probe *p)
 		return;
 	uint32_t caps = cgroups_caps(cg);
 	bool none = cgroups_mode(cg) == CGROUP_MODE_NONE;
-	struct probe_fact *f = probe_add(p, "cgroup", "control groups", none ? PROBE_WEAK : PROBE_OK);
+	struct probe_fact *f =
+	    probe_add(p, "cgroup", "control groups", none ? PROBE_WEAK : PROBE_OK);
 	PROBE_FOUND(f, "%s", cgroup_mode_name(cgroups_mode(cg)));
 	if (none) {
 		PROBE_REASON(f, "%s", cgroups_reason(cg));
-		PROBE_CURE(f, p->root ? "mount them writable (docker run --privileged)"
-				      : "start from a systemd user service with Delegate=yes, or as "
-					"root");
+		PROBE_CURE(f, p->root
+		                  ? "mount them writable (docker run --privileged)"
+		                  : "start from a systemd user service with Delegate=yes, or as "
+		                    "root");
 	}
 	one_limit(p, caps, CGROUP_CAP_MEMORY, "limit_memory", "memory limit",
 	    "a sandbox can use all of the machine's memory");
@@ -305,8 +326,8 @@ static void cgroup_facts(struct probe *p)
 	    "a sandbox may push memory into swap beyond its limit");
 	one_limit(p, caps, CGROUP_CAP_PIDS, "limit_pids", "process limit",
 	    "a fork bomb is limited per user only");
-	one_limit(p, caps, CGROUP_CAP_CPU_QUOTA, "limit_cpu", "CPU limit",
-	    "a sandbox can use all CPUs");
+	one_limit(
+	    p, caps, CGROUP_CAP_CPU_QUOTA, "limit_cpu", "CPU limit", "a sandbox can use all CPUs");
 	one_limit(p, caps, CGROUP_CAP_FREEZE, "pause", "pause", "sandboxes cannot be paused");
 	if (!(caps & CGROUP_CAP_FAST_ATTACH) && !none && p->kernel_major < 6) {
 		f = probe_add(p, "fast_attach", "quick creates", PROBE_WEAK);
@@ -325,7 +346,7 @@ static void devices(struct probe *p)
 	if (!p->kvm) {
 		PROBE_REASON(f, "microVMs are emulated, and slow");
 		PROBE_CURE(f, errno == EACCES ? "sudo usermod -aG kvm $USER, then log in again"
-					      : "enable virtualisation in the firmware or host");
+		                              : "enable virtualisation in the firmware or host");
 	}
 	av_close_fd(&fd);
 	fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
@@ -354,8 +375,8 @@ static void usr_merged(struct probe *p)
 {
 	struct stat st;
 	bool merged = lstat("/bin", &st) == 0 && S_ISLNK(st.st_mode);
-	struct probe_fact *f = probe_add(p, "template_host", "template host",
-	    merged ? PROBE_OK : PROBE_MISSING);
+	struct probe_fact *f =
+	    probe_add(p, "template_host", "template host", merged ? PROBE_OK : PROBE_MISSING);
 	PROBE_FOUND(f, merged ? "this machine's /usr" : "/bin is no link into /usr");
 	if (!merged) {
 		PROBE_REASON(f, "template host needs a merged /usr");

@@ -24,20 +24,20 @@ enum probe_state {
 const char *probe_state_name(enum probe_state s);
 
 struct probe_fact {
-	const char *name;   /* stable, for --json: "kernel", "userns", "overlay", "cgroup", … */
-	const char *what;   /* one or two words for people */
+	const char *name; /* stable, for --json: "kernel", "userns", "overlay", "cgroup", … */
+	const char *what; /* one or two words for people */
 	enum probe_state state;
-	char found[160];    /* what is the case */
-	char reason[240];   /* what follows from it; "" when state is OK */
-	char cure[240];     /* what to type or change; "" when nothing helps or is needed */
+	char found[160];  /* what is the case */
+	char reason[240]; /* what follows from it; "" when state is OK */
+	char cure[240];   /* what to type or change; "" when nothing helps or is needed */
 };
 
 /* Values go over the wire in HELLO and never change. */
 enum probe_overlay {
 	PROBE_OVERLAY_NONE = 0,
-	PROBE_OVERLAY_FD = 1,      /* kernel 6.13 and later: layers by descriptor */
-	PROBE_OVERLAY_PATH = 2,    /* 5.19 to 6.12: layers attached under short names */
-	PROBE_OVERLAY_SHARED = 3,  /* before 5.19: no idmapped layers, one shared id range */
+	PROBE_OVERLAY_FD = 1,        /* kernel 6.13 and later: layers by descriptor */
+	PROBE_OVERLAY_PATH = 2,      /* 5.19 to 6.12: layers attached under short names */
+	PROBE_OVERLAY_SHARED = 3,    /* before 5.19: no idmapped layers, one shared id range */
 	PROBE_OVERLAY_USERXATTR = 4, /* rootless */
 };
 
@@ -48,13 +48,13 @@ struct probe {
 	struct probe_fact fact[PROBE_MAX_FACTS];
 	/* The same, for programs. */
 	unsigned kernel_major, kernel_minor;
-	bool root;               /* effective uid 0 in the first user namespace, with CAP_SYS_ADMIN */
+	bool root; /* effective uid 0 in the first user namespace, with CAP_SYS_ADMIN */
 	bool in_container;
-	bool userns;             /* an ordinary process can make a user namespace with capabilities */
-	bool userns_root;        /* this process can (clone with CLONE_NEWUSER worked) */
+	bool userns;      /* an ordinary process can make a user namespace with capabilities */
+	bool userns_root; /* this process can (clone with CLONE_NEWUSER worked) */
 	bool cap_sys_resource;
 	bool kvm, tun;
-	bool proc_masked;        /* a fresh proc cannot be mounted in a child user namespace */
+	bool proc_masked; /* a fresh proc cannot be mounted in a child user namespace */
 	enum probe_overlay overlay;
 };
 

@@ -21,7 +21,7 @@
 #include "base/path.h"
 #include "base/banned.h"
 
-#define DEFAULT_STATE "/var/lib/aviary"
+#define DEFAULT_STATE   "/var/lib/aviary"
 #define OVERLAYFS_MAGIC 0x794c7630
 
 /* The deepest directory of path that exists. */
@@ -53,12 +53,14 @@ static bool has_or_loads(const char *name)
 	char path[256], release[128];
 	if (probe_has_filesystem(name))
 		return true;
-	ssize_t n = av_read_file_at(AT_FDCWD, "/proc/sys/kernel/osrelease", release, sizeof(release));
+	ssize_t n =
+	    av_read_file_at(AT_FDCWD, "/proc/sys/kernel/osrelease", release, sizeof(release));
 	if (n <= 0)
 		return false;
 	release[n - 1] = 0;
 	return av_path_printf(path, sizeof(path), "/lib/modules/%s/kernel/fs/%s", release, name) ==
-	    0 && access(path, F_OK) == 0;
+	           0 &&
+	       access(path, F_OK) == 0;
 }
 
 /* Project quotas in the options of the mount that holds dir (by device number in mountinfo). */
@@ -76,7 +78,7 @@ static bool has_prjquota(const char *dir)
 		av_str_cut(&rest, '\n', &line);
 		if (memmem(line.p, line.n, dev, strlen(dev)) != NULL &&
 		    (memmem(line.p, line.n, "prjquota", 8) != NULL ||
-			memmem(line.p, line.n, "pquota", 6) != NULL))
+		        memmem(line.p, line.n, "pquota", 6) != NULL))
 			return true;
 	}
 	return false;
@@ -105,10 +107,11 @@ static void way(struct probe *p, const char *dir)
 		PROBE_FOUND(f, "none");
 		PROBE_REASON(f, "a sandbox can fill the disk of %s: %s", dir,
 		    loop ? "no project quotas, no mkfs.btrfs, no mkfs.ext4"
-			 : "no project quotas and no loop devices (/dev/loop-control)");
-		PROBE_CURE(f, "%s", loop ? "apt-get install btrfs-progs"
-					 : "modprobe loop; in a container, give it /dev/loop-control "
-					   "and loop devices");
+		         : "no project quotas and no loop devices (/dev/loop-control)");
+		PROBE_CURE(f, "%s",
+		    loop ? "apt-get install btrfs-progs"
+		         : "modprobe loop; in a container, give it /dev/loop-control "
+		           "and loop devices");
 	}
 }
 
@@ -125,8 +128,8 @@ static void space(struct probe *p, const char *dir)
 	if (have >= want)
 		return;
 	f->state = p->root ? PROBE_FATAL : PROBE_WEAK;
-	PROBE_REASON(f, "creates are refused below %s (5 %%, at least 2 GiB)",
-	    av_format_size(want, b));
+	PROBE_REASON(
+	    f, "creates are refused below %s (5 %%, at least 2 GiB)", av_format_size(want, b));
 	PROBE_CURE(f, "free space, or choose another state directory with --state");
 }
 
@@ -137,7 +140,8 @@ static void kind(struct probe *p, const char *dir)
 		return;
 	struct probe_fact *f = probe_add(p, "state_fs", "state directory", PROBE_WEAK);
 	PROBE_FOUND(f, "%s is on an overlay (a container's own layer)", dir);
-	PROBE_REASON(f, "layers of sandboxes cannot lie on another overlay; only the disk image can");
+	PROBE_REASON(
+	    f, "layers of sandboxes cannot lie on another overlay; only the disk image can");
 	PROBE_CURE(f, "mount a volume of the host at the state directory");
 }
 

@@ -26,8 +26,8 @@ bool probe_try_overlay(void);
 
 /* probe.c */
 /* Adds a fact; found, reason and cure are printf formats' results, "" for none. */
-struct probe_fact *probe_add(struct probe *p, const char *name, const char *what,
-    enum probe_state state);
+struct probe_fact *probe_add(
+    struct probe *p, const char *name, const char *what, enum probe_state state);
 void probe_say(char *dst, size_t size, const char *fmt, ...) AV_PRINTF(3, 4);
 #define PROBE_FOUND(f, ...)  probe_say((f)->found, sizeof((f)->found), __VA_ARGS__)
 #define PROBE_REASON(f, ...) probe_say((f)->reason, sizeof((f)->reason), __VA_ARGS__)

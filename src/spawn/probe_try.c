@@ -35,7 +35,7 @@ static bool become(uid_t uid)
 		return true;
 	/* /proc/self is root's again once ids change, until the process is dumpable. */
 	return setgroups(0, NULL) == 0 && setresgid(uid, uid, uid) == 0 &&
-	    setresuid(uid, uid, uid) == 0 && prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0;
+	       setresuid(uid, uid, uid) == 0 && prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0;
 }
 
 static bool make_userns(void)
@@ -58,8 +58,8 @@ static bool mount_overlay(bool userxattr)
 	    mkdir("/tmp/m", 0700) < 0)
 		return false;
 	return mount("overlay", "/tmp/m", "overlay", 0,
-		   userxattr ? "lowerdir=/tmp/l,upperdir=/tmp/u,workdir=/tmp/w,userxattr"
-			     : "lowerdir=/tmp/l,upperdir=/tmp/u,workdir=/tmp/w") == 0;
+	           userxattr ? "lowerdir=/tmp/l,upperdir=/tmp/u,workdir=/tmp/w,userxattr"
+	                     : "lowerdir=/tmp/l,upperdir=/tmp/u,workdir=/tmp/w") == 0;
 }
 
 /* The first process of the new pid namespace. */
@@ -69,8 +69,8 @@ static bool try_proc(void)
 	if (pid == 0) {
 		(void)alarm(TRY_SECONDS);
 		_exit(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) == 0
-			  ? 0
-			  : 1);
+		          ? 0
+		          : 1);
 	}
 	int status = -1;
 	return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
@@ -119,8 +119,8 @@ static unsigned try_overlay(uid_t uid)
 {
 	(void)uid;
 	return unshare(CLONE_NEWNS) == 0 && mount("", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
-	    mount("probe", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m") == 0 &&
-	    mount_overlay(false);
+	       mount("probe", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m") == 0 &&
+	       mount_overlay(false);
 }
 
 bool probe_try_overlay(void)

@@ -17,9 +17,9 @@ static_assert(sizeof(filter) / sizeof(filter[0]) <= 4096, "BPF_MAXINSNS");
 int seccomp_filter_load(void)
 {
 	struct sock_fprog prog = {
-		.len = sizeof(filter) / sizeof(filter[0]),
-		/* The kernel only reads; its structure has no const. */
-		.filter = (struct sock_filter *)(uintptr_t)filter,
+	    .len = sizeof(filter) / sizeof(filter[0]),
+	    /* The kernel only reads; its structure has no const. */
+	    .filter = (struct sock_filter *)(uintptr_t)filter,
 	};
 	/* Not SECCOMP_FILTER_FLAG_SPEC_ALLOW: which mitigations apply is the machine's choice. */
 	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &prog) != 0)

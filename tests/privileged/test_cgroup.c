@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * test_cgroup.c - real limits on real processes: memory, pids, freezing, killing, counting, removing
+ * test_cgroup.c - real limits on real processes: memory, pids, freezing, killing, counting,
+ * removing
  *
  * Each run uses a tag of its own and removes its parents at the end, also after a failure. The
  * whole program is under an alarm.
@@ -45,7 +46,8 @@ static pid_t child_in(struct cgroups *cg, const char *id, void (*fn)(void))
 static void eat_memory(void)
 {
 	for (int i = 0; i < 64; i++) {
-		char *p = mmap(NULL, AV_MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		char *p =
+		    mmap(NULL, AV_MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (p != MAP_FAILED)
 			memset(p, 1, AV_MIB);
 	}
@@ -79,11 +81,12 @@ static void memory_limit(struct cgroups *cg)
 	const char *id = "mem";
 	struct cgroup_stat st;
 	int status = 0;
-	is_int(cgroups_create(cg, id, &(struct cgroup_limits){.memory_bytes = 16 * AV_MIB}, &err), 0,
-	    "create with a memory limit");
+	is_int(cgroups_create(cg, id, &(struct cgroup_limits){.memory_bytes = 16 * AV_MIB}, &err),
+	    0, "create with a memory limit");
 	pid_t pid = child_in(cg, id, eat_memory);
 	(void)waitpid(pid, &status, 0);
-	ok(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "64 MiB in a 16 MiB cgroup is killed");
+	ok(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL,
+	    "64 MiB in a 16 MiB cgroup is killed");
 	is_int(cgroups_stat(cg, id, &st), 0, "stat");
 	is_int(st.oom_kills, 1, "the OOM kill is counted");
 	ok(st.memory_peak_bytes > 8 * AV_MIB && st.memory_peak_bytes <= 16 * AV_MIB,
@@ -96,7 +99,8 @@ static void pids_limit_and_kill(struct cgroups *cg)
 {
 	const char *id = "pids";
 	struct cgroup_stat st = {0};
-	is_int(cgroups_create(cg, id, &(struct cgroup_limits){.pids_max = 20, .cpu_milli = 500}, &err),
+	is_int(
+	    cgroups_create(cg, id, &(struct cgroup_limits){.pids_max = 20, .cpu_milli = 500}, &err),
 	    0, "create with a pids limit");
 	is_int(cgroups_create(cg, id, &(struct cgroup_limits){0}, &err), -EEXIST, "only once");
 	pid_t pid = child_in(cg, id, fork_many);
@@ -122,7 +126,8 @@ static void freeze(struct cgroups *cg)
 {
 	const char *id = "frz";
 	struct cgroup_stat st, later;
-	is_int(cgroups_create(cg, id, &(struct cgroup_limits){.cpu_weight = 50}, &err), 0, "create");
+	is_int(
+	    cgroups_create(cg, id, &(struct cgroup_limits){.cpu_weight = 50}, &err), 0, "create");
 	pid_t pid = child_in(cg, id, spin);
 	usleep(30000);
 	is_int(cgroups_freeze(cg, id, true, 1000, &err), 0, "freeze");
@@ -209,7 +214,8 @@ int main(void)
 	struct cgroups *probe = NULL;
 	struct cgroups_config cfg = {.tag = tag, .read_only = true};
 	if (cgroups_new(&cfg, &probe, &err) < 0 || cgroups_mode(probe) == CGROUP_MODE_NONE)
-		tap_skip_all(true, "no cgroups here: %s", probe ? cgroups_reason(probe) : err.message);
+		tap_skip_all(
+		    true, "no cgroups here: %s", probe ? cgroups_reason(probe) : err.message);
 	enum cgroup_mode mode = cgroups_mode(probe);
 	cgroups_free(probe);
 	run(tag, false);

@@ -31,11 +31,11 @@ static struct disk *start(enum disk_mode mode, uint64_t reserve)
 {
 	struct disk *d = NULL;
 	struct disk_config cfg = {
-		.state_dir = state,
-		.mount_dir = mounts,
-		.mode = mode,
-		.image_bytes = AV_GIB,
-		.reserve_bytes = reserve,
+	    .state_dir = state,
+	    .mount_dir = mounts,
+	    .mode = mode,
+	    .image_bytes = AV_GIB,
+	    .reserve_bytes = reserve,
 	};
 	return disk_new(&cfg, &d, &err) == 0 ? d : NULL;
 }
@@ -113,8 +113,9 @@ static void limit_holds(struct disk *d)
 	is_int(disk_usage(d, "a", &u), 0, "usage");
 	if (disk_limits_enforced(d))
 		ok(u.used_bytes >= 24 * AV_MIB && u.limit_bytes >= 30 * AV_MIB &&
-			u.limit_bytes <= 40 * AV_MIB, "usage says %llu of %llu KiB",
-		    (unsigned long long)u.used_bytes / 1024, (unsigned long long)u.limit_bytes / 1024);
+		        u.limit_bytes <= 40 * AV_MIB,
+		    "usage says %llu of %llu KiB", (unsigned long long)u.used_bytes / 1024,
+		    (unsigned long long)u.limit_bytes / 1024);
 	close(a);
 	close(b);
 	is_int(disk_usage(d, "nobody", &u), -ENOENT, "usage of nothing");
@@ -229,7 +230,8 @@ static void watermark(enum disk_mode mode)
 static void growth(void)
 {
 	int fd = -1, e;
-	/* btrfs with an existing image: no room above the reserve, so what is there may not grow. */
+	/* btrfs with an existing image: no room above the reserve, so what is there may not grow.
+	 */
 	struct disk *d = start(DISK_MODE_BTRFS, AV_MIB);
 	if (!ok(d != NULL, "start"))
 		return;
@@ -387,8 +389,8 @@ int main(int argc, char **argv)
 	(void)snprintf(mounts, sizeof(mounts), "%s.mnt", state);
 	if (mkdir(mounts, 0700) < 0)
 		return 1;
-	enum disk_mode modes[] = {DISK_MODE_NONE, DISK_MODE_TMPFS, DISK_MODE_LOOP, DISK_MODE_QUOTA,
-		DISK_MODE_BTRFS};
+	enum disk_mode modes[] = {
+	    DISK_MODE_NONE, DISK_MODE_TMPFS, DISK_MODE_LOOP, DISK_MODE_QUOTA, DISK_MODE_BTRFS};
 	for (size_t i = 0; i < AV_ARRAY_LEN(modes); i++)
 		run(modes[i]);
 	(void)umount2(mounts, MNT_DETACH);

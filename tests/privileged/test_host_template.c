@@ -2,8 +2,9 @@
 /*
  * test_host_template.c - template `host` made from this machine, and programs run in it
  *
- * The root is put together as the worker does it (overlay of root/, overlay of usr-mask/ over /usr),
- * in a mount namespace of its own, and entered by chroot; ids and namespaces are the jail's matter.
+ * The root is put together as the worker does it (overlay of root/, overlay of usr-mask/ over
+ * /usr), in a mount namespace of its own, and entered by chroot; ids and namespaces are the jail's
+ * matter.
  */
 #include "lib/tap.h"
 
@@ -36,11 +37,14 @@ static bool make_root(const char *generation)
 	}
 	(void)snprintf(path, sizeof(path), "%s/root", base);
 	if (av_path_printf(opts, sizeof(opts), "lowerdir=%s/root,upperdir=%s/up,workdir=%s/work",
-		generation, base, base) < 0 || mount("overlay", path, "overlay", 0, opts) < 0)
+	        generation, base, base) < 0 ||
+	    mount("overlay", path, "overlay", 0, opts) < 0)
 		return false;
 	(void)snprintf(path, sizeof(path), "%s/root/usr", base);
-	if (av_path_printf(opts, sizeof(opts), "lowerdir=%s/usr-mask:/usr,upperdir=%s/uup,workdir=%s/uwork",
-		generation, base, base) < 0 || mount("overlay", path, "overlay", 0, opts) < 0)
+	if (av_path_printf(opts, sizeof(opts),
+	        "lowerdir=%s/usr-mask:/usr,upperdir=%s/uup,workdir=%s/uwork", generation, base,
+	        base) < 0 ||
+	    mount("overlay", path, "overlay", 0, opts) < 0)
 		return false;
 	(void)snprintf(path, sizeof(path), "%s/root/proc", base);
 	if (mount("proc", path, "proc", 0, NULL) < 0)
@@ -56,7 +60,7 @@ static int run(const char *command)
 	pid_t pid = fork();
 	if (pid == 0) {
 		char *env[] = {(char[]){"PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-			(char[]){"HOME=/root"}, NULL};
+		    (char[]){"HOME=/root"}, NULL};
 		int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 		(void)dup2(null, 0);
 		(void)dup2(2, 1);
@@ -73,26 +77,27 @@ static const struct {
 	const char *needs; /* a program of the host, or NULL */
 	const char *command;
 } commands[] = {
-	{NULL, "test \"$(id -un)\" = root && test -w /tmp && test -d /home/user"},
-	{NULL, "test ! -s /etc/machine-id && ! ls /etc/ssh/*key 2>/dev/null"},
-	{NULL, "awk -F: '$2 != \"*\" {exit 1}' /etc/shadow"},
-	{NULL, "test ! -e /usr/share/polkit-1/rules.d || test -r /usr/share/polkit-1/rules.d"},
-	{"sudo", "sudo -n -u user id -un | grep -qx user"},
-	{"sudo", "sudo -n -u user sudo -n id -u | grep -qx 0"},
-	{"su", "su user -c 'id -u' | grep -qx 1000"},
-	{"su", "su - user -c 'pwd' | grep -qx /home/user"},
-	{"python3", "python3 -c 'import json, ssl, ctypes, multiprocessing; print(1)' >/dev/null"},
-	{"python3", "python3 -c 'import ssl; assert ssl.create_default_context().get_ca_certs()'"},
-	{"node", "node -e 'require(\"fs\").readFileSync(\"/etc/passwd\")'"},
-	{"git", "cd /tmp && git init -q r && cd r && git -c user.name=a -c user.email=b commit -q "
-		"--allow-empty -m x"},
-	{"gcc", "cd /tmp && echo 'int main(void){return 0;}' >a.c && gcc -o a a.c && ./a"},
-	{"gdb", "gdb -batch -ex 'print 1+1' | grep -q '= 2'"},
-	{"java", "java -version 2>/dev/null"},
-	{"perl", "perl -MPOSIX -e '1'"},
-	{"dpkg", "dpkg -l dpkg >/dev/null && dpkg -L dpkg >/dev/null && dpkg -S /usr/bin/dpkg >/dev/null"},
-	{"apt-get", "apt-get -s remove apt-utils >/dev/null && apt-get -s check >/dev/null"},
-	{"awk", "echo x | awk '{exit $1 != \"x\"}'"},
+    {NULL, "test \"$(id -un)\" = root && test -w /tmp && test -d /home/user"},
+    {NULL, "test ! -s /etc/machine-id && ! ls /etc/ssh/*key 2>/dev/null"},
+    {NULL, "awk -F: '$2 != \"*\" {exit 1}' /etc/shadow"},
+    {NULL, "test ! -e /usr/share/polkit-1/rules.d || test -r /usr/share/polkit-1/rules.d"},
+    {"sudo", "sudo -n -u user id -un | grep -qx user"},
+    {"sudo", "sudo -n -u user sudo -n id -u | grep -qx 0"},
+    {"su", "su user -c 'id -u' | grep -qx 1000"},
+    {"su", "su - user -c 'pwd' | grep -qx /home/user"},
+    {"python3", "python3 -c 'import json, ssl, ctypes, multiprocessing; print(1)' >/dev/null"},
+    {"python3", "python3 -c 'import ssl; assert ssl.create_default_context().get_ca_certs()'"},
+    {"node", "node -e 'require(\"fs\").readFileSync(\"/etc/passwd\")'"},
+    {"git", "cd /tmp && git init -q r && cd r && git -c user.name=a -c user.email=b commit -q "
+            "--allow-empty -m x"},
+    {"gcc", "cd /tmp && echo 'int main(void){return 0;}' >a.c && gcc -o a a.c && ./a"},
+    {"gdb", "gdb -batch -ex 'print 1+1' | grep -q '= 2'"},
+    {"java", "java -version 2>/dev/null"},
+    {"perl", "perl -MPOSIX -e '1'"},
+    {"dpkg",
+        "dpkg -l dpkg >/dev/null && dpkg -L dpkg >/dev/null && dpkg -S /usr/bin/dpkg >/dev/null"},
+    {"apt-get", "apt-get -s remove apt-utils >/dev/null && apt-get -s check >/dev/null"},
+    {"awk", "echo x | awk '{exit $1 != \"x\"}'"},
 };
 
 static bool host_has(const char *program)
@@ -106,7 +111,7 @@ static bool whiteout_in(int dirfd, const char *path)
 {
 	struct stat st;
 	return fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISCHR(st.st_mode) &&
-	    st.st_rdev == 0;
+	       st.st_rdev == 0;
 }
 
 static void check_generation(const struct host_template *t)
@@ -120,7 +125,8 @@ static void check_generation(const struct host_template *t)
 	is_int(st.st_uid, 1000, "belongs to user");
 	ok(faccessat(t->root_fd, "etc/ssh", F_OK, 0) < 0, "no ssh configuration");
 	if (stat("/usr/share/polkit-1/rules.d", &st) == 0 && (st.st_mode & 0005) != 0005)
-		ok(whiteout_in(t->usr_mask_fd, "share/polkit-1/rules.d"), "private directory masked");
+		ok(whiteout_in(t->usr_mask_fd, "share/polkit-1/rules.d"),
+		    "private directory masked");
 }
 
 static void lifecycle(int host, int state)

@@ -31,7 +31,7 @@ static bool write_map(const char *path, unsigned id)
 static void become_rootless(void)
 {
 	if (geteuid() == 0 && (setgroups(0, NULL) < 0 || setresgid(65534, 65534, 65534) < 0 ||
-				  setresuid(65534, 65534, 65534) < 0))
+	                          setresuid(65534, 65534, 65534) < 0))
 		tap_skip_all(false, "cannot become nobody: %s", strerror(errno));
 	(void)prctl(PR_SET_DUMPABLE, 1);
 	unsigned uid = geteuid(), gid = getegid();
@@ -80,8 +80,11 @@ static void locked_tree(struct disk *d)
 static void disks(enum disk_mode mode)
 {
 	struct disk *d = NULL;
-	struct disk_config cfg = {.state_dir = "/tmp/state", .mount_dir = "/tmp/mnt", .mode = mode,
-		.rootless = true, .reserve_bytes = 1};
+	struct disk_config cfg = {.state_dir = "/tmp/state",
+	    .mount_dir = "/tmp/mnt",
+	    .mode = mode,
+	    .rootless = true,
+	    .reserve_bytes = 1};
 	if (!is_int(disk_new(&cfg, &d, &err), 0, "new"))
 		return;
 	diag("mode %s, reason \"%s\"", disk_mode_name(disk_mode(d)), disk_reason(d));

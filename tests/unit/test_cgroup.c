@@ -17,8 +17,8 @@ static void pure_v2(void)
 {
 	struct cgroup_layout l;
 	cgroup_layout_parse(AV_STR("22 27 0:21 / /proc rw,relatime - proc proc rw\n"
-				   "31 23 0:28 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 "
-				   "cgroup2 rw,nsdelegate\n"),
+	                           "31 23 0:28 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 "
+	                           "cgroup2 rw,nsdelegate\n"),
 	    &l);
 	is_str(l.v2, "/sys/fs/cgroup", "v2 mount point, with an optional tag before the dash");
 	is_str(l.v2_root, "/", "v2 root");
@@ -30,12 +30,14 @@ static void hybrid(void)
 	struct cgroup_layout l;
 	cgroup_layout_parse(
 	    AV_STR("31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n"
-		   "32 31 0:29 /docker/x /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
-		   "33 31 0:32 / /sys/fs/cgroup/mem\\040ory rw master:3 shared:2 - cgroup cgroup rw,memory\n"
-		   "34 31 0:32 / /mnt/again rw - cgroup cgroup rw,memory\n"
-		   "35 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n"
-		   "36 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
-		   "37 31 0:39 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer"),
+	           "32 31 0:29 /docker/x /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup "
+	           "rw,cpu,cpuacct\n"
+	           "33 31 0:32 / /sys/fs/cgroup/mem\\040ory rw master:3 shared:2 - cgroup cgroup "
+	           "rw,memory\n"
+	           "34 31 0:32 / /mnt/again rw - cgroup cgroup rw,memory\n"
+	           "35 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n"
+	           "36 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+	           "37 31 0:39 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer"),
 	    &l);
 	is_int(l.n_v1, 3, "cpu+cpuacct, memory and freezer; named ones and second mounts ignored");
 	is_int(l.v1[0].controllers, CTL_CPU | CTL_CPUACCT, "two controllers on one mount");
@@ -50,8 +52,8 @@ static void nonsense(void)
 	cgroup_layout_parse(AV_STR("\n \n31\n31 23 0:28 / /x rw\n1 2 3 4 5 6 - cgroup"), &l);
 	ok(l.n_v1 == 0 && l.v2[0] == 0, "lines that make no sense are skipped");
 	char longer[2 * CGROUP_PATH_SIZE];
-	int n = snprintf(longer, sizeof(longer), "1 2 0:3 / /%0*d rw - cgroup2 none rw\n",
-	    CGROUP_PATH_SIZE, 0);
+	int n = snprintf(
+	    longer, sizeof(longer), "1 2 0:3 / /%0*d rw - cgroup2 none rw\n", CGROUP_PATH_SIZE, 0);
 	cgroup_layout_parse(av_str_n(longer, (size_t)n), &l);
 	is_str(l.v2, "", "a mount point that does not fit is not cut");
 }
@@ -93,15 +95,18 @@ static const char *got(const char *file)
 	return av_read_file_at(AT_FDCWD, path, buf, sizeof(buf)) < 0 ? "(none)" : buf;
 }
 
-static const struct cgroup_limits limits = {
-	.memory_bytes = 1 << 20, .pids_max = 64, .cpu_milli = 1500, .cpu_weight = 50, .io_weight = 2000};
+static const struct cgroup_limits limits = {.memory_bytes = 1 << 20,
+    .pids_max = 64,
+    .cpu_milli = 1500,
+    .cpu_weight = 50,
+    .io_weight = 2000};
 
 static void fake_v2(void)
 {
-	static const char *const files[] = {"memory.max", "memory.swap.max", "pids.max", "cpu.max",
-		"cpu.weight", "io.weight"};
-	struct cgroup_tree t = {.v2 = true, .base_fd = -1,
-		.controllers = CTL_MEMORY | CTL_PIDS | CTL_CPU | CTL_BLKIO};
+	static const char *const files[] = {
+	    "memory.max", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight", "io.weight"};
+	struct cgroup_tree t = {
+	    .v2 = true, .base_fd = -1, .controllers = CTL_MEMORY | CTL_PIDS | CTL_CPU | CTL_BLKIO};
 	struct cgroups cg = {.caps = CGROUP_CAP_IO_WEIGHT, .v2_swap = true};
 	struct cgroup_stat st = {0};
 	t.parent_fd = open(fake, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -109,7 +114,8 @@ static void fake_v2(void)
 		put(files[i], "");
 	is_int(cgroup_v2_limit(&cg, &t, "sb", &limits, NULL), 0, "v2 limits");
 	is_str(got("memory.max"), "1048576", "memory.max");
-	is_str(got("memory.swap.max"), "0", "no swap: memory and swap together stay within the limit");
+	is_str(
+	    got("memory.swap.max"), "0", "no swap: memory and swap together stay within the limit");
 	is_str(got("pids.max"), "64", "pids.max");
 	is_str(got("cpu.max"), "150000 100000", "cpu.max");
 	is_str(got("cpu.weight"), "50", "cpu.weight");
@@ -122,7 +128,8 @@ static void fake_v2(void)
 	put("pids.current", "5\n");
 	cgroup_v2_stat(&t, "sb", &st);
 	ok(st.populated && !st.frozen && st.cpu_usec == 123 && st.memory_current_bytes == 4096 &&
-		st.memory_peak_bytes == 8192 && st.oom_kills == 2 && st.pids_current == 5, "v2 stat");
+	        st.memory_peak_bytes == 8192 && st.oom_kills == 2 && st.pids_current == 5,
+	    "v2 stat");
 	put("cgroup.freeze", "");
 	put("cgroup.events", "populated 1\nfrozen 1\n");
 	is_int(cgroup_v2_freeze(&t, "sb", true, 10), 0, "v2 freeze");
@@ -137,8 +144,8 @@ static void fake_v2(void)
 static void fake_v1(void)
 {
 	struct cgroup_tree t = {.base_fd = -1, .controllers = CTL_MEMORY | CTL_CPU | CTL_BLKIO};
-	struct cgroups cg = {.caps = CGROUP_CAP_CPU_QUOTA, .v1_memsw = true,
-		.v1_weight_file = "blkio.bfq.weight"};
+	struct cgroups cg = {
+	    .caps = CGROUP_CAP_CPU_QUOTA, .v1_memsw = true, .v1_weight_file = "blkio.bfq.weight"};
 	struct cgroup_stat st = {0};
 	t.parent_fd = open(fake, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	put("memory.limit_in_bytes", "");

@@ -9,16 +9,16 @@
 #include "spawn/host_internal.h"
 
 static const char passwd[] = "root:x:0:0:root,,,:/root:/bin/zsh\n"
-			     "daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n"
-			     "alice:x:1000:1000:Alice:/home/alice:/bin/bash\n"
-			     "toor::0:0:second root:/:/bin/sh\n"
-			     "+::::::\n"
-			     "broken:x:5\n"
-			     "bad name:x:7:7::/:/bin/sh\n"
-			     "user:x:999:999:theirs:/:/bin/sh\n"
-			     "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin";
+                             "daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n"
+                             "alice:x:1000:1000:Alice:/home/alice:/bin/bash\n"
+                             "toor::0:0:second root:/:/bin/sh\n"
+                             "+::::::\n"
+                             "broken:x:5\n"
+                             "bad name:x:7:7::/:/bin/sh\n"
+                             "user:x:999:999:theirs:/:/bin/sh\n"
+                             "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin";
 static const char group[] = "root:x:0:\nsudo:x:27:alice\nshadow:x:42:\nalice:x:1000:\n"
-			    "nogroup:x:65534:\n";
+                            "nogroup:x:65534:\n";
 
 static void accounts(void)
 {
@@ -36,7 +36,8 @@ static void accounts(void)
 	    "members are dropped, user may sudo");
 	is_int(host_group_id(av_buf_str(&g), "shadow"), 42, "id of shadow");
 	is_int(host_group_id(av_buf_str(&g), "none"), -1, "no such group");
-	is_int(host_make_shadow(AV_STR("a:x:1:1::/:/bin/sh\nb:x:2:2::/:/bin/sh\n"), &s), 0, "shadow");
+	is_int(
+	    host_make_shadow(AV_STR("a:x:1:1::/:/bin/sh\nb:x:2:2::/:/bin/sh\n"), &s), 0, "shadow");
 	is_avstr(av_buf_str(&s), "a:*:19000:0:99999:7:::\nb:*:19000:0:99999:7:::\n", "all locked");
 	av_buf_reset(&s);
 	is_int(host_make_gshadow(AV_STR("sudo:x:27:user\n"), &s), 0, "gshadow");
@@ -70,7 +71,8 @@ static void masks(void)
 	ok(!host_mask_hides(S_IFDIR | 02775), "ordinary directory");
 	ok(!host_mask_hides(S_IFLNK | 0777), "link");
 	ok(host_mask_hides(S_IFCHR | 0666) && host_mask_hides(S_IFIFO | 0666) &&
-		host_mask_hides(S_IFSOCK | 0777), "devices, pipes, sockets");
+	        host_mask_hides(S_IFSOCK | 0777),
+	    "devices, pipes, sockets");
 }
 
 int main(void)

@@ -34,7 +34,7 @@ int main(void)
 {
 	static struct probe p;
 	static const char *const always[] = {"kernel", "privilege", "userns", "overlay", "cgroup",
-		"limit_memory", "disk_limit", "kvm", "tun", "proc", "seccomp", "oom_shield"};
+	    "limit_memory", "disk_limit", "kvm", "tun", "proc", "seccomp", "oom_shield"};
 	(void)alarm(40);
 	versions();
 	int64_t t0 = av_mono_ns();
@@ -45,8 +45,8 @@ int main(void)
 	ok(probe_find(&p, "nothing") == NULL, "no such fact");
 	for (size_t i = 0; i < p.n; i++) {
 		const struct probe_fact *f = &p.fact[i];
-		diag("%-14s %-7s %s | %s | %s", f->name, probe_state_name(f->state), f->found, f->reason,
-		    f->cure);
+		diag("%-14s %-7s %s | %s | %s", f->name, probe_state_name(f->state), f->found,
+		    f->reason, f->cure);
 		ok(f->found[0] != 0 && (f->state == PROBE_OK) == (f->reason[0] == 0),
 		    "%s: found, and a reason exactly when it is not ok", f->name);
 		is_str(f->name, probe_find(&p, f->name)->name, "named once");

@@ -2,8 +2,8 @@
 /*
  * test_seccomp.c - the filter's answers, asked for in a child that lives under it
  *
- * Each case runs in the same filtered child, which writes one errno per case into a pipe (0 when the
- * call passed). Arguments are chosen so that an unfiltered kernel would answer something else.
+ * Each case runs in the same filtered child, which writes one errno per case into a pipe (0 when
+ * the call passed). Arguments are chosen so that an unfiltered kernel would answer something else.
  */
 #include "lib/tap.h"
 
@@ -24,7 +24,13 @@
 #include "base/fd.h"
 #include "spawn/seccomp.h"
 
-#define CASE(want, name, ...) {name, want, {__VA_ARGS__}}
+#define CASE(want, name, ...)                                                                      \
+	{                                                                                          \
+		name, want,                                                                        \
+		{                                                                                  \
+			__VA_ARGS__                                                                \
+		}                                                                                  \
+	}
 #define HIGH (1L << 40) /* what a caller may put above the 32 bits that the kernel reads */
 
 struct probe_case {
@@ -34,84 +40,85 @@ struct probe_case {
 };
 
 static const struct probe_case cases[] = {
-	CASE(0, "getpid", SYS_getpid),
-	CASE(0, "socket unix", SYS_socket, AF_UNIX, SOCK_STREAM, 0),
-	CASE(0, "socket tcp", SYS_socket, AF_INET, SOCK_STREAM, 6),
-	CASE(0, "socket udp6", SYS_socket, AF_INET6, SOCK_DGRAM, 0),
-	CASE(0, "socket netlink route", SYS_socket, AF_NETLINK, SOCK_RAW, 0),
-	CASE(0, "socket unix, upper half set", SYS_socket, AF_UNIX | HIGH, SOCK_STREAM, 0),
-	CASE(EAFNOSUPPORT, "socket vsock", SYS_socket, AF_VSOCK, SOCK_STREAM, 0),
-	CASE(EAFNOSUPPORT, "socket packet", SYS_socket, AF_PACKET, SOCK_RAW, 0),
-	CASE(EAFNOSUPPORT, "socket alg", SYS_socket, AF_ALG, SOCK_SEQPACKET, 0),
-	CASE(EAFNOSUPPORT, "socket vsock, upper half set", SYS_socket, AF_VSOCK | HIGH, SOCK_STREAM, 0),
-	CASE(EAFNOSUPPORT, "socketpair of another family", SYS_socketpair, AF_INET, SOCK_STREAM, 0, 0),
-	CASE(EPROTONOSUPPORT, "socket mptcp", SYS_socket, AF_INET, SOCK_STREAM, 262),
-	CASE(EPROTONOSUPPORT, "socket sctp", SYS_socket, AF_INET6, SOCK_STREAM, 132),
-	CASE(EPROTONOSUPPORT, "socket netlink audit", SYS_socket, AF_NETLINK, SOCK_RAW, 9),
-	CASE(EPROTONOSUPPORT, "socket netlink netfilter", SYS_socket, AF_NETLINK, SOCK_RAW, 12),
-	CASE(EPERM, "ioctl TIOCSTI", SYS_ioctl, -1, 0x5412, 0),
-	CASE(EPERM, "ioctl TIOCSTI, upper half set", SYS_ioctl, -1, 0x5412 | HIGH, 0),
-	CASE(EPERM, "ioctl TIOCLINUX", SYS_ioctl, -1, 0x541c, 0),
-	CASE(EPERM, "ioctl TIOCSETD", SYS_ioctl, -1, 0x5423, 0),
-	CASE(EBADF, "any other ioctl", SYS_ioctl, -1, 0x5401, 0),
-	CASE(0, "personality query", SYS_personality, 0xffffffff),
-	CASE(0, "personality without randomisation", SYS_personality, ADDR_NO_RANDOMIZE),
-	CASE(0, "personality back", SYS_personality, 0),
-	CASE(EPERM, "personality READ_IMPLIES_EXEC", SYS_personality, READ_IMPLIES_EXEC),
-	CASE(EPERM, "personality bug-compatible", SYS_personality, 0x0100000),
-	CASE(ENOSYS, "clone3", SYS_clone3, 0, 0),
-	CASE(EPERM, "clone with a user namespace", SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0),
-	CASE(EPERM, "clone with a mount namespace", SYS_clone, CLONE_NEWNS | SIGCHLD, 0, 0, 0, 0),
-	CASE(EPERM, "clone with a cgroup namespace", SYS_clone, CLONE_NEWCGROUP | SIGCHLD, 0, 0, 0, 0),
-	CASE(EPERM, "clone with a namespace, upper half set", SYS_clone, HIGH | CLONE_NEWNET, 0, 0, 0, 0),
-	CASE(EPERM, "unshare", SYS_unshare, CLONE_NEWUSER),
-	CASE(EPERM, "unshare of nothing", SYS_unshare, 0),
-	CASE(EPERM, "setns", SYS_setns, -1, 0),
-	CASE(EPERM, "mount", SYS_mount, 0, 0, 0, 0, 0),
-	CASE(EPERM, "umount2", SYS_umount2, 0, 0),
-	CASE(EPERM, "pivot_root", SYS_pivot_root, 0, 0),
-	CASE(EPERM, "open_tree", SYS_open_tree, -1, 0, 0),
-	CASE(EPERM, "move_mount", SYS_move_mount, -1, 0, -1, 0, 0),
-	CASE(EPERM, "fsopen", SYS_fsopen, 0, 0),
-	CASE(EPERM, "fsconfig", SYS_fsconfig, -1, 0, 0, 0, 0),
-	CASE(EPERM, "fsmount", SYS_fsmount, -1, 0, 0),
-	CASE(EPERM, "fspick", SYS_fspick, -1, 0, 0),
-	CASE(EPERM, "mount_setattr", SYS_mount_setattr, -1, 0, 0, 0, 0),
-	CASE(EPERM, "open_by_handle_at", SYS_open_by_handle_at, -1, 0, 0),
-	CASE(EPERM, "bpf", SYS_bpf, 0, 0, 0),
-	CASE(EPERM, "perf_event_open", SYS_perf_event_open, 0, 0, -1, -1, 0),
-	CASE(EPERM, "userfaultfd", SYS_userfaultfd, 0),
-	CASE(EPERM, "io_uring_setup", SYS_io_uring_setup, 1, 0),
-	CASE(EPERM, "io_uring_enter", SYS_io_uring_enter, -1, 0, 0, 0, 0),
-	CASE(EPERM, "io_uring_register", SYS_io_uring_register, -1, 0, 0, 0),
-	CASE(EPERM, "keyctl", SYS_keyctl, 0, 0, 0, 0, 0),
-	CASE(EPERM, "add_key", SYS_add_key, 0, 0, 0, 0, 0),
-	CASE(EPERM, "request_key", SYS_request_key, 0, 0, 0, 0),
-	CASE(EPERM, "kexec_load", SYS_kexec_load, 0, 0, 0, 0),
-	CASE(EPERM, "init_module", SYS_init_module, 0, 0, 0),
-	CASE(EPERM, "finit_module", SYS_finit_module, -1, 0, 0),
-	CASE(EPERM, "delete_module", SYS_delete_module, 0, 0),
-	CASE(EPERM, "swapon", SYS_swapon, 0, 0),
-	CASE(EPERM, "reboot", SYS_reboot, 0, 0, 0, 0),
-	CASE(EPERM, "clock_settime", SYS_clock_settime, 0, 0),
-	CASE(EPERM, "settimeofday", SYS_settimeofday, 0, 0),
-	CASE(EPERM, "sethostname", SYS_sethostname, 0, 0),
-	CASE(EPERM, "syslog", SYS_syslog, 0, 0, 0),
-	CASE(EPERM, "kcmp", SYS_kcmp, 0, 0, 0, 0, 0),
-	CASE(EPERM, "pidfd_getfd", SYS_pidfd_getfd, -1, 0, 0),
-	CASE(EPERM, "fanotify_init", SYS_fanotify_init, 0, 0),
-	CASE(EPERM, "quotactl", SYS_quotactl, 0, 0, 0, 0),
-	CASE(EPERM, "acct", SYS_acct, 0),
-	CASE(ENOSYS, "a number that does not exist", 4242),
-	CASE(ENOSYS, "statmount, newer than the library", 457, 0, 0, 0, 0),
-	CASE(EBADF, "close_range on, close off", SYS_close, -1),
-	CASE(EFAULT, "memfd_create", SYS_memfd_create, 0, 0),
-	CASE(ESRCH, "ptrace attach to nobody", SYS_ptrace, PTRACE_ATTACH, 0x3fffffff, 0, 0),
+    CASE(0, "getpid", SYS_getpid),
+    CASE(0, "socket unix", SYS_socket, AF_UNIX, SOCK_STREAM, 0),
+    CASE(0, "socket tcp", SYS_socket, AF_INET, SOCK_STREAM, 6),
+    CASE(0, "socket udp6", SYS_socket, AF_INET6, SOCK_DGRAM, 0),
+    CASE(0, "socket netlink route", SYS_socket, AF_NETLINK, SOCK_RAW, 0),
+    CASE(0, "socket unix, upper half set", SYS_socket, AF_UNIX | HIGH, SOCK_STREAM, 0),
+    CASE(EAFNOSUPPORT, "socket vsock", SYS_socket, AF_VSOCK, SOCK_STREAM, 0),
+    CASE(EAFNOSUPPORT, "socket packet", SYS_socket, AF_PACKET, SOCK_RAW, 0),
+    CASE(EAFNOSUPPORT, "socket alg", SYS_socket, AF_ALG, SOCK_SEQPACKET, 0),
+    CASE(EAFNOSUPPORT, "socket vsock, upper half set", SYS_socket, AF_VSOCK | HIGH, SOCK_STREAM, 0),
+    CASE(EAFNOSUPPORT, "socketpair of another family", SYS_socketpair, AF_INET, SOCK_STREAM, 0, 0),
+    CASE(EPROTONOSUPPORT, "socket mptcp", SYS_socket, AF_INET, SOCK_STREAM, 262),
+    CASE(EPROTONOSUPPORT, "socket sctp", SYS_socket, AF_INET6, SOCK_STREAM, 132),
+    CASE(EPROTONOSUPPORT, "socket netlink audit", SYS_socket, AF_NETLINK, SOCK_RAW, 9),
+    CASE(EPROTONOSUPPORT, "socket netlink netfilter", SYS_socket, AF_NETLINK, SOCK_RAW, 12),
+    CASE(EPERM, "ioctl TIOCSTI", SYS_ioctl, -1, 0x5412, 0),
+    CASE(EPERM, "ioctl TIOCSTI, upper half set", SYS_ioctl, -1, 0x5412 | HIGH, 0),
+    CASE(EPERM, "ioctl TIOCLINUX", SYS_ioctl, -1, 0x541c, 0),
+    CASE(EPERM, "ioctl TIOCSETD", SYS_ioctl, -1, 0x5423, 0),
+    CASE(EBADF, "any other ioctl", SYS_ioctl, -1, 0x5401, 0),
+    CASE(0, "personality query", SYS_personality, 0xffffffff),
+    CASE(0, "personality without randomisation", SYS_personality, ADDR_NO_RANDOMIZE),
+    CASE(0, "personality back", SYS_personality, 0),
+    CASE(EPERM, "personality READ_IMPLIES_EXEC", SYS_personality, READ_IMPLIES_EXEC),
+    CASE(EPERM, "personality bug-compatible", SYS_personality, 0x0100000),
+    CASE(ENOSYS, "clone3", SYS_clone3, 0, 0),
+    CASE(EPERM, "clone with a user namespace", SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0),
+    CASE(EPERM, "clone with a mount namespace", SYS_clone, CLONE_NEWNS | SIGCHLD, 0, 0, 0, 0),
+    CASE(EPERM, "clone with a cgroup namespace", SYS_clone, CLONE_NEWCGROUP | SIGCHLD, 0, 0, 0, 0),
+    CASE(EPERM, "clone with a namespace, upper half set", SYS_clone, HIGH | CLONE_NEWNET, 0, 0, 0,
+        0),
+    CASE(EPERM, "unshare", SYS_unshare, CLONE_NEWUSER),
+    CASE(EPERM, "unshare of nothing", SYS_unshare, 0),
+    CASE(EPERM, "setns", SYS_setns, -1, 0),
+    CASE(EPERM, "mount", SYS_mount, 0, 0, 0, 0, 0),
+    CASE(EPERM, "umount2", SYS_umount2, 0, 0),
+    CASE(EPERM, "pivot_root", SYS_pivot_root, 0, 0),
+    CASE(EPERM, "open_tree", SYS_open_tree, -1, 0, 0),
+    CASE(EPERM, "move_mount", SYS_move_mount, -1, 0, -1, 0, 0),
+    CASE(EPERM, "fsopen", SYS_fsopen, 0, 0),
+    CASE(EPERM, "fsconfig", SYS_fsconfig, -1, 0, 0, 0, 0),
+    CASE(EPERM, "fsmount", SYS_fsmount, -1, 0, 0),
+    CASE(EPERM, "fspick", SYS_fspick, -1, 0, 0),
+    CASE(EPERM, "mount_setattr", SYS_mount_setattr, -1, 0, 0, 0, 0),
+    CASE(EPERM, "open_by_handle_at", SYS_open_by_handle_at, -1, 0, 0),
+    CASE(EPERM, "bpf", SYS_bpf, 0, 0, 0),
+    CASE(EPERM, "perf_event_open", SYS_perf_event_open, 0, 0, -1, -1, 0),
+    CASE(EPERM, "userfaultfd", SYS_userfaultfd, 0),
+    CASE(EPERM, "io_uring_setup", SYS_io_uring_setup, 1, 0),
+    CASE(EPERM, "io_uring_enter", SYS_io_uring_enter, -1, 0, 0, 0, 0),
+    CASE(EPERM, "io_uring_register", SYS_io_uring_register, -1, 0, 0, 0),
+    CASE(EPERM, "keyctl", SYS_keyctl, 0, 0, 0, 0, 0),
+    CASE(EPERM, "add_key", SYS_add_key, 0, 0, 0, 0, 0),
+    CASE(EPERM, "request_key", SYS_request_key, 0, 0, 0, 0),
+    CASE(EPERM, "kexec_load", SYS_kexec_load, 0, 0, 0, 0),
+    CASE(EPERM, "init_module", SYS_init_module, 0, 0, 0),
+    CASE(EPERM, "finit_module", SYS_finit_module, -1, 0, 0),
+    CASE(EPERM, "delete_module", SYS_delete_module, 0, 0),
+    CASE(EPERM, "swapon", SYS_swapon, 0, 0),
+    CASE(EPERM, "reboot", SYS_reboot, 0, 0, 0, 0),
+    CASE(EPERM, "clock_settime", SYS_clock_settime, 0, 0),
+    CASE(EPERM, "settimeofday", SYS_settimeofday, 0, 0),
+    CASE(EPERM, "sethostname", SYS_sethostname, 0, 0),
+    CASE(EPERM, "syslog", SYS_syslog, 0, 0, 0),
+    CASE(EPERM, "kcmp", SYS_kcmp, 0, 0, 0, 0, 0),
+    CASE(EPERM, "pidfd_getfd", SYS_pidfd_getfd, -1, 0, 0),
+    CASE(EPERM, "fanotify_init", SYS_fanotify_init, 0, 0),
+    CASE(EPERM, "quotactl", SYS_quotactl, 0, 0, 0, 0),
+    CASE(EPERM, "acct", SYS_acct, 0),
+    CASE(ENOSYS, "a number that does not exist", 4242),
+    CASE(ENOSYS, "statmount, newer than the library", 457, 0, 0, 0, 0),
+    CASE(EBADF, "close_range on, close off", SYS_close, -1),
+    CASE(EFAULT, "memfd_create", SYS_memfd_create, 0, 0),
+    CASE(ESRCH, "ptrace attach to nobody", SYS_ptrace, PTRACE_ATTACH, 0x3fffffff, 0, 0),
 #ifdef __x86_64__
-	CASE(ENOSYS, "x32 getpid", 0x40000000 | SYS_getpid),
-	CASE(ENOSYS, "x32 ioctl TIOCSTI", 0x40000000 | 514, -1, 0x5412, 0),
-	CASE(EPERM, "modify_ldt", SYS_modify_ldt, 0, 0, 0),
-	CASE(EPERM, "iopl", SYS_iopl, 3),
+    CASE(ENOSYS, "x32 getpid", 0x40000000 | SYS_getpid),
+    CASE(ENOSYS, "x32 ioctl TIOCSTI", 0x40000000 | 514, -1, 0x5412, 0),
+    CASE(EPERM, "modify_ldt", SYS_modify_ldt, 0, 0, 0),
+    CASE(EPERM, "iopl", SYS_iopl, 3),
 #endif
 };
 
@@ -150,7 +157,8 @@ static void under_the_filter(int out)
 	int status = 0;
 	answers[n++] = waitpid(pid, &status, 0) == pid && WEXITSTATUS(status) == 7;
 	pthread_t t;
-	answers[n++] = pthread_create(&t, NULL, thread_main, NULL) == 0 && pthread_join(t, NULL) == 0;
+	answers[n++] =
+	    pthread_create(&t, NULL, thread_main, NULL) == 0 && pthread_join(t, NULL) == 0;
 	pid = vfork();
 	if (pid == 0) {
 		(void)execl("/bin/true", "true", (char *)NULL);
@@ -169,8 +177,8 @@ int main(void)
 	int p[2], answers[AV_ARRAY_LEN(cases) + 4] = {0};
 	size_t len;
 	(void)alarm(30);
-	ok(seccomp_filter(&len) != NULL && len > 100 && len <= 4096, "a program of %zu instructions",
-	    len);
+	ok(seccomp_filter(&len) != NULL && len > 100 && len <= 4096,
+	    "a program of %zu instructions", len);
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return 1;
 	pid_t pid = fork();
