@@ -267,6 +267,9 @@ void cgroups_free(struct cgroups *cg)
 	if (cg == NULL)
 		return;
 	for (size_t i = 0; i < cg->n; i++) {
+		/* Refused by the kernel while a sandbox is left. */
+		if (!cg->read_only)
+			(void)unlinkat(cg->tree[i].base_fd, cg->parent, AT_REMOVEDIR);
 		av_close_fd(&cg->tree[i].base_fd);
 		av_close_fd(&cg->tree[i].parent_fd);
 	}

@@ -86,7 +86,8 @@ struct cgroups;
  * which nothing can be limited is no error: mode NONE, with cgroups_reason() saying why. Errors:
  * -ENOMEM; -EINVAL for a bad tag. The caller frees with cgroups_free(). */
 int cgroups_new(const struct cgroups_config *cfg, struct cgroups **ret, struct av_err *err);
-/* Closes descriptors; leaves the cgroups. The favordynmods hierarchy goes with the last holder. */
+/* Closes descriptors, and removes the parents when no sandbox is left in them. The favordynmods
+ * hierarchy goes with the last holder. */
 void cgroups_free(struct cgroups *cg);
 
 enum cgroup_mode cgroups_mode(const struct cgroups *cg);
