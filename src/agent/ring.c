@@ -158,26 +158,22 @@ enum ring_read ring_read(struct ring *r, struct ring_cursor *c, uint8_t *ret_cha
 {
 	uint32_t len;
 
-	if (c->pos < r->start || (c->pos == r->end && r->cap == 0)) {
-		uint64_t gap = r->dropped - c->dropped;
-
+	/* Bytes are dropped at the front only, so r->dropped is also how many came before r->start. */
+	if (c->seen < r->dropped) {
+		*ret_n = r->dropped - c->seen;
 		c->pos = r->start;
-		c->dropped = r->dropped;
-		if (gap) {
-			*ret_n = gap;
-			return RING_GAP;
-		}
+		c->seen = r->dropped;
+		return RING_GAP;
 	}
-	if (c->pos == r->end) {
-		c->dropped = r->dropped;
+	if (c->pos == r->end)
 		return RING_END;
-	}
 	len = record_head(r, c->pos, ret_channel);
 	copy_out(r, c->pos + RECORD_HEAD, dst, len);
 	/* A record that somebody has read may not grow any more: the reader stands behind it. */
 	if (c->pos == r->last)
 		r->last = NO_LAST;
 	c->pos += RECORD_HEAD + len;
+	c->seen += len;
 	*ret_n = len;
 	return RING_RECORD;
 }

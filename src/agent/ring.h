@@ -37,8 +37,8 @@ struct ring {
 };
 
 struct ring_cursor {
-	uint64_t pos;     /* begin with zeroes */
-	uint64_t dropped; /* how much of ring.dropped this reader was told about */
+	uint64_t pos;  /* begin with zeroes */
+	uint64_t seen; /* payload bytes that were read or told to be missing */
 };
 
 /* max must be a power of two of at least 8 KiB. */

@@ -406,16 +406,28 @@ bool agent_has(const struct av_buf *text, const char *part)
 int64_t agent_number(const struct av_buf *text, const char *name)
 {
 	struct av_str s = av_buf_str(text);
-	const char *p = memmem(s.p, s.n, name, strlen(name));
+	char key[64];
+	const char *p;
 	size_t n = 0;
 	int64_t v;
 
+	snprintf(key, sizeof(key), "\"%s\":", name);
+	p = memmem(s.p, s.n, key, strlen(key));
 	if (!p)
 		return -1;
-	p += strlen(name) + 2;
+	p += strlen(key);
 	while (p + n < s.p + s.n && (p[n] == '-' || (p[n] >= '0' && p[n] <= '9')))
 		n++;
 	return av_parse_i64(av_str_n(p, n), INT64_MIN, INT64_MAX, &v) == 0 ? v : -1;
+}
+
+void agent_skip_frames(struct agent_stream *s, int n)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf payload = AV_BUF_INIT(1024 * 1024);
+	int channel;
+
+	while (n-- && agent_next_frame(s, &channel, &payload))
+		;
 }
 
 void agent_collect(struct agent_stream *s, struct agent_result *ret)

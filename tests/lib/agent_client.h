@@ -92,7 +92,9 @@ void agent_collect(struct agent_stream *s, struct agent_result *ret);
 void agent_result_clear(struct agent_result *r);
 /* Start, collect, free the stream. */
 void agent_run(struct agent_client *c, const char *json, struct agent_result *ret);
-/* A number or boolean of a flat JSON text: the value behind "name": as text compare is all tests
- * need. True if text holds it. */
+/* Waits for n frames and drops them. */
+void agent_skip_frames(struct agent_stream *s, int n);
+/* True if text holds part. */
 bool agent_has(const struct av_buf *text, const char *part);
+/* The whole number behind "name": in JSON text, wherever; -1 if there is none. */
 int64_t agent_number(const struct av_buf *text, const char *name);
