@@ -326,6 +326,10 @@ static void take_identity(const struct child_spec *spec)
 	/* As login systems set it: a soft limit that select(2) survives, room above for servers. */
 	lower_limit(RLIMIT_NOFILE, 1024, 1 << 20);
 	lower_limit(RLIMIT_STACK, 8 << 20, RLIM_INFINITY);
+	if (spec->rlimit_data)
+		lower_limit(RLIMIT_DATA, spec->rlimit_data, spec->rlimit_data);
+	if (spec->rlimit_nproc)
+		lower_limit(RLIMIT_NPROC, spec->rlimit_nproc, spec->rlimit_nproc);
 	/* The worker's own handling is not the agent's. */
 	sigset_t none;
 	sigemptyset(&none);

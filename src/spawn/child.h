@@ -64,6 +64,9 @@ struct child_spec {
 	bool has_cgroup2;    /* its cgroup v2 has controllers: show it read-only */
 	int agent_fd;        /* executable, read-only, sealed */
 	uint64_t memory_bytes;
+	/* Where no cgroup limits: per process, which is weaker, and said so. 0: not. */
+	uint64_t rlimit_data;
+	uint32_t rlimit_nproc;
 };
 
 /* Never returns: executes the agent or reports and exits. sock is the child's end. */

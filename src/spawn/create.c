@@ -102,11 +102,16 @@ static void handover_ready(void *ctx, uint32_t events)
 
 /* ---- the steps ---- */
 
+static uint32_t pids_max(const struct sandbox *s, const struct spawn_create *c)
+{
+	return c->pids_max ? c->pids_max : s->sp->o->pids_default;
+}
+
 static int make_cgroup(struct sandbox *s, const struct spawn_create *c, struct av_err *err)
 {
 	const struct cgroup_limits limits = {
 	    .memory_bytes = c->memory_bytes,
-	    .pids_max = c->pids_max ? c->pids_max : s->sp->o->pids_default,
+	    .pids_max = pids_max(s, c),
 	    .cpu_milli = c->cpu_milli,
 	};
 	int r = cgroups_create(s->sp->cgroups, s->id, &limits, err);
@@ -117,10 +122,11 @@ static int clone_child(
     struct sandbox *s, const struct spawn_create *c, bool *ret_in_v2, struct av_err *err)
 {
 	struct spawner *sp = s->sp;
+	uint32_t caps = cgroups_caps(sp->cgroups);
 	char stage[MOUNTS_STAGE_SIZE];
 	mounts_stage_path(s->slot, stage);
 	AV_CLEANUP(av_closep) int cgroup_fd = -1;
-	if (cgroups_caps(sp->cgroups) & CGROUP_CAP_CLONE_INTO) {
+	if (caps & CGROUP_CAP_CLONE_INTO) {
 		int r = cgroups_clone_fd(sp->cgroups, s->id, &cgroup_fd);
 		if (r < 0)
 			return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot open the cgroup");
@@ -135,6 +141,8 @@ static int clone_child(
 	    .has_cgroup2 = cgroups_mode(sp->cgroups) == CGROUP_MODE_V2,
 	    .agent_fd = sp->agent_fd,
 	    .memory_bytes = c->memory_bytes,
+	    .rlimit_data = caps & CGROUP_CAP_MEMORY ? 0 : c->memory_bytes,
+	    .rlimit_nproc = caps & CGROUP_CAP_PIDS ? 0 : pids_max(s, c),
 	};
 	s->cloned_ns = av_mono_ns();
 	int r = jail_clone(&sp->ids, s->slot, cgroup_fd, &spec, &s->jail, err);

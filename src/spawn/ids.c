@@ -12,9 +12,9 @@
 
 #include "base/banned.h"
 
-int ids_init(struct ids *ids, bool rootless, bool shared)
+int ids_init(struct ids *ids, bool rootless, bool shared, uint32_t first)
 {
-	*ids = (struct ids){.next = 1, .rootless = rootless, .shared = shared};
+	*ids = (struct ids){.next = first % SPAWN_SLOTS, .rootless = rootless, .shared = shared};
 	ids_mark(ids, 0);
 	if (rootless)
 		return 0;

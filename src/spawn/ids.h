@@ -21,8 +21,9 @@ struct ids {
 	bool shared;    /* overlay path `shifted`: slots count sandboxes, all use the ids of slot 1 */
 };
 
-/* Keeps the capabilities across changes of id (SECBIT_NO_SETUID_FIXUP). -errno. */
-int ids_init(struct ids *ids, bool rootless, bool shared);
+/* Keeps the capabilities across changes of id (SECBIT_NO_SETUID_FIXUP). first: the slot to begin with,
+ * modulo their number; instances on one machine should differ in it. -errno. */
+int ids_init(struct ids *ids, bool rootless, bool shared, uint32_t first);
 /* -EAGAIN when all are taken. */
 int ids_take(struct ids *ids, uint32_t *ret_slot);
 void ids_mark(struct ids *ids, uint32_t slot);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "spawn/cleanup.h"
 #include "spawn/options.h"
 #include "spawn/supervisor.h"
 #include "spawn/worker.h"
@@ -33,5 +34,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "aviary-spawn: %s\n", err.message);
 		return SPAWN_EXIT_CONFIG;
 	}
+	if (o.cleanup)
+		return cleanup_main(&o);
 	return o.worker ? worker_main(&o) : supervisor_main(&o, argv);
 }

@@ -17,6 +17,8 @@ enum option_kind { FLAG, PATH, NUMBER, SIZE, WORD };
 
 enum option_id {
 	OPT_WORKER,
+	OPT_CLEANUP,
+	OPT_ALL,
 	OPT_STATE,
 	OPT_RUN,
 	OPT_DAEMON,
@@ -41,6 +43,8 @@ static const struct option_def {
 	const char *help;
 } option_defs[] = {
     [OPT_WORKER] = {"--worker", FLAG, NULL},
+    [OPT_CLEANUP] = {"--cleanup", FLAG, "         remove what a dead instance left, then end"},
+    [OPT_ALL] = {"--all", FLAG, "             with --cleanup: the state directory too"},
     [OPT_STATE] = {"--state", PATH, "DIR        disks, templates and the database (absolute)"},
     [OPT_RUN] = {"--run", PATH, "DIR          sockets; a tmpfs is best (absolute)"},
     [OPT_DAEMON] = {"--daemon", PATH, "FILE      aviaryd; else the one beside this program"},
@@ -92,6 +96,12 @@ static int set_flag(struct spawn_options *o, enum option_id id)
 	switch (id) {
 	case OPT_WORKER:
 		o->worker = true;
+		return 0;
+	case OPT_CLEANUP:
+		o->cleanup = true;
+		return 0;
+	case OPT_ALL:
+		o->all = true;
 		return 0;
 	case OPT_NO_SECCOMP:
 		o->no_seccomp = true;

@@ -32,6 +32,8 @@
 
 struct spawn_options {
 	bool worker;             /* --worker: started by the supervisor */
+	bool cleanup;            /* --cleanup: remove what a dead instance left, then end */
+	bool all;                /* --all: with --cleanup, the state directory too */
 	bool rootless;           /* not an option: effective uid is not 0 */
 	const char *state_dir;   /* --state DIR; absolute; borrowed from argv as all of these */
 	const char *run_dir;     /* --run DIR; absolute */

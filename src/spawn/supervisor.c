@@ -24,7 +24,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -40,6 +39,7 @@
 #include "base/num.h"
 #include "base/path.h"
 #include "spawn/caps.h"
+#include "spawn/instance.h"
 #include "spawn/worker.h"
 #include "base/banned.h"
 
@@ -74,69 +74,6 @@ struct supervisor {
 };
 
 /* ---- start ---- */
-
-static int make_dir(const char *path, mode_t mode, uid_t uid, gid_t gid, struct av_err *err)
-{
-	if (mkdir(path, mode) < 0 && errno != EEXIST)
-		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot make %s", path);
-	/* A directory of another user at this place would hand him our sockets and disks. */
-	AV_CLEANUP(av_closep) int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	struct stat st;
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open %s", path);
-	if (st.st_uid != geteuid() && st.st_uid != uid)
-		return av_err_set(err, AV_ERR_FORBIDDEN,
-		    "%s belongs to user %u: choose another directory or remove it", path,
-		    st.st_uid);
-	if (fchmod(fd, mode) < 0 || (geteuid() == 0 && fchown(fd, uid, gid) < 0))
-		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot own %s", path);
-	return 0;
-}
-
-static int make_dirs(const struct spawn_options *o, struct av_err *err)
-{
-	char path[AV_PATH_MAX + 1];
-	bool root = !o->rootless;
-	uid_t me = geteuid();
-	gid_t mine = getegid();
-	static const char *const own[] = {"templates", "sandboxes"};
-
-	int r = make_dir(o->state_dir, root ? 0711 : 0700, me, mine, err);
-	if (r == 0)
-		r = make_dir(o->run_dir, root ? 0755 : 0700, me, mine, err);
-	for (size_t i = 0; r == 0 && i < AV_ARRAY_LEN(own); i++) {
-		r = av_path_printf(path, sizeof(path), "%s/%s", o->state_dir, own[i]);
-		if (r == 0)
-			r = make_dir(path, 0700, me, mine, err);
-	}
-	if (r == 0)
-		r = av_path_printf(path, sizeof(path), "%s/db", o->state_dir);
-	return r < 0 ? r : make_dir(path, 0700, o->daemon_uid, o->daemon_gid, err);
-}
-
-static int take_lock(const char *dir, const char *what, int *ret_fd, struct av_err *err)
-{
-	char path[AV_PATH_MAX + 1], pid[16];
-	int r = av_path_printf(path, sizeof(path), "%s/lock", dir);
-	if (r < 0)
-		return av_err_set(err, AV_ERR_INVALID, "%s is too long", what);
-	AV_CLEANUP(av_closep) int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open %s", path);
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		if (errno != EWOULDBLOCK)
-			return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot lock %s", path);
-		ssize_t n = av_read_file_at(AT_FDCWD, path, pid, sizeof(pid));
-		return av_err_set(err, AV_ERR_CONFLICT,
-		    "another Aviary (process %.*s) uses %s: stop it, or give this one another %s",
-		    n > 0 ? (int)strcspn(pid, "\n") : 1, n > 0 ? pid : "?", dir, what);
-	}
-	int n = snprintf(pid, sizeof(pid), "%d\n", getpid());
-	if (ftruncate(fd, 0) < 0 || pwrite(fd, pid, (size_t)n, 0) != n)
-		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot write %s", path);
-	*ret_fd = AV_TAKE_FD(fd);
-	return 0;
-}
 
 /* Bound through the directory's descriptor, as <run> may be longer than a socket address. */
 static int make_listener(const struct spawn_options *o, int *ret_fd, struct av_err *err)
@@ -193,11 +130,13 @@ static int prepare(struct supervisor *s, struct av_err *err)
 	/* Orphaned agents come here, so that none stays a zombie. */
 	if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "prctl");
-	int r = make_dirs(s->o, err);
+	int r = instance_make_dirs(s->o, err);
 	if (r == 0)
-		r = take_lock(s->o->state_dir, "--state", &s->state_lock, err);
+		r = instance_lock(s->o->state_dir, "--state", &s->state_lock, err);
 	if (r == 0)
-		r = take_lock(s->o->run_dir, "--run", &s->run_lock, err);
+		r = instance_lock(s->o->run_dir, "--run", &s->run_lock, err);
+	if (r == 0)
+		r = instance_make_url_file(s->o, err);
 	if (r == 0)
 		r = make_listener(s->o, &s->listener, err);
 	if (r == 0)

@@ -30,6 +30,7 @@
 #include "base/path.h"
 #include "spawn/caps.h"
 #include "spawn/client.h"
+#include "spawn/instance.h"
 #include "spawn/probe.h"
 #include "spawn/sandbox.h"
 #include "spawn/sys.h"
@@ -49,18 +50,9 @@ struct worker {
 
 /* ---- start ---- */
 
-/* Instances with other state directories have other cgroups: FNV-1a of the path. */
-static void instance_tag(const char *state_dir, char tag[static 9])
-{
-	uint32_t h = 2166136261u;
-	for (const char *p = state_dir; *p; p++)
-		h = (h ^ (uint8_t)*p) * 16777619u;
-	snprintf(tag, 9, "%08x", h);
-}
-
 static int open_cgroups(struct spawner *sp, struct av_err *err)
 {
-	char tag[9];
+	char tag[INSTANCE_TAG_SIZE];
 	instance_tag(sp->o->state_dir, tag);
 	const struct cgroups_config cfg = {.tag = tag, .fast_attach = !sp->o->rootless};
 	return cgroups_new(&cfg, &sp->cgroups, err);
@@ -169,7 +161,8 @@ static int open_all(struct spawner *sp, struct av_err *err)
 	if (r == 0 && !sp->o->rootless && (r = caps_limit_worker()) < 0)
 		av_err_sys(err, AV_ERR_INTERNAL, r, "cannot limit capabilities");
 	bool shared = sp->mounts.overlay == SPAWN_OVERLAY_SHIFTED;
-	if (r == 0 && (r = ids_init(&sp->ids, sp->o->rootless, shared)) < 0)
+	if (r == 0 && (r = ids_init(&sp->ids, sp->o->rootless, shared,
+	                   instance_number(sp->o->state_dir))) < 0)
 		av_err_sys(err, AV_ERR_INTERNAL, r, "cannot set secure bits");
 	if (r == 0)
 		r = open_disk(sp, err);
@@ -288,6 +281,9 @@ static int watch_all(struct worker *w)
 static void clear(struct worker *w)
 {
 	client_close_all(&w->sp);
+	/* An instance without sandboxes leaves no cgroups. */
+	if (w->stopping && w->sp.sandboxes.n == 0 && cgroups_cleanup(w->sp.cgroups, 0, NULL) < 0)
+		av_log(AV_LOG_DEBUG, "the instance's cgroups stay", NULL);
 	sandbox_clear(&w->sp);
 	template_clear(&w->sp.templates);
 	disk_free(w->sp.disk);

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * instance.c - the directories and locks that make one Aviary out of its processes
+ */
+#include "spawn/instance.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/path.h"
+#include "base/banned.h"
+
+static int make_dir(const char *path, mode_t mode, uid_t uid, gid_t gid, struct av_err *err)
+{
+	if (mkdir(path, mode) < 0 && errno != EEXIST)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot make %s", path);
+	/* A directory of another user at this place would hand him our sockets and disks. */
+	AV_CLEANUP(av_closep) int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open %s", path);
+	if (st.st_uid != geteuid() && st.st_uid != uid)
+		return av_err_set(err, AV_ERR_FORBIDDEN,
+		    "%s belongs to user %u: choose another directory or remove it", path,
+		    st.st_uid);
+	if (fchmod(fd, mode) < 0 || (geteuid() == 0 && fchown(fd, uid, gid) < 0))
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot own %s", path);
+	return 0;
+}
+
+int instance_make_dirs(const struct spawn_options *o, struct av_err *err)
+{
+	char path[AV_PATH_MAX + 1];
+	bool root = !o->rootless;
+	uid_t me = geteuid();
+	gid_t mine = getegid();
+	static const char *const own[] = {"templates", "sandboxes"};
+
+	int r = make_dir(o->state_dir, root ? 0711 : 0700, me, mine, err);
+	if (r == 0)
+		r = make_dir(o->run_dir, root ? 0755 : 0700, me, mine, err);
+	for (size_t i = 0; r == 0 && i < AV_ARRAY_LEN(own); i++) {
+		r = av_path_printf(path, sizeof(path), "%s/%s", o->state_dir, own[i]);
+		if (r == 0)
+			r = make_dir(path, 0700, me, mine, err);
+	}
+	if (r == 0)
+		r = av_path_printf(path, sizeof(path), "%s/db", o->state_dir);
+	return r < 0 ? r : make_dir(path, 0700, o->daemon_uid, o->daemon_gid, err);
+}
+
+int instance_lock(const char *dir, const char *what, int *ret_fd, struct av_err *err)
+{
+	char path[AV_PATH_MAX + 1], pid[16];
+	int r = av_path_printf(path, sizeof(path), "%s/lock", dir);
+	if (r < 0)
+		return av_err_set(err, AV_ERR_INVALID, "%s is too long", what);
+	AV_CLEANUP(av_closep) int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open %s", path);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK)
+			return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot lock %s", path);
+		ssize_t n = av_read_file_at(AT_FDCWD, path, pid, sizeof(pid));
+		return av_err_set(err, AV_ERR_CONFLICT,
+		    "another Aviary (process %.*s) uses %s: stop it, or give this one another %s",
+		    n > 0 ? (int)strcspn(pid, "\n") : 1, n > 0 ? pid : "?", dir, what);
+	}
+	int n = snprintf(pid, sizeof(pid), "%d\n", getpid());
+	if (ftruncate(fd, 0) < 0 || pwrite(fd, pid, (size_t)n, 0) != n)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot write %s", path);
+	*ret_fd = AV_TAKE_FD(fd);
+	return 0;
+}
+
+int instance_make_url_file(const struct spawn_options *o, struct av_err *err)
+{
+	char path[AV_PATH_MAX + 1];
+	int r = av_path_printf(path, sizeof(path), "%s/url", o->run_dir);
+	if (r < 0)
+		return av_err_set(err, AV_ERR_INVALID, "--run is too long");
+	AV_CLEANUP(av_closep)
+	int fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
+	if (fd < 0 || fchmod(fd, 0644) < 0 ||
+	    (!o->rootless && fchown(fd, o->daemon_uid, o->daemon_gid) < 0))
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot make %s", path);
+	return 0;
+}
+
+uint32_t instance_number(const char *state_dir)
+{
+	uint32_t h = 2166136261u;
+	for (const char *p = state_dir; *p; p++)
+		h = (h ^ (uint8_t)*p) * 16777619u;
+	return h;
+}
+
+void instance_tag(const char *state_dir, char tag[static INSTANCE_TAG_SIZE])
+{
+	snprintf(tag, INSTANCE_TAG_SIZE, "%08x", instance_number(state_dir));
+}
