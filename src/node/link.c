@@ -61,7 +61,10 @@ void agent_error_json(struct av_err *err, const json_t *error)
 	const char *message = json_string_value(json_object_get(error, "message"));
 	enum av_err_kind kind = AV_ERR_AGENT;
 
+	/* Frames speak the codes of errors.def; Connect's names are understood as well. */
 	if (code)
+		kind = av_err_from_code(code);
+	if (code && kind == AV_ERR_NONE)
 		kind = av_connect_code_to_err(av_connect_code_from_name(av_str_c(code)));
 	set_agent_error(err, kind, message ? message : "the sandbox's agent reports an error");
 }

@@ -111,6 +111,13 @@ static int make_url_file(const struct spawn_options *o, struct av_err *err)
 	return 0;
 }
 
+static void remove_listener(const struct spawn_options *o)
+{
+	char path[AV_PATH_MAX + 1];
+	if (av_path_printf(path, sizeof(path), "%s/spawn.sock", o->run_dir) == 0)
+		unlink(path);
+}
+
 static int open_signals(void)
 {
 	static const int caught[] = {SIGTERM, SIGINT, SIGCHLD, SIGHUP};
@@ -474,5 +481,6 @@ int supervisor_main(const struct spawn_options *o, char **argv)
 	if (!o->no_daemon)
 		start_daemon(&s);
 	run(&s);
+	remove_listener(o);
 	return s.status;
 }

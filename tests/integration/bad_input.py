@@ -44,7 +44,7 @@ def test_routes_and_methods(d):
 def test_malformed_json(d):
     for body in (b"{", b"[]", b"1", b'"x"', b"{'a':1}", b'{"a":1,"a":2}', b'{"a":}', b"\xff\xfe",
                  b'{"template":"a\\u0000b"}', b'{"a":"\xff"}', b"{}x", b'{"a":NaN}', b"\0",
-                 b'{"a":' * 200 + b"1" + b"}" * 200, b"{" + b" " * 1000):
+                 b'{"memory_mb":99999999999999999999}', b'{"a":' * 200 + b"1" + b"}" * 200, b"{" + b" " * 1000):
         error(d, 400, "invalid_request", "POST", "/v1/sandboxes", body)
 
 
@@ -61,7 +61,7 @@ def test_wrong_types_and_values(d):
     for body in ({"template": 1}, {"template": ["x"]}, {"vcpus": "1"}, {"vcpus": 1.5}, {"vcpus": -1},
                  {"cpus": -0.5}, {"cpus": "half"}, {"cpus": 1e308}, {"vcpus": 1, "cpus": 1},
                  {"memory_mb": -1}, {"memory_mb": 1}, {"memory_mb": 2**62}, {"memory_mb": 1e300},
-                 {"memory_mb": 99999999999999999999}, {"disk_mb": -5}, {"disk_mb": "1G"},
+                 {"disk_mb": -5}, {"disk_mb": "1G"},
                  {"pids_max": -1}, {"pids_max": True}, {"timeout_sec": -1}, {"timeout_sec": "1h"},
                  {"timeout_sec": 1e30}, {"max_lifetime_sec": -1}, {"sudo": "yes"}, {"sudo": 1},
                  {"envs": {"A": 1}}, {"envs": []}, {"envs": "A=1"}, {"envs": {"": "x"}},
