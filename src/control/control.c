@@ -82,6 +82,7 @@ void waiter_free(struct waiter *w)
 
 void waiter_defer(struct waiter *w)
 {
+	av_list_remove(&w->link);
 	av_list_append(&w->c->deferred, &w->link);
 	control_wake(w->c, 0);
 }
@@ -145,7 +146,8 @@ void control_check_stopped(struct control *c)
 {
 	if (!c->on_stopped || c->stop_flushing)
 		return;
-	if ((c->n_creations || c->n_ending) && control_boot_ns(c) < c->stop_deadline_ns)
+	if ((!av_list_empty(&c->creating) || c->n_ending) &&
+	    control_boot_ns(c) < c->stop_deadline_ns)
 		return;
 	c->stop_flushing = true;
 	control_flush(c, true);
@@ -267,6 +269,7 @@ int control_new(const struct control_config *config, struct control **ret, struc
 	av_map_init(&c->creations);
 	av_map_init(&c->keys_by_hash);
 	av_list_init(&c->live);
+	av_list_init(&c->creating);
 	av_list_init(&c->keys);
 	av_list_init(&c->deferred);
 	av_list_init(&c->away);

@@ -55,7 +55,7 @@ void control_limits_init(struct control_limits *l);
 
 struct control_config {
 	struct store *store; /* borrowed; closed by the owner after control_free */
-	struct node *node;   /* borrowed; closed by the owner after control_free */
+	struct node *node;   /* borrowed; closed by the owner before control_free */
 	struct control_clock clock;
 	struct control_limits limits;
 	int64_t history_ms;     /* how long stopped sandboxes are remembered; 0: 7 days */
@@ -90,7 +90,7 @@ void control_tick(struct control *c);
  * only in memory (last use) and calls on_stopped when creates under way are answered and all is on
  * disk. Sandboxes go on running. Afterwards close the node, then free. */
 int control_stop(struct control *c, void (*on_stopped)(void *ctx), void *ctx);
-/* After on_stopped, or without for a start that failed. */
+/* The node is closed before (its last callbacks come here), the store afterwards. */
 void control_free(struct control *c);
 
 /* Whether the API can do real work, and if not why ("worker is not connected"). For /ready. */

@@ -66,7 +66,8 @@ struct waiter {
 
 /* A create under way. */
 struct creation {
-	struct sandbox *sb; /* NULL until recorded */
+	struct av_list link; /* c->creating */
+	struct sandbox *sb;  /* NULL until recorded */
 	struct control *c;
 	struct store_sandbox rec; /* its texts are owned by texts below */
 	char *envs, *metadata;    /* owned until sb takes them */
@@ -124,7 +125,7 @@ struct control {
 	struct av_map sandboxes; /* id -> struct sandbox */
 	struct av_list live;
 	struct av_map creations; /* idem_key -> struct creation */
-	size_t n_creations;
+	struct av_list creating; /* struct creation, all of them */
 	size_t n_ending;
 
 	struct av_map keys_by_hash;

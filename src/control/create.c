@@ -197,8 +197,8 @@ static void creation_free(struct creation *cr)
 	free(cr->envs);
 	free(cr->metadata);
 	free(cr->idem_key);
+	av_list_remove(&cr->link);
 	free(cr);
-	c->n_creations--;
 	control_check_stopped(c);
 }
 
@@ -283,7 +283,9 @@ static void on_made(void *ctx, struct node_sandbox *handle, const struct driver_
 	}
 	if (err) {
 		why = *err;
-		sandbox_end(sb, SANDBOX_REASON_CREATE_FAILED, true, err->message);
+		/* The driver closes: whether it was made is for the next start to find out. */
+		if (err->kind != AV_ERR_CANCELED)
+			sandbox_end(sb, SANDBOX_REASON_CREATE_FAILED, true, err->message);
 		creation_fail(cr, &why);
 		return;
 	}
@@ -385,17 +387,25 @@ static void on_recorded(
 
 /* ---- the request ---- */
 
-static int check_quota(const struct control *c, const char *team_id, struct av_err *err)
+/* Counts those that live and those that are being made, the one that asks not included. */
+static int check_quota(
+    const struct control *c, const struct creation *asking, const char *team_id, struct av_err *err)
 {
-	int64_t total = (int64_t)(c->sandboxes.n + c->n_creations), team = 0;
+	int64_t total = 0, team = 0;
+	const struct creation *cr;
 	const struct sandbox *sb;
 
 	AV_LIST_FOREACH(sb, &c->live, const struct sandbox, link)
 	{
-		if (sb->creation)
-			total--; /* counted twice */
-		if (strcmp(sb->rec.team_id, team_id) == 0)
-			team++;
+		total++;
+		team += strcmp(sb->rec.team_id, team_id) == 0;
+	}
+	AV_LIST_FOREACH(cr, &c->creating, const struct creation, link)
+	{
+		if (cr->sb || cr == asking)
+			continue;
+		total++;
+		team += strcmp(cr->rec.team_id, team_id) == 0;
 	}
 	if (total >= c->limits.sandboxes_max)
 		return av_err_set(err, AV_ERR_QUOTA,
@@ -534,13 +544,13 @@ int control_create(struct control *c, const struct control_actor *a, const struc
 	if (!cr)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	cr->c = c;
-	c->n_creations++;
+	av_list_append(&c->creating, &cr->link);
 	av_list_init(&cr->waiters);
 	r = take_params(cr, a, p, err);
 	if (r == 0)
 		r = join(cr, fn, ctx, ret, err);
 	if (r == 0)
-		r = check_quota(c, a->team_id, err);
+		r = check_quota(c, cr, a->team_id, err);
 	if (r == 0) {
 		(void)av_failpoint("create.validated");
 		r = begin(cr, fn, ctx, ret, err);
