@@ -23,7 +23,7 @@
 struct start_request {
 	const json_t *process, *args, *envs;
 	const char *cmd, *cwd, *tag, *user, *on_detach;
-	bool stdin_open, pty, kill_group;
+	bool stdin_open, pty, kill_group, follow;
 	uint16_t cols, rows;
 	int64_t timeout_ms;
 };
@@ -52,6 +52,7 @@ static int parse_extras(const json_t *request, struct start_request *q, struct a
 
 	if ((r = av_json_get_i64(request, "timeoutMs", 0, TIMEOUT_MAX_MS, &q->timeout_ms, err)) < 0 ||
 	    (r = av_json_get_bool(request, "killGroup", &q->kill_group, err)) < 0 ||
+	    (r = av_json_get_bool(request, "follow", &q->follow, err)) < 0 ||
 	    (r = av_json_get_str(request, "onDetach", &q->on_detach, err)) < 0 ||
 	    (r = av_json_get_str(request, "user", &q->user, err)) < 0)
 		return r;
@@ -66,7 +67,7 @@ static int parse(const struct exec *e, const json_t *request, struct start_reque
 {
 	int r;
 
-	*q = (struct start_request){.stdin_open = true, .on_detach = "keep"};
+	*q = (struct start_request){.stdin_open = true, .on_detach = "keep", .follow = true};
 	if ((r = parse_process(request, q, err)) < 0 ||
 	    (r = av_json_get_str(request, "tag", &q->tag, err)) < 0 ||
 	    (r = av_json_get_bool(request, "stdin", &q->stdin_open, err)) < 0 ||
@@ -186,7 +187,8 @@ int exec_launch(struct exec *e, const json_t *request, struct process **ret,
 	    .timeout_ms = q.timeout_ms ? (uint64_t)q.timeout_ms : e->timeout_ms,
 	    .kill_group = q.kill_group,
 	};
-	e->sub.follow = true;
+	/* Without: the stream ends after the start message, and all output goes to the ring. */
+	e->sub.follow = q.follow;
 	e->kill_on_detach = av_str_eq_c(AV_STR("kill"), q.on_detach);
 	return process_start(&e->rq->agent->processes, &params, &e->sub, ret, ret_failure, err);
 }

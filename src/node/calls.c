@@ -417,6 +417,6 @@ int node_exec_background(struct node_sandbox *sb, const struct node_exec_spec *s
 	struct node_exec_spec kept = *spec;
 	struct collect model = {.on_started = fn, .ctx = ctx};
 
-	kept.keep_on_detach = true;
+	kept.keep_on_detach = kept.unattended = true;
 	return collect_open(sb, &kept, &model, &background_events, ret, err);
 }

@@ -343,6 +343,8 @@ static json_t *start_request(const struct node_exec_spec *s)
 	good = good && json_object_set_new(rq, "stdin", json_boolean(s->stdin_open)) == 0 &&
 	       json_object_set_new(rq, "killGroup", json_true()) == 0 &&
 	       put_str(rq, "onDetach", s->keep_on_detach ? "keep" : "kill");
+	if (s->unattended)
+		good = good && json_object_set_new(rq, "follow", json_false()) == 0;
 	if (s->timeout_ms > 0)
 		good =
 		    good && json_object_set_new(rq, "timeoutMs", json_integer(s->timeout_ms)) == 0;

@@ -4,6 +4,7 @@
 
 import json
 import re
+import threading
 import time
 
 import ws
@@ -242,19 +243,39 @@ def test_frames_stdin_in_the_first_message(d):
 
 
 def test_frames_much_data_both_ways(d):
-    total, piece = 0, bytes(range(256)) * 256
+    piece, rounds = bytes(range(256)) * 256, 512
     with connect(d, protocols=FRAMES) as s:
         s.send_binary(start_frame("cat", stdin=True))
-        for _ in range(64):
-            s.send_binary(ws.frame(ws.STDIN, piece) * 8)
-            total += len(piece) * 8
-            if total % (16 * len(piece)) == 0:
-                s.sock.settimeout(30)
-        s.send_binary(ws.frame(ws.STDIN, b""))
+
+        def send():
+            for _ in range(rounds // 8):
+                s.send_binary(ws.frame(ws.STDIN, piece) * 8)
+            s.send_binary(ws.frame(ws.STDIN, b""))
+
+        # While nobody reads what cat writes, cat does not read: one thread would wait for itself.
+        sender = threading.Thread(target=send)
+        sender.start()
         control, data = collect_frames(s)
-    equal(len(data[ws.STDOUT]), total, "length")
-    ok(data[ws.STDOUT] == piece * (total // len(piece)), "content")
+        sender.join()
+    equal(len(data[ws.STDOUT]), rounds * len(piece), "length")
+    ok(data[ws.STDOUT] == piece * rounds, "content")
     equal(control[-1]["end"]["exitCode"], 0, "exit")
+
+
+def test_process_that_does_not_read_stops_the_client(d):
+    before = d.rss_kib()
+    with connect(d, protocols=FRAMES) as s:
+        s.send_binary(start_frame("sleep 2; wc -c", stdin=True))
+        sent = 0
+        s.sock.settimeout(1)
+        try:
+            while sent < 256 << 20:
+                s.send_binary(ws.frame(ws.STDIN, bytes(65536)) * 8)
+                sent += 8 * 65536
+        except TimeoutError:
+            pass
+        ok(sent < 64 << 20, f"{sent >> 20} MiB were taken for a process that reads nothing")
+        ok(d.rss_kib() < before + 12288, f"memory grew from {before} to {d.rss_kib()} KiB")
 
 
 def test_frames_pty_and_resize(d):
@@ -282,7 +303,7 @@ def test_frames_signal_to_the_group(d):
 def test_frames_on_detach(d):
     for how, stays in (("keep", True), ("kill", False)):
         s = connect(d, protocols=FRAMES)
-        s.send_binary(start_frame("sleep 5454 & sleep 5454", onDetach=how, tag=f"detach-{how}"))
+        s.send_binary(start_frame("sleep 5454 & sleep 5454", onDetach=how, killGroup=True))
         s.recv()
         s.abort()
         if stays:
