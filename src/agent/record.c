@@ -31,8 +31,13 @@ void record_write(enum av_exit_reason reason, uint32_t code, const char *text)
 	(void)n;
 }
 
-static void on_fault(int sig)
+static void on_fault(int sig, siginfo_t *info, void *context)
 {
+	(void)context;
+	/* A handler takes away init's immunity to signals from inside: only the kernel's own and those
+	 * of abort() count, or the sandbox could end its agent by kill(1, SIGSEGV). */
+	if (info->si_code <= 0 && info->si_pid != getpid())
+		return;
 	record_write(AV_EXIT_CRASH, (uint32_t)sig, NULL);
 	/* PID 1 of a namespace cannot kill itself by a signal with default action, but it can exit. */
 	_exit(128 + sig);
@@ -41,7 +46,7 @@ static void on_fault(int sig)
 void record_open(int fd)
 {
 	static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
-	struct sigaction sa = {.sa_handler = on_fault, .sa_flags = (int)SA_RESETHAND};
+	struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
 
 	record_fd = fd;
 	sigfillset(&sa.sa_mask);

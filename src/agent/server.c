@@ -363,6 +363,10 @@ static int conn_open(struct server *s, int fd)
 	av_list_init(&c->dirty);
 	av_list_init(&c->deferred);
 	config.low_mark = REQUEST_LOW_MARK;
+	/* The daemon is trusted here: it cancels on behalf of its clients as often as they do, and
+	 * pings for days. */
+	config.reset_budget = 0;
+	config.idle_frame_budget = 0;
 	c->session = av_http2_new_server(&config, &session_events, c);
 	if (!c->session) {
 		free(c);

@@ -53,6 +53,11 @@ static int options_new(const struct av_http2_config *config, nghttp2_option **re
 #ifdef AV_HAVE_NGHTTP2_MAX_CONTINUATIONS
 	nghttp2_option_set_max_continuations(o, 8);
 #endif
+#ifdef AV_HAVE_NGHTTP2_STREAM_RESET_RATE_LIMIT
+	/* Its default (1,000, then 33 a second) would end a busy connection whose peer we trust. */
+	if (config->reset_budget == 0)
+		nghttp2_option_set_stream_reset_rate_limit(o, UINT64_MAX / 2, UINT32_MAX);
+#endif
 	*ret = o;
 	return 0;
 }

@@ -187,6 +187,8 @@ static void deliver_head(struct av_http2_stream *s, bool end)
 	s->got_head = true;
 	s->hidden = false;
 	head->has_body = !end;
+	/* A message pays for the window updates and late frames that come with it. */
+	h->idle_frames -= AV_MIN(h->idle_frames, 4u);
 	h->events->on_head(h->ctx, s, head, end);
 	av_http_head_clear(head);
 	free(head);

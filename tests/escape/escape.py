@@ -146,7 +146,10 @@ def test_t17_privilege(d):
 
 
 def test_t18_devices(d):
+    before = os.lstat("/dev/null")
     run_attack(d, "t18_devices")
+    after = os.lstat("/dev/null")
+    equal((after.st_mode, after.st_uid), (before.st_mode, before.st_uid), "mode and owner of the host's /dev/null")
 
 
 def test_t19_cgroups(d):

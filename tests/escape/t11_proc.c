@@ -46,20 +46,37 @@ static void test_kernel_settings(void)
 	static const char *const settings[] = {
 	    "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/kernel/hotplug",
 	    "/proc/sys/kernel/sysrq", "/proc/sys/kernel/randomize_va_space",
-	    "/proc/sys/kernel/unprivileged_bpf_disabled", "/proc/sys/kernel/ns_last_pid",
+	    "/proc/sys/kernel/unprivileged_bpf_disabled",
 	    "/proc/sys/kernel/dmesg_restrict", "/proc/sys/kernel/kptr_restrict",
 	    "/proc/sys/kernel/poweroff_cmd", "/proc/sys/kernel/panic", "/proc/sys/vm/overcommit_memory",
 	    "/proc/sys/vm/drop_caches", "/proc/sys/vm/panic_on_oom", "/proc/sys/fs/binfmt_misc/register",
 	    "/proc/sys/fs/suid_dumpable", "/proc/sys/fs/protected_symlinks", "/proc/sys/fs/file-max",
 	    "/proc/sys/user/max_user_namespaces", "/proc/sys/net/ipv4/ip_forward",
-	    "/proc/sys/net/core/somaxconn",
+	    "/proc/sys/net/core/somaxconn", "/proc/sys/kernel/ns_last_pid",
 	};
 	for (size_t i = 0; i < AV_ARRAY_LEN(settings); i++)
 		cannot_open(settings[i], O_WRONLY);
 }
 
+/* Readable by everybody, but the addresses are hidden from those without CAP_SYS_ADMIN. */
+static void test_addresses_are_hidden(const char *path)
+{
+	char text[4096];
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	bool shown = false;
+	for (ssize_t i = 0; i < n && text[i] != ' '; i++)
+		shown |= text[i] != '0' && text[i] != '-';
+	ok(!shown, "%s shows no address", path);
+	if (fd >= 0)
+		close(fd);
+}
+
 static void test_dangerous_files(void)
 {
+	test_addresses_are_hidden("/proc/iomem");
+	test_addresses_are_hidden("/proc/ioports");
+	test_addresses_are_hidden("/proc/kallsyms");
 	cannot_open("/proc/sysrq-trigger", O_WRONLY);
 	yields_nothing("/proc/kcore");
 	yields_nothing("/proc/kmsg");
@@ -71,7 +88,6 @@ static void test_dangerous_files(void)
 	yields_nothing("/proc/kpageflags");
 	yields_nothing("/proc/vmallocinfo");
 	yields_nothing("/proc/slabinfo");
-	yields_nothing("/proc/iomem");
 	cannot_open("/proc/mtrr", O_WRONLY);
 	cannot_open("/proc/irq/default_smp_affinity", O_WRONLY);
 	cannot_open("/proc/bus/pci/00/00.0", O_WRONLY);

@@ -19,9 +19,9 @@
 
 static void test_families(void)
 {
-	denied(socket(AF_PACKET, SOCK_RAW, 0), "AF_PACKET");
-	denied(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP), "raw IPv4");
-	denied(socket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6), "raw IPv6");
+	refused(socket(AF_PACKET, SOCK_RAW, 0), "AF_PACKET");
+	refused(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP), "raw IPv4");
+	refused(socket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6), "raw IPv6");
 	if (attack_seccomp_off_)
 		return;
 	static const struct {
