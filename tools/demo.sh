@@ -28,8 +28,18 @@ if [ -t 1 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then
 	bold=$(printf '\033[1m') plain=$(printf '\033[0m')
 fi
 say() { printf '\n%s# %s%s\n' "$bold" "$*" "$plain"; }
-show() { # prints the command as one would type it, and runs it
-	printf '%s$ aviary %s%s\n' "$bold" "$*" "$plain"
+print_command() { # as one would type it
+	printf '%s$ aviary' "$bold"
+	for word; do
+		case $word in
+		'' | *[!A-Za-z0-9_./:=@%+,-]*) printf " '%s'" "$word" ;;
+		*) printf ' %s' "$word" ;;
+		esac
+	done
+	printf '%s\n' "$plain"
+}
+show() { # prints the command and runs it
+	print_command "$@"
 	"$aviary" "$@"
 }
 now_ms() { echo $(($(date +%s%N) / 1000000)); }
@@ -92,7 +102,7 @@ ms=$(($(now_ms) - start))
 echo "It serves $AVIARY_URL; ready after $((ms / 1000)).$(printf %03d $((ms % 1000))) s, with template 'host' made from this machine's /usr."
 
 say "One command in a fresh sandbox, which is deleted afterwards: root of its own little world"
-show run -- sh -c 'id; echo "processes: $(ls -d /proc/[0-9]* | wc -l)"; echo "network: $(tail -n +3 /proc/net/dev | cut -d: -f1 | xargs)"; hostname'
+show run -- sh -c 'id; hostname; ls /proc | grep -c "^[0-9]"; cat /proc/net/dev'
 
 say "Exit codes, limits and time-outs are the command's own"
 show run --memory 256M --cpus 0.5 --timeout 1s -- sleep 10 || echo "(exit status $?)"
@@ -108,7 +118,7 @@ for f in * .clang-format; do
 	case $f in build*) ;; *) [ -e "$f" ] && set -- "$@" "$f" ;; esac
 done
 show exec demo -- mkdir -p /root/aviary
-printf '%s$ aviary cp %s demo:/root/aviary%s\n' "$bold" "$*" "$plain"
+print_command cp "$@" demo:/root/aviary
 timed "copy the source tree ($(du -sch "$@" | tail -n 1 | cut -f1)) into it" "$aviary" cp "$@" demo:/root/aviary
 
 say "Building it inside, with the output as it comes"
@@ -117,13 +127,14 @@ show exec --workdir /root/aviary demo -- meson setup build >"$home/setup" 2>&1 |
 	exit 1
 }
 tail -n 1 "$home/setup"
-printf '%s$ aviary exec --workdir /root/aviary demo -- ninja -C build%s\n' "$bold" "$plain"
+print_command exec --workdir /root/aviary demo -- ninja -C build
 interactive=
 [ -t 1 ] && interactive=--tty
 # shellcheck disable=SC2086
 timed "compile it there" "$aviary" exec $interactive --workdir /root/aviary demo -- ninja -C build
 
 say "Running its unit tests inside"
+print_command exec --workdir /root/aviary demo -- meson test -C build --no-rebuild --suite unit
 timed "run its unit tests there" "$aviary" exec --workdir /root/aviary demo -- \
 	meson test -C build --no-rebuild --suite unit
 

@@ -109,7 +109,7 @@ static json_t *number(double v)
 void bench_add(struct bench *b, const char *name, const char *unit, size_t n, double p50, double p99,
     double floor_p50, json_t *extra)
 {
-	double ratio = isnan(floor_p50) || floor_p50 <= 0 ? (double)NAN : p50 / floor_p50;
+	double ratio = isnan(floor_p50) || floor_p50 <= 0 || p50 <= 0 ? (double)NAN : p50 / floor_p50;
 	json_t *row = json_pack("{s:s, s:s, s:I, s:o, s:o, s:o, s:o}", "name", name, "unit", unit, "n",
 	    (json_int_t)n, "p50", number(p50), "p99", number(p99), "floor_p50", number(floor_p50),
 	    "ratio", number(ratio));

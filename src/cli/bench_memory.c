@@ -2,8 +2,9 @@
 /*
  * bench_memory.c - how much memory it takes
  *
- * The memory of a sandbox is what the whole system has less of (MemAvailable), divided by the number
- * of sandboxes: it counts page tables, slab, network namespaces and cgroups, which no process shows.
+ * The memory of a sandbox is what the whole system uses more, divided by the number of sandboxes: all
+ * that is neither free nor cache that the kernel can drop. It counts page tables, slab, network
+ * namespaces and cgroups, which no process shows.
  * Small numbers of sandboxes drown in the noise of the machine; the row with the largest n is the one
  * to believe.
  */
@@ -44,10 +45,15 @@ static double kib_of(const char *path, const char *key)
 	return v;
 }
 
-static double available_mib(void)
+static double used_mib(void)
 {
+	static const char *const droppable[] = {"MemFree", "Buffers", "Cached", "SReclaimable"};
+	const char *path = "/proc/meminfo";
 	usleep(SETTLE_US);
-	return kib_of("/proc/meminfo", "MemAvailable") / 1024;
+	double kib = kib_of(path, "MemTotal") + kib_of(path, "Shmem"); /* which Cached contains */
+	for (size_t i = 0; i < AV_ARRAY_LEN(droppable); i++)
+		kib -= kib_of(path, droppable[i]);
+	return kib / 1024;
 }
 
 /* ---- idle_memory_mib ---- */
@@ -62,13 +68,13 @@ static double floor_idle(const struct bench *b, size_t n)
 	    b->dir[0] ? b->dir : "/var/tmp", NULL};
 	if (!b->floor_jail[0])
 		return (double)NAN;
-	double before = available_mib(), after = (double)NAN;
+	double before = used_mib(), after = (double)NAN;
 	if (bench_child_start(&c, argv, NULL) < 0)
 		return (double)NAN;
 	if (bench_child_line(&c, line, sizeof(line), 60000) == 0 && strcmp(line, "ready") == 0)
-		after = available_mib();
+		after = used_mib();
 	bench_child_wait(&c); /* its input ends: it removes them and exits */
-	return (before - after) / (double)n;
+	return (after - before) / (double)n;
 }
 
 /* Creates until there are n; ids are appended. */
@@ -96,7 +102,7 @@ int bench_row_idle(struct bench *b, struct av_err *err)
 		return av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "ids");
 	for (size_t i = 0; i < steps; i++)
 		floors[i] = floor_idle(b, counts[i]);
-	double before = available_mib();
+	double before = used_mib();
 	for (size_t i = 0; r == 0 && i < steps; i++) {
 		bench_say(b, "measuring idle_memory_mib with %zu sandboxes …", counts[i]);
 		r = create_up_to(b, ids, &have, counts[i], err);
@@ -106,7 +112,7 @@ int bench_row_idle(struct bench *b, struct av_err *err)
 			r = 0;
 			break;
 		}
-		double each = (before - available_mib()) / (double)counts[i];
+		double each = (used_mib() - before) / (double)counts[i];
 		if (r == 0)
 			bench_add(b, "idle_memory_mib", "MiB", counts[i], each, (double)NAN, floors[i],
 			    NULL);

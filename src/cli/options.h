@@ -11,7 +11,7 @@
 
 /* What a new sandbox is like: run, create. */
 #define OPTIONS_SANDBOX                                                                            \
-	{"template", 0, OPTION_TEXT, "NAME", "root file system to start from (default: host)",        \
+	{"template", 0, OPTION_TEXT, "NAME", "root file system (default: this machine's own /usr)",        \
 	    COMPLETE_NONE},                                                                        \
 	{"memory", 'm', OPTION_SIZE, "SIZE", "memory limit, such as 512M or 2G", COMPLETE_NONE},  \
 	{"cpus", 0, OPTION_MILLI, "N", "processors, such as 1 or 0.5", COMPLETE_NONE},            \

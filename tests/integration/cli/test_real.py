@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The command line against a real daemon: what a user does on the first day"""
+
+import hashlib
+import os
+import signal
+import subprocess
+import tempfile
+import time
+
+from aviary_test import contains, equal, main, ok, program, wait_for
+
+AVIARY = program("aviary")
+
+
+def command(d, args, **kwargs):
+    return subprocess.Popen([AVIARY, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env={"PATH": os.environ["PATH"], "AVIARY_URL": d.url,
+                                 "AVIARY_API_KEY": d.key}, **kwargs)
+
+
+def aviary(d, *args, code=0, stdin=b""):
+    p = command(d, args, stdin=subprocess.PIPE)
+    out, err = p.communicate(stdin, timeout=50)
+    equal(p.returncode, code, f"exit status of {args}: {err}")
+    return out.decode("utf-8", "surrogateescape"), err.decode("utf-8", "surrogateescape")
+
+
+def ids(d):
+    return aviary(d, "ls", "-q")[0].split()
+
+
+def test_run(d):
+    out, _ = aviary(d, "run", "--", "sh", "-c", "id -u; hostname; echo $0; exit 7", code=7)
+    equal(out.split()[0], "0", "user inside")
+    aviary(d, "run", "no-such-program", code=127)
+    aviary(d, "run", "/etc/passwd", code=126)
+    aviary(d, "run", "sh", "-c", "kill -TERM $$", code=143)
+    aviary(d, "run", "--timeout", "300ms", "sleep", "60", code=124)
+    aviary(d, "run", "--template", "nosuch", "true", code=125)
+    equal(ids(d), [], "sandboxes left")
+
+
+def test_environment_and_directory(d):
+    out, _ = aviary(d, "run", "-e", "A=b c", "-w", "/tmp", "sh", "-c", 'echo "$A,$PWD"')
+    equal(out, "b c,/tmp\n", "environment and directory")
+
+
+def test_input_and_output_of_any_size(d):
+    data = os.urandom(20 << 20)
+    p = command(d, ["run", "-i", "cat"], stdin=subprocess.PIPE)
+    out, err = p.communicate(data, timeout=50)
+    equal((p.returncode, err), (0, b""), "cat")
+    equal(hashlib.sha256(out).digest(), hashlib.sha256(data).digest(), "what came back")
+
+
+def test_interrupted_run_leaves_nothing(d):
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        p = command(d, ["run", "sh", "-c", "echo ready; exec sleep 60"], stdin=subprocess.DEVNULL)
+        equal(p.stdout.readline(), b"ready\n", "started")
+        p.send_signal(sig)
+        equal(p.wait(20), 128 + sig, "exit status")
+        p.communicate()
+        equal(ids(d), [], "sandboxes left")
+
+
+def test_killed_run_ends_its_process(d):
+    p = command(d, ["run", "--name", "orphan", "sh", "-c", "echo ready; sleep 60"],
+                stdin=subprocess.DEVNULL)
+    equal(p.stdout.readline(), b"ready\n", "started")
+    p.kill()
+    p.communicate()
+    wait_for(lambda: "sleep" not in aviary(d, "ps", "orphan")[0], 10, "process inside ended")
+    aviary(d, "rm", "orphan")
+
+
+def test_closed_output(d):
+    p = command(d, ["run", "yes"], stdin=subprocess.DEVNULL)
+    equal(p.stdout.read(2), b"y\n", "output")
+    p.stdout.close()
+    equal(p.wait(20), 141, "exit status")
+    equal(p.stderr.read(), b"", "messages")
+    equal(ids(d), [], "sandboxes left")
+
+
+def test_terminal(d):
+    out, _ = aviary(d, "run", "-t", "sh", "-c", "test -t 0 && test -t 1 && stty size")
+    equal(out, "24 80\r\n", "size of the terminal inside")
+
+
+def test_create_exec_background_logs(d):
+    aviary(d, "create", "--name", "work", "--memory", "256M", "--cpus", "0.5")
+    contains(aviary(d, "ls")[0], "256", "table")
+    pid, tag = aviary(d, "exec", "-d", "--tag", "job", "work", "sh", "-c",
+                      "echo one; sleep 1; echo two; exec sleep 60")[0].split()
+    equal(tag, "job", "tag")
+    contains(aviary(d, "ps", "work")[0], "job", "processes")
+    time.sleep(1.5)
+    equal(aviary(d, "logs", "work")[0], "one\ntwo\n", "output so far")
+    equal(aviary(d, "logs", "work", pid)[0], "one\ntwo\n", "output so far, by pid")
+    p = command(d, ["logs", "-f", "work", "job"], stdin=subprocess.DEVNULL)
+    time.sleep(0.5)
+    aviary(d, "exec", "work", "kill", pid)
+    out, _ = p.communicate(timeout=20)
+    equal((out, p.returncode), (b"one\ntwo\n", 0), "followed to the end")
+    aviary(d, "logs", "work", "nosuch", code=125)
+    aviary(d, "exec", "-d", "work", "nosuch", code=127)
+    aviary(d, "exec", "sb" + "0" * 25, "true", code=125)
+
+
+def test_copy(d):
+    box, _ = aviary(d, "create", "-q", "--name", "copy")
+    with tempfile.TemporaryDirectory() as local:
+        tree = os.path.join(local, "tree")
+        os.makedirs(os.path.join(tree, "sub"))
+        with open(os.path.join(tree, "sub", "big"), "wb") as f:
+            f.write(os.urandom(5 << 20))
+        with open(os.path.join(tree, "script"), "w", encoding="ascii") as f:
+            f.write("#!/bin/sh\necho works\n")
+        os.chmod(os.path.join(tree, "script"), 0o755)
+        os.symlink("sub/big", os.path.join(tree, "link"))
+        aviary(d, "cp", tree, "copy:/root/tree")
+        equal(aviary(d, "exec", box[:8], "/root/tree/script")[0], "works\n", "script inside")
+        aviary(d, "cp", "copy:/root/tree", os.path.join(local, "back"))
+        subprocess.run(["diff", "-r", "--no-dereference", tree, os.path.join(local, "back")],
+                       check=True)
+        aviary(d, "cp", os.path.join(tree, "script"), "copy:other")
+        equal(aviary(d, "exec", "copy", "stat", "-c", "%a", "/root/other")[0], "755\n", "mode")
+        aviary(d, "cp", "-", "copy:piped", stdin=b"from a pipe")
+        equal(aviary(d, "cp", "copy:piped", "-")[0], "from a pipe", "content")
+        aviary(d, "cp", "copy:nosuch", local, code=125)
+        ok(not os.path.exists(os.path.join(local, "nosuch")), "no half files")
+
+
+def test_rm_all(d):
+    aviary(d, "rm", "--all")
+    equal(ids(d), [], "sandboxes left")
+
+
+main(globals())
