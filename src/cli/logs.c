@@ -56,7 +56,7 @@ static int run(struct cli *cli, const struct args *args)
 	} else {
 		status = session_run(s, cli, exec);
 		/* How the process ended is not how showing its output ended. */
-		status = session_has_end(s) ? 0 : status == EXIT_NOT_FOUND ? EXIT_PLATFORM : status;
+		status = session_has_end(s) ? 0 : status;
 	}
 	session_free(s);
 	return status;

@@ -168,15 +168,15 @@ void remote_pipe_freep(struct remote_pipe **p)
 /* Waits for the stream once and moves what can be moved. */
 static int turn(struct remote_pipe *p, struct av_err *err)
 {
-	bool refused = false;
+	int exit_code = 0;
 	if (cli_caught_signal())
 		return av_err_set(err, AV_ERR_CANCELED, "interrupted");
 	struct pollfd pfd = {.fd = av_exec_fd(p->exec),
 	    .events = (short)(POLLIN | (av_exec_wants_write(p->exec) ? POLLOUT : 0))};
 	if (!av_exec_has_pending(p->exec))
 		poll(&pfd, 1, POLL_MS);
-	int r = av_exec_step(p->exec, true, &refused, err);
-	if (r < 0 && refused && err && err->kind == AV_ERR_NOT_FOUND)
+	int r = av_exec_step(p->exec, true, &exit_code, err);
+	if (r < 0 && exit_code == EXIT_NOT_FOUND)
 		return av_err_set(err, AV_ERR_UNSUPPORTED,
 		    "the sandbox has no '%s' program, which copying a directory needs; install it "
 		    "there, or copy files one by one", p->program);

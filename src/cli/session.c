@@ -246,7 +246,7 @@ static bool is_waiting(const struct session *s)
 
 /* One turn: 0 go on, 1 over, negative broken (*err). */
 static int turn(struct session *s, struct av_exec *exec, bool *over, struct av_err *err,
-    bool *refused)
+    int *exit_code)
 {
 	enum { STREAM, SIGNALS, INPUT, OUTPUT, ERROR, COUNT };
 	bool may_read = !is_waiting(s) && !*over;
@@ -277,7 +277,7 @@ static int turn(struct session *s, struct av_exec *exec, bool *over, struct av_e
 	if (p[INPUT].revents && (r = input_read(s, exec)) < 0 && r != -EPIPE)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "standard input");
 	if (!*over && (p[STREAM].revents || pending || av_exec_wants_write(exec))) {
-		r = av_exec_step(exec, may_read, refused, err);
+		r = av_exec_step(exec, may_read, exit_code, err);
 		if (r < 0)
 			return r;
 		*over = r == 1;
@@ -326,14 +326,15 @@ static int status_of_end(const struct session *s)
 int session_run(struct session *s, struct cli *cli, struct av_exec *exec)
 {
 	struct av_err err = {0};
-	bool over = false, refused = false;
+	bool over = false;
+	int exit_code = 0;
 	sigset_t old;
 	int r = signals_take(s, &old);
 	s->input_open = s->options.reads_stdin;
 	if (s->options.has_tty && s->options.reads_stdin && isatty(STDIN_FILENO))
 		terminal_make_raw();
 	while (r == 0)
-		r = turn(s, exec, &over, &err, &refused);
+		r = turn(s, exec, &over, &err, &exit_code);
 	if (r < 0)
 		drain(s);
 	av_exec_free(exec);
@@ -344,9 +345,10 @@ int session_run(struct session *s, struct cli *cli, struct av_exec *exec)
 	if (s->dropped > 0)
 		cli_warn("%llu bytes of output are missing: nobody read them in time",
 		    (unsigned long long)s->dropped);
-	if (r < 0)
-		return refused && !s->has_end ? session_start_error(cli, &err) :
-		                                cli_fail(cli, &err, NULL);
+	if (r < 0) {
+		int status = cli_fail(cli, &err, NULL);
+		return exit_code ? exit_code : status;
+	}
 	if (s->out.error && s->out.error != EPIPE) {
 		cli_warn("standard output: %s", strerror(s->out.error));
 		return EXIT_PLATFORM;

@@ -30,7 +30,7 @@ struct av_exec {
 	bool has_pty;
 	bool has_ended;
 	bool is_attached; /* an attach that may end without an end event */
-	bool refused;
+	int refusal; /* exit code for a program that could not be started, or 0 */
 	struct av_err failure; /* of the stream, when kind is not NONE */
 };
 
@@ -65,20 +65,10 @@ static void take_error(struct av_exec *e, const json_t *j)
 	const char *code = json_string_value(json_object_get(j, "code"));
 	const char *message = json_string_value(json_object_get(j, "message"));
 	enum av_err_kind kind = code ? av_err_from_code(code) : AV_ERR_NONE;
-	/* The agent's codes are those of Connect. */
-	if (kind == AV_ERR_NONE && code) {
-		if (strcmp(code, "permission_denied") == 0)
-			kind = AV_ERR_FORBIDDEN;
-		else if (strcmp(code, "invalid_argument") == 0 || strcmp(code, "unauthenticated") == 0)
-			kind = AV_ERR_INVALID;
-		else if (strcmp(code, "deadline_exceeded") == 0)
-			kind = AV_ERR_EXEC_TIMEOUT;
-		else if (strcmp(code, "unavailable") == 0)
-			kind = AV_ERR_UNAVAILABLE;
-		else if (strcmp(code, "resource_exhausted") == 0)
-			kind = AV_ERR_QUOTA;
-	}
-	e->refused = true;
+	int64_t exit_code = 0;
+	if (av_json_get_i64(j, "exitCode", 0, 255, &exit_code, &e->failure) < 0)
+		return;
+	e->refusal = (int)exit_code;
 	fail(e, kind == AV_ERR_NONE ? AV_ERR_AGENT : kind, message ? message : "refused");
 }
 
@@ -322,12 +312,12 @@ int av_exec_signal(struct av_exec *e, const char *name, bool to_group)
 	return j ? send_control(e, j) : -ENOMEM;
 }
 
-int av_exec_step(struct av_exec *e, bool may_read, bool *ret_refused, struct av_err *err)
+int av_exec_step(struct av_exec *e, bool may_read, int *ret_exit_code, struct av_err *err)
 {
 	struct av_err transport = {0};
 	int r = av_socket_step(e->socket, may_read, &transport);
-	if (ret_refused)
-		*ret_refused = e->refused;
+	if (ret_exit_code)
+		*ret_exit_code = e->refusal;
 	if (e->failure.kind != AV_ERR_NONE) {
 		if (err)
 			*err = e->failure;

@@ -85,5 +85,6 @@ int av_exec_signal(struct av_exec *e, const char *name, bool to_group);
 
 /* Writes what waits; reads and calls events if may_read. 0: go on; 1: the stream ended in order
  * (on_end came, or following was not asked for); negative: the daemon or agent said why not, or the
- * connection broke. *ret_refused (may be NULL) tells a refusal by the agent from the rest. */
-int av_exec_step(struct av_exec *e, bool may_read, bool *ret_refused, struct av_err *err);
+ * connection broke. *ret_exit_code (may be NULL) becomes what a shell would exit with when a program
+ * could not be started (127: there is none, 126: it cannot be executed), else 0. */
+int av_exec_step(struct av_exec *e, bool may_read, int *ret_exit_code, struct av_err *err);

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
 
 from aviary_test import contains, equal, main, ok, program, wait_for
 
@@ -89,21 +88,13 @@ def test_terminal(d):
     equal(out, "24 80\r\n", "size of the terminal inside")
 
 
-def test_create_exec_background_logs(d):
+def test_create_exec_background(d):
     aviary(d, "create", "--name", "work", "--memory", "256M", "--cpus", "0.5")
     contains(aviary(d, "ls")[0], "256", "table")
-    pid, tag = aviary(d, "exec", "-d", "--tag", "job", "work", "sh", "-c",
-                      "echo one; sleep 1; echo two; exec sleep 60")[0].split()
+    pid, tag = aviary(d, "exec", "-d", "--tag", "job", "work", "sleep", "60")[0].split()
     equal(tag, "job", "tag")
     contains(aviary(d, "ps", "work")[0], "job", "processes")
-    time.sleep(1.5)
-    equal(aviary(d, "logs", "work")[0], "one\ntwo\n", "output so far")
-    equal(aviary(d, "logs", "work", pid)[0], "one\ntwo\n", "output so far, by pid")
-    p = command(d, ["logs", "-f", "work", "job"], stdin=subprocess.DEVNULL)
-    time.sleep(0.5)
     aviary(d, "exec", "work", "kill", pid)
-    out, _ = p.communicate(timeout=20)
-    equal((out, p.returncode), (b"one\ntwo\n", 0), "followed to the end")
     aviary(d, "logs", "work", "nosuch", code=125)
     aviary(d, "exec", "-d", "work", "nosuch", code=127)
     aviary(d, "exec", "sb" + "0" * 25, "true", code=125)
