@@ -33,6 +33,7 @@ struct av_socket {
 	const struct av_socket_events *events;
 	void *ctx;
 	struct av_buf unread; /* received and not yet taken by the codec */
+	bool is_send_broken;  /* the peer takes nothing any more; what it sent before is read still */
 	char read_buffer[READ_SIZE];
 };
 
@@ -267,7 +268,7 @@ int av_socket_fd(const struct av_socket *s)
 
 bool av_socket_wants_write(const struct av_socket *s)
 {
-	return av_ws_buffered(s->ws) > 0;
+	return av_ws_buffered(s->ws) > 0 && !s->is_send_broken;
 }
 
 size_t av_socket_buffered(const struct av_socket *s)
@@ -290,20 +291,21 @@ bool av_socket_has_pending(const struct av_socket *s)
 	return s->unread.n > 0;
 }
 
-static int flush(struct av_socket *s, struct av_err *err)
+/* A daemon that closed the connection sent its reason before: reading will tell. */
+static void flush(struct av_socket *s)
 {
-	for (;;) {
+	while (!s->is_send_broken) {
 		struct av_str out = av_ws_output(s->ws);
-		if (out.n == 0)
-			return 0;
 		size_t n = 0;
+		if (out.n == 0)
+			return;
 		CURLcode code = curl_easy_send(s->easy, out.p, out.n, &n);
 		if (code == CURLE_AGAIN)
-			return 0;
+			return;
 		if (code != CURLE_OK)
-			return av_err_set(err, AV_ERR_UNAVAILABLE, "the connection broke: %s",
-			    curl_easy_strerror(code));
-		av_ws_output_done(s->ws, n);
+			s->is_send_broken = true;
+		else
+			av_ws_output_done(s->ws, n);
 	}
 }
 
@@ -348,12 +350,9 @@ static int read_some(struct av_socket *s, struct av_err *err)
 
 int av_socket_step(struct av_socket *s, bool may_read, struct av_err *err)
 {
-	int r = flush(s, err);
-	if (r < 0 || !may_read)
-		return r;
-	r = read_some(s, err);
-	if (r < 0)
-		return r;
-	int w = flush(s, err);
-	return r == 1 ? 1 : w;
+	flush(s);
+	int r = may_read ? read_some(s, err) : 0;
+	if (r >= 0)
+		flush(s);
+	return r;
 }
