@@ -6,13 +6,14 @@
  * not written yet, still in the worker's mount namespace. Three phases:
  *
  *   1. Alone, while the worker mounts the root file system on the other CPU: descriptors closed,
- *      network namespace made (the slowest single call of a create), loopback up.
- *   2. After the worker's go: ids to 0, then unshare(CLONE_NEWNS). That call is where the staged
- *      tree crosses the border of the user namespace, so that its flags and its inner mounts come
- *      out locked. pivot_root refuses a locked root, so the child clones the staged tree (the
- * clone's root is not locked, everything below stays so), adds what belongs to its own namespaces,
- * and leaves the old root.
- *   3. Nothing of the outside is left: filter, capabilities, descriptors, exec.
+ *      network namespace made (the slowest single call of a create), loopback up, and whatever else
+ *      needs neither ids nor mounts.
+ *   2. After `staged`: ids to 0, then unshare(CLONE_NEWNS). That call is where the staged tree
+ *      crosses the border of the user namespace, so that its flags and its inner mounts come out
+ *      locked. pivot_root refuses a locked root, so the child clones the staged tree (the clone's
+ *      root is not locked, everything below stays so), adds what belongs to its own namespaces, and
+ *      leaves the old root. Meanwhile the worker attaches cgroups and makes socket and record.
+ *   3. After `go`, with nothing of the outside left: filter, capabilities, descriptors, exec.
  *
  * It dies with the worker: by end of file while it waits, by PDEATHSIG from then on, cleared just
  * before the exec. The change of ids clears PDEATHSIG, so it is set after it, and the socket is
@@ -118,15 +119,26 @@ static void loopback_up(void)
 	check(CHILD_STEP_LOOPBACK, ioctl(s, SIOCSIFFLAGS, &ifr));
 }
 
-static void wait_for_go(struct child_go *ret, int *ret_listener, int *ret_exit)
+static void wait_for_stage(struct child_staged *ret)
 {
-	int fds[AV_FD_PASS_MAX];
-	size_t n;
-	ssize_t got = av_recv_fds(FD_SOCK, ret, sizeof(*ret), fds, &n, 0);
+	ssize_t got = recv(FD_SOCK, ret, sizeof(*ret), 0);
 	if (got == 0)
 		_exit(126); /* the worker died or gave up */
 	check(CHILD_STEP_HANDOVER, got);
-	if (got != sizeof(*ret) || n != 2)
+	if (got != sizeof(*ret))
+		fail(CHILD_STEP_HANDOVER, EPROTO);
+}
+
+static void wait_for_go(int *ret_listener, int *ret_exit)
+{
+	struct child_go go;
+	int fds[AV_FD_PASS_MAX];
+	size_t n;
+	ssize_t got = av_recv_fds(FD_SOCK, &go, sizeof(go), fds, &n, 0);
+	if (got == 0)
+		_exit(126);
+	check(CHILD_STEP_HANDOVER, got);
+	if (got != sizeof(go) || n != 2)
 		fail(CHILD_STEP_HANDOVER, EPROTO);
 	*ret_listener = fds[0];
 	*ret_exit = fds[1];
@@ -251,7 +263,7 @@ static void bind_limit(int root, const char *source, const char *target)
 	check(CHILD_STEP_MASK, unlinkat(root, source, 0));
 }
 
-static void mount_proc(const struct child_go *go, int root)
+static void mount_proc(const struct child_staged *staged, int root)
 {
 	AV_CLEANUP(av_closep) int dir = open_or_make_dir(CHILD_STEP_PROC, root, "proc");
 	mount_fs(CHILD_STEP_PROC, "proc", NULL, ATTR_COMMON | MOUNT_ATTR_NOEXEC, dir);
@@ -264,20 +276,20 @@ static void mount_proc(const struct child_go *go, int root)
 	 * be writable for the sandbox's root. */
 	check(CHILD_STEP_PROC, av_write_file_at(proc, "sys/user/max_user_namespaces", AV_STR("0")));
 	bind_over(CHILD_STEP_MASK, proc, "sys", proc, "sys", true);
-	if (go->limits & CHILD_LIMITS_MEMORY)
+	if (staged->limits & CHILD_LIMITS_MEMORY)
 		bind_limit(root, "dev/.meminfo", "proc/meminfo");
-	if (go->limits & CHILD_LIMITS_CPUS) {
+	if (staged->limits & CHILD_LIMITS_CPUS) {
 		bind_limit(root, "dev/.cpuinfo", "proc/cpuinfo");
 		bind_limit(root, "dev/.stat", "proc/stat");
 	}
 }
 
-static void mount_sys(const struct child_spec *spec, const struct child_go *go, int root)
+static void mount_sys(const struct child_spec *spec, const struct child_staged *staged, int root)
 {
 	AV_CLEANUP(av_closep) int dir = open_or_make_dir(CHILD_STEP_SYS, root, "sys");
 	mount_fs(CHILD_STEP_SYS, "sysfs", NULL, ATTR_COMMON | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY,
 	    dir);
-	if (go->limits & CHILD_LIMITS_CPUS)
+	if (staged->limits & CHILD_LIMITS_CPUS)
 		bind_limit(root, "dev/.online", "sys/devices/system/cpu/online");
 	if (!spec->has_cgroup2)
 		return;
@@ -287,9 +299,9 @@ static void mount_sys(const struct child_spec *spec, const struct child_go *go, 
 	    ATTR_COMMON | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY, cg);
 }
 
-static void enter_root(const struct child_spec *spec, const struct child_go *go)
+static void enter_root(const struct child_spec *spec, const struct child_staged *staged)
 {
-	check(CHILD_STEP_MOUNTNS, unshare(CLONE_NEWNS | CLONE_NEWCGROUP));
+	check(CHILD_STEP_MOUNTNS, unshare(CLONE_NEWNS | (spec->has_cgroup2 ? CLONE_NEWCGROUP : 0)));
 	AV_CLEANUP(av_closep)
 	int root =
 	    open_tree(AT_FDCWD, spec->stage, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
@@ -298,8 +310,8 @@ static void enter_root(const struct child_spec *spec, const struct child_go *go)
 	    CHILD_STEP_ROOT, move_mount(root, "", AT_FDCWD, spec->stage, MOVE_MOUNT_F_EMPTY_PATH));
 	check(CHILD_STEP_ROOT, fchdir(root));
 	umask(0022);
-	mount_proc(go, root);
-	mount_sys(spec, go, root);
+	mount_proc(staged, root);
+	mount_sys(spec, staged, root);
 	mount_dev(spec, root);
 	AV_CLEANUP(av_closep) int run = open_or_make_dir(CHILD_STEP_RUN, root, "run");
 	const struct fs_option opts[] = {{"mode", "0755"}, {"size", "16m"}, {NULL, NULL}};
@@ -342,14 +354,18 @@ static void take_identity(const struct child_spec *spec)
 	signal(SIGPIPE, SIG_DFL);
 }
 
-/* CAP_SYS_ADMIN loads the filter (no_new_privs would end sudo), CAP_SETPCAP empties the bounding
- * set: hence this order. */
-static void drop_privileges(const struct child_spec *spec)
+/* What an exec can give back; what the process has now stays until drop_capabilities(). */
+static void limit_bounding_set(void)
 {
 	for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
 		if (cap > 63 || !(BOUNDING_SET & CAP(cap)))
 			check(CHILD_STEP_CAPS, prctl(PR_CAPBSET_DROP, cap, 0, 0, 0));
 	check(CHILD_STEP_CAPS, prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0));
+}
+
+/* CAP_SYS_ADMIN loads the filter (no_new_privs would end sudo): hence this order. */
+static void drop_privileges(const struct child_spec *spec)
+{
 	if (spec->no_sudo)
 		check(CHILD_STEP_CAPS, prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 	if (!spec->no_seccomp)
@@ -381,7 +397,7 @@ static void arrange_descriptors(int listener, int exit_record)
 
 _Noreturn void child_main(const struct child_spec *spec, int sock)
 {
-	struct child_go go;
+	struct child_staged staged;
 	int listener, exit_record;
 
 	/* Until the ids change; see take_ids(). */
@@ -389,10 +405,15 @@ _Noreturn void child_main(const struct child_spec *spec, int sock)
 	keep_descriptors(spec, sock);
 	check(CHILD_STEP_NETNS, unshare(CLONE_NEWNET));
 	loopback_up();
-	wait_for_go(&go, &listener, &exit_record);
-	take_ids(spec);
-	enter_root(spec, &go);
 	take_identity(spec);
+	limit_bounding_set();
+	wait_for_stage(&staged);
+	take_ids(spec);
+	enter_root(spec, &staged);
+	wait_for_go(&listener, &exit_record);
+	/* After the cgroups were joined: its root is where the process is then. */
+	if (!spec->has_cgroup2)
+		check(CHILD_STEP_CGROUPNS, unshare(CLONE_NEWCGROUP));
 	drop_privileges(spec);
 	arrange_descriptors(listener, exit_record);
 

@@ -14,6 +14,7 @@
 	STEP(HANDOVER, "handover", "waiting for the worker")                                       \
 	STEP(NETNS, "netns", "making the network namespace")                                       \
 	STEP(LOOPBACK, "loopback", "bringing the loopback device up")                              \
+	STEP(IDENTITY, "identity", "setting host name, session and limits")                        \
 	STEP(IDS, "ids", "taking the ids of the sandbox")                                          \
 	STEP(MOUNTNS, "mountns", "making the mount namespace")                                     \
 	STEP(ROOT, "root", "attaching the root file system")                                       \
@@ -24,7 +25,7 @@
 	STEP(MASK, "mask", "masking files of /proc")                                               \
 	STEP(CGROUPFS, "cgroupfs", "mounting the cgroup")                                          \
 	STEP(PIVOT, "pivot", "changing the root")                                                  \
-	STEP(IDENTITY, "identity", "setting host name, session and limits")                        \
+	STEP(CGROUPNS, "cgroupns", "making the cgroup namespace")                                  \
 	STEP(SECCOMP, "seccomp", "loading the system call filter")                                 \
 	STEP(CAPS, "caps", "dropping capabilities")                                                \
 	STEP(FDS, "fds", "arranging descriptors")                                                  \
@@ -44,10 +45,15 @@ struct child_report {
 	int32_t error;
 };
 
-/* Worker to child: everything outside is ready. Carries two descriptors, the agent's listener and
- * the exit record. Sent once. */
-struct child_go {
+/* Worker to child, first: the staged root is complete. The child mounts the rest while the worker makes
+ * what the second message carries. */
+struct child_staged {
 	uint32_t limits; /* CHILD_LIMITS_*: which files of /proc come from the staged /dev */
+};
+/* Second: the record is written, the process is in its cgroups, execute the agent. Carries two
+ * descriptors, the agent's listener and the exit record. */
+struct child_go {
+	uint32_t reserved;
 };
 enum {
 	CHILD_LIMITS_MEMORY = 1 << 0, /* .meminfo */
@@ -61,7 +67,7 @@ struct child_spec {
 	bool rootless;
 	bool no_sudo;
 	bool no_seccomp;
-	bool has_cgroup2;    /* its cgroup v2 has controllers: show it read-only */
+	bool has_cgroup2;    /* in a cgroup v2 with controllers before `staged`: show it read-only */
 	int agent_fd;        /* executable, read-only, sealed */
 	uint64_t memory_bytes;
 	/* Where no cgroup limits: per process, which is weaker, and said so. 0: not. */

@@ -38,12 +38,19 @@ static int failpoint(const char *name, struct av_err *err)
 	return av_failpoint(name) ? av_err_set(err, AV_ERR_INTERNAL, "failpoint %s", name) : 0;
 }
 
+static void unstage(struct sandbox *s)
+{
+	if (s->stage)
+		sweeper_unstage(&s->sp->sweeper, s->stage);
+	s->stage = 0;
+}
+
 /* Removes what there is, then answers with the failure (destroy.c sees failure_errno). */
 static void give_up(struct sandbox *s, int error)
 {
 	s->failure_errno = error < 0 ? -error : EIO;
 	loop_remove(&s->sp->loop, &s->handover);
-	mounts_unstage(&s->sp->mounts, s->slot);
+	unstage(s);
 	av_close_fd(&s->jail.sock);
 	av_close_fd(&s->jail.userns_fd);
 	if (s->jail.pidfd >= 0) {
@@ -87,7 +94,7 @@ static void handover_ready(void *ctx, uint32_t events)
 		r = failpoint("create.done", &err);
 	if (r == 0) {
 		loop_remove(&s->sp->loop, &s->handover);
-		mounts_unstage(&s->sp->mounts, s->slot);
+		unstage(s);
 		r = sandbox_watch(s, s->jail.pidfd, &s->who);
 	}
 	if (r < 0) {
@@ -124,7 +131,8 @@ static int clone_child(
 	struct spawner *sp = s->sp;
 	uint32_t caps = cgroups_caps(sp->cgroups);
 	char stage[MOUNTS_STAGE_SIZE];
-	mounts_stage_path(s->slot, stage);
+	s->stage = ++sp->last_stage;
+	mounts_stage_path(s->stage, stage);
 	AV_CLEANUP(av_closep) int cgroup_fd = -1;
 	if (caps & CGROUP_CAP_CLONE_INTO) {
 		int r = cgroups_clone_fd(sp->cgroups, s->id, &cgroup_fd);
@@ -175,6 +183,7 @@ static int stage(struct sandbox *s, const struct template_layers *layers, int ar
 	const struct mounts_spec spec = {
 	    .ids = &sp->ids,
 	    .slot = s->slot,
+	    .stage = s->stage,
 	    .userns_fd = s->jail.userns_fd,
 	    .area_fd = area,
 	    .root = &layers->root,
@@ -182,7 +191,11 @@ static int stage(struct sandbox *s, const struct template_layers *layers, int ar
 	    .limits = *limits,
 	};
 	r = mounts_stage(&sp->mounts, &spec, err);
+	if (r == 0)
+		r = jail_staged(&s->jail, limits_files_needed(limits), err);
 	av_close_fd(&s->jail.userns_fd);
+	sweeper_close(&sp->sweeper, sp->mounts.spent, sp->mounts.n_spent);
+	sp->mounts.n_spent = 0;
 	disk_done(sp->disk, s->id);
 	return r < 0 ? r : failpoint("create.stage", err);
 }
@@ -199,11 +212,9 @@ static int attach(struct sandbox *s, bool in_v2, struct av_err *err)
 	return r < 0 ? r : failpoint("create.attach", err);
 }
 
-static int hand_over(
-    struct sandbox *s, const struct mounts_limits *limits, int exit_record, struct av_err *err)
+static int hand_over(struct sandbox *s, int exit_record, struct av_err *err)
 {
 	struct spawner *sp = s->sp;
-	const struct child_go go = {.limits = limits_files_needed(limits)};
 	AV_CLEANUP(av_closep) int listener = -1;
 	uid_t owner = sp->o->rootless ? (uid_t)-1 : sp->o->daemon_uid;
 	int r = rundir_create(sp->mounts.run_fd, s->id, owner, sp->o->daemon_gid, &listener);
@@ -222,7 +233,7 @@ static int hand_over(
 	r = loop_add(&sp->loop, &s->handover, s->jail.sock, EPOLLIN);
 	if (r < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "epoll");
-	r = jail_go(&s->jail, &go, listener, exit_record, err);
+	r = jail_go(&s->jail, listener, exit_record, err);
 	return r < 0 ? r : failpoint("create.go", err);
 }
 
@@ -246,12 +257,16 @@ static int build(struct sandbox *s, const struct template_layers *layers, struct
 		r = clone_child(s, c, &in_v2, err);
 	if (r == 0)
 		r = make_disk(s, c, &area, &exit_record, err);
-	if (r == 0)
-		r = stage(s, layers, area, &limits, err);
-	if (r == 0)
+	/* The child mounts its cgroup v2 as soon as it is staged. */
+	bool attach_first = cgroups_mode(s->sp->cgroups) == CGROUP_MODE_V2 && !in_v2;
+	if (r == 0 && attach_first)
 		r = attach(s, in_v2, err);
 	if (r == 0)
-		r = hand_over(s, &limits, exit_record, err);
+		r = stage(s, layers, area, &limits, err);
+	if (r == 0 && !attach_first)
+		r = attach(s, in_v2, err);
+	if (r == 0)
+		r = hand_over(s, exit_record, err);
 	return r;
 }
 

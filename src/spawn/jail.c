@@ -94,18 +94,28 @@ int jail_map(struct jail *j, const struct ids *ids, uint32_t slot, struct av_err
 	return 0;
 }
 
-int jail_go(
-    struct jail *j, const struct child_go *go, int listener, int exit_record, struct av_err *err)
+/* The child died or failed before its time; its report says more. */
+static int handover_failed(struct jail *j, int error, struct av_err *err)
 {
-	int fds[] = {listener, exit_record};
-	ssize_t n = av_send_fds(j->sock, go, sizeof(*go), fds, AV_ARRAY_LEN(fds), MSG_NOSIGNAL);
-	if (n >= 0)
-		return 0;
-	/* The child died or failed before its time; its report says more. */
 	int r = jail_result(j, err);
 	return r < 0 && r != -EAGAIN
 	           ? r
-	           : av_err_sys(err, AV_ERR_INTERNAL, (int)n, "cannot hand over to the child");
+	           : av_err_sys(err, AV_ERR_INTERNAL, error, "cannot hand over to the child");
+}
+
+int jail_staged(struct jail *j, uint32_t limits, struct av_err *err)
+{
+	const struct child_staged staged = {.limits = limits};
+	ssize_t n = send(j->sock, &staged, sizeof(staged), MSG_NOSIGNAL);
+	return n < 0 ? handover_failed(j, errno, err) : 0;
+}
+
+int jail_go(struct jail *j, int listener, int exit_record, struct av_err *err)
+{
+	const struct child_go go = {0};
+	int fds[] = {listener, exit_record};
+	ssize_t n = av_send_fds(j->sock, &go, sizeof(go), fds, AV_ARRAY_LEN(fds), MSG_NOSIGNAL);
+	return n < 0 ? handover_failed(j, (int)n, err) : 0;
 }
 
 int jail_result(struct jail *j, struct av_err *err)

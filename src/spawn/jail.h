@@ -2,8 +2,8 @@
 /*
  * jail.h - the namespaces of one sandbox: clone, id maps, hand-over to the child
  *
- * A jail under construction goes jail_clone() -> jail_map() -> (the caller mounts, attaches to
- * cgroups, makes the listener) -> jail_go() -> jail_result() whenever `sock` is readable, until it
+ * A jail under construction goes jail_clone() -> jail_map() -> (the caller mounts) ->
+ * jail_staged() -> (attaches to cgroups, makes the listener) -> jail_go() -> jail_result() whenever `sock` is readable, until it
  * no longer says -EAGAIN. jail_clear() at any point gives up: it kills the child.
  *
  * Single-threaded; nothing blocks but the clone itself.
@@ -42,9 +42,10 @@ int jail_clone(const struct ids *ids, uint32_t slot, int cgroup_fd, const struct
 /* Writes the id maps and opens the user namespace. */
 int jail_map(struct jail *j, const struct ids *ids, uint32_t slot, struct av_err *err)
     AV_MUST_CHECK;
+/* The staged root is complete. */
+int jail_staged(struct jail *j, uint32_t limits, struct av_err *err) AV_MUST_CHECK;
 /* Hands over; both descriptors stay the caller's. */
-int jail_go(struct jail *j, const struct child_go *go, int listener, int exit_record,
-    struct av_err *err) AV_MUST_CHECK;
+int jail_go(struct jail *j, int listener, int exit_record, struct av_err *err) AV_MUST_CHECK;
 /* 0: the agent was executed. -EAGAIN: not yet. Else the construction failed and err names the step. */
 int jail_result(struct jail *j, struct av_err *err) AV_MUST_CHECK;
 /* Closes, and kills a child that was not handed on (pidfd taken by the caller). */

@@ -44,16 +44,19 @@ uint32_t limits_files_needed(const struct mounts_limits *l)
 	return needed;
 }
 
-static int write_new(int dirfd, const char *name, struct av_buf *text)
+static int write_new(int dirfd, const char *name, const char *text, size_t n)
 {
-	if (av_buf_error(text))
-		return av_buf_error(text);
 	AV_CLEANUP(av_closep)
 	int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0444);
 	if (fd < 0)
 		return -errno;
-	struct av_str s = av_buf_str(text);
-	return av_write_full(fd, s.p, s.n);
+	return av_write_full(fd, text, n);
+}
+
+static int write_buf(int dirfd, const char *name, const struct av_buf *b)
+{
+	struct av_str s = av_buf_str(b);
+	return av_buf_error(b) ? av_buf_error(b) : write_new(dirfd, name, s.p, s.n);
 }
 
 static int write_meminfo(int dirfd, uint64_t bytes)
@@ -72,31 +75,41 @@ static int write_meminfo(int dirfd, uint64_t bytes)
 	    "Shmem:", "Slab:", "SReclaimable:", "SUnreclaim:"};
 	for (size_t i = 0; i < AV_ARRAY_LEN(zero); i++)
 		av_buf_printf(&b, "%-15s %8u kB\n", zero[i], 0);
-	return write_new(dirfd, ".meminfo", &b);
+	return write_buf(dirfd, ".meminfo", &b);
 }
 
-/* The host's description of its first n processors. */
-static int write_cpuinfo(int dirfd, unsigned int n)
+/* The host's description of its first n processors, in buf. */
+static int read_cpuinfo(unsigned int n, char *buf, size_t size, size_t *ret_n)
 {
-	AV_CLEANUP(av_buf_clear) struct av_buf b = AV_BUF_INIT(FILE_MAX);
 	AV_CLEANUP(av_closep) int fd = open("/proc/cpuinfo", O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	char *room;
-	int r = av_buf_reserve(&b, FILE_MAX - 1, &room);
-	if (r < 0)
-		return r;
-	ssize_t got = av_read_full(fd, room, FILE_MAX - 1);
+	ssize_t got = av_read_full(fd, buf, size);
 	if (got < 0)
 		return (int)got;
 	size_t end = 0;
 	for (size_t i = 0; i + 1 < (size_t)got && n > 0; i++)
-		if (room[i] == '\n' && room[i + 1] == '\n') {
+		if (buf[i] == '\n' && buf[i + 1] == '\n') {
 			end = i + 2;
 			n--;
 		}
-	av_buf_commit(&b, end ? end : (size_t)got);
-	return write_new(dirfd, ".cpuinfo", &b);
+	*ret_n = end ? end : (size_t)got;
+	return 0;
+}
+
+/* Reading it makes the kernel ask every CPU for its frequency: once per number of processors. */
+static int write_cpuinfo(int dirfd, unsigned int n)
+{
+	static char cached[FILE_MAX];
+	static size_t cached_bytes;
+	static unsigned int cached_n;
+	if (cached_n != n) {
+		int r = read_cpuinfo(n, cached, sizeof(cached), &cached_bytes);
+		if (r < 0)
+			return r;
+		cached_n = n;
+	}
+	return write_new(dirfd, ".cpuinfo", cached, cached_bytes);
 }
 
 static int write_stat(int dirfd, unsigned int n)
@@ -111,7 +124,7 @@ static int write_stat(int dirfd, unsigned int n)
 	av_buf_printf(&b,
 	    "intr 0\nctxt 0\nbtime %lld\nprocesses 1\nprocs_running 1\nprocs_blocked 0\n",
 	    (long long)(real.tv_sec - boot.tv_sec));
-	return write_new(dirfd, ".stat", &b);
+	return write_buf(dirfd, ".stat", &b);
 }
 
 static int write_online(int dirfd, unsigned int n)
@@ -121,7 +134,7 @@ static int write_online(int dirfd, unsigned int n)
 		av_buf_printf(&b, "0-%u\n", n - 1);
 	else
 		av_buf_append_c(&b, "0\n");
-	return write_new(dirfd, ".online", &b);
+	return write_buf(dirfd, ".online", &b);
 }
 
 int limits_files_write(int dirfd, const struct mounts_limits *l)

@@ -17,6 +17,7 @@
  */
 #include "spawn/mounts.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -388,13 +389,15 @@ static int mount_overlay(const struct mounts *m, const int *lowers, size_t n_low
 	return 0;
 }
 
-static void close_layers(int *fds, size_t n)
+static void spend(struct mounts *m, const int *fds, size_t n)
 {
-	for (size_t i = 0; i < n; i++)
-		av_close_fd(&fds[i]);
+	for (size_t i = 0; i < n; i++) {
+		assert(m->n_spent < AV_ARRAY_LEN(m->spent));
+		m->spent[m->n_spent++] = fds[i];
+	}
 }
 
-static int clone_lowers(const struct mounts *m, const struct mounts_layers *l, int userns_fd,
+static int clone_lowers(struct mounts *m, const struct mounts_layers *l, int userns_fd,
     int ret_fds[static MOUNTS_LAYERS_MAX])
 {
 	for (size_t i = 0; i < l->n; i++) {
@@ -404,14 +407,14 @@ static int clone_lowers(const struct mounts *m, const struct mounts_layers *l, i
 			ret_fds[i] = clone_layer(l->fd[i], "", -1, true);
 		if (ret_fds[i] < 0) {
 			int r = ret_fds[i];
-			close_layers(ret_fds, i);
+			spend(m, ret_fds, i);
 			return r;
 		}
 	}
 	return 0;
 }
 
-static int build_overlay(const struct mounts *m, const struct mounts_spec *spec,
+static int build_overlay(struct mounts *m, const struct mounts_spec *spec,
     const struct mounts_layers *layers, int upper_mnt, const char *upper_name, int *ret_fd)
 {
 	int lowers[MOUNTS_LAYERS_MAX];
@@ -423,7 +426,7 @@ static int build_overlay(const struct mounts *m, const struct mounts_spec *spec,
 		r = mount_overlay(m, lowers, layers->n, upper_mnt, upper_name, ret_fd);
 		ids_leave(spec->ids);
 	}
-	close_layers(lowers, layers->n);
+	spend(m, lowers, layers->n);
 	return r;
 }
 
@@ -502,9 +505,9 @@ int mounts_prepare_area(const struct mounts *m, const struct ids *ids, uint32_t 
 
 /* ---- staging ---- */
 
-void mounts_stage_path(uint32_t slot, char path[static MOUNTS_STAGE_SIZE])
+void mounts_stage_path(uint32_t stage, char path[static MOUNTS_STAGE_SIZE])
 {
-	snprintf(path, MOUNTS_STAGE_SIZE, "/stage/%u", slot);
+	snprintf(path, MOUNTS_STAGE_SIZE, "/stage/%u", stage);
 }
 
 /* A mount point that a template provides: never through a link. */
@@ -609,7 +612,7 @@ static int stage_dev(const struct mounts *m, const struct mounts_spec *spec, int
 	return r;
 }
 
-static int stage_overlays(const struct mounts *m, const struct mounts_spec *spec, const char *path,
+static int stage_overlays(struct mounts *m, const struct mounts_spec *spec, const char *path,
     int upper_mnt, struct av_err *err)
 {
 	AV_CLEANUP(av_closep) int root = -1;
@@ -631,16 +634,16 @@ static int stage_overlays(const struct mounts *m, const struct mounts_spec *spec
 	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot make /dev") : 0;
 }
 
-int mounts_stage(const struct mounts *m, const struct mounts_spec *spec, struct av_err *err)
+int mounts_stage(struct mounts *m, const struct mounts_spec *spec, struct av_err *err)
 {
 	char path[MOUNTS_STAGE_SIZE];
-	mounts_stage_path(spec->slot, path);
-	if (mkdir(path, 0700) < 0 && errno != EEXIST)
+	mounts_stage_path(spec->stage, path);
+	if (mkdir(path, 0700) < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "mkdir %s", path);
-	AV_CLEANUP(av_closep)
 	int upper = clone_layer(spec->area_fd, "fs", m->native_upper ? -1 : spec->userns_fd, false);
 	if (upper < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, upper, "cannot clone the disk area");
+	spend(m, &upper, 1);
 	bool by_name = m->overlay != SPAWN_OVERLAY_FD;
 	if (by_name && move_mount(upper, "", m->names_fd, "u", MOVE_MOUNT_F_EMPTY_PATH) < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot attach the disk area");
@@ -648,14 +651,14 @@ int mounts_stage(const struct mounts *m, const struct mounts_spec *spec, struct 
 	if (by_name)
 		umount2("/l/u", MNT_DETACH);
 	if (r < 0)
-		mounts_unstage(m, spec->slot);
+		mounts_unstage(spec->stage);
 	return r;
 }
 
-void mounts_unstage(const struct mounts *m, uint32_t slot)
+void mounts_unstage(uint32_t stage)
 {
-	(void)m;
 	char path[MOUNTS_STAGE_SIZE];
-	mounts_stage_path(slot, path);
+	mounts_stage_path(stage, path);
 	umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+	rmdir(path);
 }

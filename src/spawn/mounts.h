@@ -7,7 +7,7 @@
  *   /state  the state directory       /run   the run directory
  *   /disk   where disk.h mounts       /usr   the host's, read-only (and its lib links)
  *   /proc /sys /dev                   the host's
- *   /stage/<slot>                     a root file system under construction, for some milliseconds
+ *   /stage/<number>                   a root file system under construction, for some milliseconds
  *   /l/a …  layers under short names (overlay path `names`), while one overlay is mounted
  *
  * Each create copies this tree, so nothing stays in it that need not be there.
@@ -38,6 +38,10 @@ struct mounts {
 	int state_fd;       /* owned: /state */
 	int run_fd;         /* owned: /run */
 	int names_fd;       /* owned: /l */
+	/* Owned: clones of layers that overlays hold by now. Closing one waits for a grace period of
+	 * the kernel, so that is left to the caller of mounts_stage() (sweeper.h), who empties it. */
+	int spent[2 * MOUNTS_LAYERS_MAX + 1];
+	size_t n_spent;
 };
 #define MOUNTS_INIT                                                                               \
 	((struct mounts){                                                                          \
@@ -62,6 +66,7 @@ struct mounts_limits {
 struct mounts_spec {
 	const struct ids *ids;
 	uint32_t slot;
+	uint32_t stage; /* any number that is no other's */
 	int userns_fd; /* of the sandbox, maps written */
 	int area_fd;   /* the sandbox's disk area, as mounts_prepare_area() left it */
 	const struct mounts_layers *root, *usr; /* usr may be NULL */
@@ -75,12 +80,12 @@ int mounts_prepare_area(const struct mounts *m, const struct ids *ids, uint32_t 
 #define MOUNTS_EXIT_RECORD "exit" /* its name in the area */
 
 /* Assembles the root file system at mounts_stage_path(): root and /usr overlays, /dev with nodes. */
-int mounts_stage(const struct mounts *m, const struct mounts_spec *spec, struct av_err *err)
+int mounts_stage(struct mounts *m, const struct mounts_spec *spec, struct av_err *err)
     AV_MUST_CHECK;
-/* Detaches it; the sandbox has its copy by then. Nothing there is fine. */
-void mounts_unstage(const struct mounts *m, uint32_t slot);
+/* Detaches and removes it; the sandbox has its copy by then. Nothing there is fine. */
+void mounts_unstage(uint32_t stage);
 #define MOUNTS_STAGE_SIZE 24
-void mounts_stage_path(uint32_t slot, char path[static MOUNTS_STAGE_SIZE]);
+void mounts_stage_path(uint32_t stage, char path[static MOUNTS_STAGE_SIZE]);
 
 /* Whether the uppers' file system and /usr can be idmapped: sets plain_lower and native_upper.
  * area_fd: any directory on the file system of the areas; usr_fd: the host's /usr or -1. */

@@ -36,6 +36,7 @@
 #include "spawn/loop.h"
 #include "spawn/mounts.h"
 #include "spawn/options.h"
+#include "spawn/sweeper.h"
 #include "spawn/template.h"
 #include "spawn/wire.h"
 
@@ -48,6 +49,8 @@ struct spawner {
 	struct cgroups *cgroups; /* owned */
 	struct disk *disk;       /* owned */
 	struct template_store templates;
+	struct sweeper sweeper;
+	uint32_t last_stage;     /* numbers of stages, never 0, not used twice */
 	int agent_fd;            /* owned: the sealed agent */
 	bool oom_shield;         /* oom_score_adj -1000 can be written */
 	struct av_list clients;  /* struct client */
@@ -90,6 +93,7 @@ struct sandbox {
 	int64_t destroy_started_ns;
 	/* create */
 	struct jail jail;
+	uint32_t stage;          /* 0: nothing is staged */
 	struct loop_source handover;
 	struct template_waiter template_wait;
 	int64_t cloned_ns;

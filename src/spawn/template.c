@@ -20,6 +20,8 @@
 
 #define CHECK_EVERY_NS AV_NS_PER_S
 
+static int check_host(struct template_store *t, struct av_err *err);
+
 static int reopen_host(struct template_store *t, struct av_err *err)
 {
 	struct host_template fresh = HOST_TEMPLATE_INIT;
@@ -46,11 +48,15 @@ int template_init(struct template_store *t, struct loop *loop, const struct moun
 	av_list_init(&t->waiters);
 	if (t->usr_fd < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open /usr");
-	int r = host_template_make(m->host_root_fd, m->state_fd, &t->host_options, err);
-	if (r == 0)
-		r = reopen_host(t, err);
-	t->checked_ns = av_mono_ns();
-	return r;
+	/* None yet is fine; the first look will tell whether it still fits the machine. */
+	int r = reopen_host(t, err);
+	return r == -ENOENT ? 0 : r;
+}
+
+int template_refresh(struct template_store *t, struct av_err *err)
+{
+	int r = check_host(t, err);
+	return r == -EAGAIN ? 0 : r;
 }
 
 void template_clear(struct template_store *t)
@@ -115,16 +121,20 @@ static int check_host(struct template_store *t, struct av_err *err)
 	if (t->maker_pidfd >= 0)
 		return -EAGAIN;
 	int64_t now = av_mono_ns();
-	if (now - t->checked_ns < CHECK_EVERY_NS)
+	bool is_open = t->host.root_fd >= 0;
+	if (is_open && t->checked_ns && now - t->checked_ns < CHECK_EVERY_NS)
 		return 0;
 	char fp[HOST_TEMPLATE_FP_SIZE];
 	int r = host_template_fingerprint(t->mounts->host_root_fd, fp);
 	if (r < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot look at the host's files");
 	t->checked_ns = now;
-	if (!strcmp(fp, t->host.fingerprint))
+	if (is_open && !strcmp(fp, t->host.fingerprint))
 		return 0;
-	av_log(AV_LOG_INFO, "the host's programs changed: making template host again", NULL);
+	av_log(AV_LOG_INFO,
+	    is_open ? "the host's programs changed: making template host again"
+	            : "making template host",
+	    NULL);
 	r = start_maker(t);
 	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot make template host") : -EAGAIN;
 }

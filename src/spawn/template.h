@@ -37,9 +37,12 @@ struct template_waiter {
 	void *ctx;
 };
 
-/* Makes template host if it is missing (a second) and opens it. */
+/* Opens template host if there is one. */
 int template_init(struct template_store *t, struct loop *loop, const struct mounts *m, uid_t id_shift,
     struct av_err *err) AV_MUST_CHECK;
+/* Begins to make template host if it is missing or no longer fits, so that the first create waits for
+ * it less. */
+int template_refresh(struct template_store *t, struct av_err *err) AV_MUST_CHECK;
 void template_clear(struct template_store *t);
 
 struct template_layers {

@@ -164,6 +164,8 @@ static int open_all(struct spawner *sp, struct av_err *err)
 	if (r == 0 && (r = ids_init(&sp->ids, sp->o->rootless, shared,
 	                   instance_number(sp->o->state_dir))) < 0)
 		av_err_sys(err, AV_ERR_INTERNAL, r, "cannot set secure bits");
+	if (r == 0 && (r = sweeper_start(&sp->sweeper)) < 0)
+		av_err_sys(err, AV_ERR_INTERNAL, r, "cannot start the sweeper");
 	if (r == 0)
 		r = open_disk(sp, err);
 	if (r == 0)
@@ -174,7 +176,9 @@ static int open_all(struct spawner *sp, struct av_err *err)
 	/* Its own: back to where it was at once. */
 	sp->oom_shield = !sp->o->rootless && caps_write_oom_score(getpid(), -1000) == 0 &&
 	                 caps_write_oom_score(getpid(), 0) == 0;
-	return r < 0 ? r : sandbox_recover(sp, err);
+	if (r == 0)
+		r = sandbox_recover(sp, err);
+	return r < 0 ? r : template_refresh(&sp->templates, err);
 }
 
 /* One descriptor per sandbox, and what the sandboxes themselves may open. */
@@ -285,6 +289,7 @@ static void clear(struct worker *w)
 	if (w->stopping && w->sp.sandboxes.n == 0 && cgroups_cleanup(w->sp.cgroups, 0, NULL) < 0)
 		av_log(AV_LOG_DEBUG, "the instance's cgroups stay", NULL);
 	sandbox_clear(&w->sp);
+	sweeper_stop(&w->sp.sweeper);
 	template_clear(&w->sp.templates);
 	disk_free(w->sp.disk);
 	cgroups_free(w->sp.cgroups);
@@ -295,7 +300,8 @@ int worker_main(const struct spawn_options *o)
 {
 	static struct worker w;
 	struct av_err err = {0};
-	w.sp = (struct spawner){.o = o, .mounts = MOUNTS_INIT, .agent_fd = -1};
+	w.sp = (struct spawner){
+	    .o = o, .mounts = MOUNTS_INIT, .agent_fd = -1, .sweeper = {.sock = -1}};
 	w.sp.templates.host = HOST_TEMPLATE_INIT;
 	w.sp.templates.usr_fd = w.sp.templates.maker_pidfd = -1;
 	av_map_init(&w.sp.sandboxes);

@@ -24,7 +24,7 @@
 #include "base/path.h"
 #include "base/banned.h"
 
-#define WAIT_MS 10000
+#define WAIT_MS 30000
 
 _Noreturn static void die(const char *what)
 {
