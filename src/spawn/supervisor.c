@@ -480,6 +480,8 @@ int supervisor_main(const struct spawn_options *o, char **argv)
 	start_worker(&s);
 	if (!o->no_daemon)
 		start_daemon(&s);
+	/* A failpoint that kills a child would kill its successor at the same place, for ever. */
+	unsetenv("AVIARY_FAILPOINT");
 	run(&s);
 	remove_listener(o);
 	return s.status;
