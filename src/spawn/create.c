@@ -24,7 +24,8 @@
 #include "spawn/rundir.h"
 #include "base/banned.h"
 
-#define HOSTNAME_LEN 12
+#define HOSTNAME_LEN     12
+#define CHILD_TIMEOUT_NS (10 * AV_NS_PER_S)
 
 static struct job *current(struct sandbox *s)
 {
@@ -48,7 +49,11 @@ static void unstage(struct sandbox *s)
 /* Removes what there is, then answers with the failure (destroy.c sees failure_errno). */
 static void give_up(struct sandbox *s, int error)
 {
-	s->failure_errno = error < 0 ? -error : EIO;
+	s->failure_errno = s->canceled ? ECANCELED : error < 0 ? -error : EIO;
+	if (s->canceled)
+		av_err_set(&s->failure, AV_ERR_CANCELED, "deleted while it was being made");
+	s->canceled = false;
+	loop_timer_stop(&s->retry);
 	loop_remove(&s->sp->loop, &s->handover);
 	unstage(s);
 	av_close_fd(&s->jail.sock);
@@ -82,6 +87,13 @@ static void answer(struct sandbox *s)
 	sandbox_job_end(s, false);
 }
 
+/* The hand-over then ends with its death. */
+static void child_too_slow(void *ctx)
+{
+	struct sandbox *s = ctx;
+	av_pidfd_send_signal(s->jail.pidfd, SIGKILL);
+}
+
 static void handover_ready(void *ctx, uint32_t events)
 {
 	struct sandbox *s = ctx;
@@ -104,6 +116,8 @@ static void handover_ready(void *ctx, uint32_t events)
 	}
 	s->jail.pidfd = -1;
 	jail_clear(&s->jail);
+	loop_timer_stop(&s->retry);
+	s->canceled = false;
 	answer(s);
 }
 
@@ -233,6 +247,8 @@ static int hand_over(struct sandbox *s, int exit_record, struct av_err *err)
 	r = loop_add(&sp->loop, &s->handover, s->jail.sock, EPOLLIN);
 	if (r < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "epoll");
+	s->retry.on_due = child_too_slow;
+	loop_timer_start(&sp->loop, &s->retry, CHILD_TIMEOUT_NS);
 	r = jail_go(&s->jail, listener, exit_record, err);
 	return r < 0 ? r : failpoint("create.go", err);
 }
@@ -337,6 +353,7 @@ void create_cancel(struct sandbox *s)
 		refuse(s, -ECANCELED, NULL);
 		return;
 	}
+	s->canceled = true;
 	if (s->jail.pidfd >= 0)
 		av_pidfd_send_signal(s->jail.pidfd, SIGKILL);
 }

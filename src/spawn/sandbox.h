@@ -88,7 +88,8 @@ struct sandbox {
 	struct av_list jobs;    /* waiting; the first one is current while state is not IDLE */
 	struct av_err failure;  /* create: what went wrong, answered when the clean-up is done */
 	int failure_errno;      /* 0: none */
-	struct loop_timer retry; /* destroy: look again */
+	bool canceled;          /* a DESTROY came while it was made */
+	struct loop_timer retry; /* destroy: look again; create: the child takes too long */
 	int64_t retry_ns;
 	int64_t destroy_started_ns;
 	/* create */

@@ -10,8 +10,8 @@
  * The worker is a child with all of root's rights (it limits itself), the daemon one with none.
  * Both die with the supervisor: the daemon by PDEATHSIG, the worker by the end of file of its
  * lifeline. Either is started again when it dies: at once the first time, then after 0.1 s doubling
- * to 5 s, and from the beginning after 10 s of health. An exit status of SPAWN_EXIT_CONFIG, or an
- * end of aviaryd with status 0, ends the supervisor instead.
+ * to 5 s, and from the beginning after 10 s of health. An exit status of SPAWN_EXIT_CONFIG of a
+ * program that never was healthy, or an end of aviaryd with status 0, ends the supervisor instead.
  *
  * SIGTERM: the daemon first (it answers what it has begun), then the worker. Sandboxes stay.
  */
@@ -57,6 +57,7 @@ struct program {
 	int64_t started_ns;
 	int64_t start_at_ns; /* when to start it again; 0: not to be started */
 	int64_t backoff_ns;
+	bool proved; /* it ran well once: a failed start is no wrong configuration then */
 };
 
 struct supervisor {
@@ -374,7 +375,9 @@ static void ended(struct supervisor *s, struct program *p, int wait_status)
 		return;
 	}
 	int status = exited ? WEXITSTATUS(wait_status) : 1;
-	if (exited && (status == SPAWN_EXIT_CONFIG || (status == 0 && p == &s->daemon))) {
+	p->proved |= now - p->started_ns > HEALTHY_NS;
+	if (exited &&
+	    ((status == SPAWN_EXIT_CONFIG && !p->proved) || (status == 0 && p == &s->daemon))) {
 		stop(s, status);
 		return;
 	}

@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/utsname.h>
@@ -126,6 +127,23 @@ static int probe_idmap(struct spawner *sp, int userns_fd)
 	                 : mounts_probe_idmap(&sp->mounts, userns_fd, areas, sp->templates.usr_fd);
 }
 
+/* A worker whose supervisor was killed finishes the system call it is in before it notices; two at
+ * work on one state would disturb each other. Held until death; no child keeps the descriptor. */
+static int wait_for_predecessor(const struct spawn_options *o)
+{
+	char path[AV_PATH_MAX + 1];
+	int r = av_path_printf(path, sizeof(path), "%s/worker.lock", o->state_dir);
+	if (r < 0)
+		return r;
+	int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	while (flock(fd, LOCK_EX) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
 /* The kernel decides, unless an option does. */
 static int choose_overlay(struct spawner *sp)
 {
@@ -153,6 +171,9 @@ static int open_all(struct spawner *sp, struct av_err *err)
 	int r = choose_overlay(sp);
 	if (r < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot read the kernel's version");
+	r = wait_for_predecessor(sp->o);
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot lock %s", sp->o->state_dir);
 	r = open_cgroups(sp, err);
 	if (r == 0)
 		r = load_agent(sp, err);
