@@ -64,7 +64,7 @@ struct node_exec_spec {
 	int64_t timeout_ms;  /* 0: none; the agent kills the whole process group */
 	bool stdin_open;     /* false: /dev/null */
 	bool keep_on_detach; /* the process lives on when we leave; else its group is killed */
-	bool unattended;         /* nobody listens: on_start is all; output waits in the ring */
+	bool unattended;     /* nobody listens: on_start is all; output waits in the ring */
 	uint32_t pty_cols, pty_rows; /* both > 0: run on a PTY */
 };
 
