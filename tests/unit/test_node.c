@@ -818,7 +818,6 @@ static void test_death(void)
 
 	make_sandbox();
 	(void)node_exec_open(sandbox, &spec, &exec_events, &s, &s.exec, NULL);
-	AV_LIST_FIRST(&machine.boxes, struct fake_box, link)->oom_kills = 0;
 	for (struct av_list *n = machine.boxes.next; n != &machine.boxes; n = n->next) {
 		struct fake_box *b = AV_CONTAINER_OF(n, struct fake_box, link);
 
