@@ -408,12 +408,14 @@ void conn_destroy(struct conn *c, int status)
 void conn_stop(struct conn *c)
 {
 	switch (c->proto) {
+	/* Idle: nothing is under way that a plain close could cut, so there is no need to linger. */
 	case CONN_DETECT:
-		c->closing = c->in.n == 0;
+		if (c->in.n == 0)
+			conn_fail(c, -ECANCELED);
 		break;
 	case CONN_H1:
-		if (!c->req && c->in.n == 0 && av_http1_idle(c->h1))
-			c->closing = true;
+		if (!c->req && c->in.n == 0 && c->out.n == 0 && av_http1_idle(c->h1))
+			conn_fail(c, -ECANCELED);
 		break;
 	case CONN_H2:
 		av_http2_goaway(c->h2, AV_HTTP2_NO_ERROR);

@@ -79,7 +79,7 @@ def test_idle_memory(d):
     d.delete(sb)
     kib = d.rss_kib()
     print(f"# resident memory of the daemon: {kib} KiB")
-    ok(kib <= 10240, f"{kib} KiB are over 10 MiB")
+    d.memory_within(0, 10240)
 
 
 def test_own_daemon_with_json_log_and_file(_d):

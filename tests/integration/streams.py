@@ -243,7 +243,7 @@ def test_frames_stdin_in_the_first_message(d):
 
 
 def test_frames_much_data_both_ways(d):
-    piece, rounds = bytes(range(256)) * 256, 512
+    piece, rounds = bytes(range(256)) * 256, 128
     with connect(d, protocols=FRAMES) as s:
         s.send_binary(start_frame("cat", stdin=True))
 
@@ -275,7 +275,7 @@ def test_process_that_does_not_read_stops_the_client(d):
         except TimeoutError:
             pass
         ok(sent < 64 << 20, f"{sent >> 20} MiB were taken for a process that reads nothing")
-        ok(d.rss_kib() < before + 12288, f"memory grew from {before} to {d.rss_kib()} KiB")
+        d.memory_within(before, 12288)
 
 
 def test_frames_pty_and_resize(d):
@@ -406,13 +406,12 @@ def test_slow_reader_stops_the_process_and_loses_nothing(d):
             else:
                 s.send_json(shell(f"seq {count}; echo done >/tmp/seq-done", timeout_sec=0))
             time.sleep(1.5)
-            most = d.rss_kib()
+            d.memory_within(before, 12288)
             if protocols:
                 out = collect_frames(s)[1][ws.STDOUT].decode()
             else:
                 out = collect(s)[1]
         ok(out == "".join(f"{i}\n" for i in range(1, count + 1)), "every line, in order")
-        ok(most < before + 12288, f"memory grew from {before} to {most} KiB")
 
 
 def test_endless_output_waits_for_its_reader(d):

@@ -19,6 +19,7 @@ Output is TAP. Only the standard library is used.
 The programs under test come from the build directory: AVIARY_BUILD_DIR, else ./build.
 """
 
+import fcntl
 import http.client
 import inspect
 import json
@@ -27,6 +28,7 @@ import shutil
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -196,6 +198,8 @@ class Daemon:
     def sweep(self):
         """After a failure: ends what the daemon left, so that one failed test does not spoil the next."""
         self.kill()
+        if os.path.isdir(self.run):
+            self.ids.update(i for i in os.listdir(self.run) if i.startswith("sb"))
         for pid in processes_of(self):
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -233,6 +237,18 @@ class Daemon:
                 if text.startswith("VmRSS:"):
                     return int(text.split()[1])
         raise Failure("no VmRSS")
+
+    def sanitized(self):
+        """Whether the daemon is instrumented: its memory then says nothing."""
+        with open(f"/proc/{self.pids()['daemon']}/maps", encoding="ascii", errors="replace") as f:
+            return "libasan" in f.read()
+
+    def memory_within(self, before_kib, grow_kib):
+        """Fails when the daemon has grown by more than that; returns what it has now."""
+        now = self.rss_kib()
+        if now > before_kib + grow_kib and not self.sanitized():
+            raise Failure(f"the daemon's memory grew from {before_kib} to {now} KiB")
+        return now
 
     # -- HTTP -----------------------------------------------------------------------------------
 
@@ -388,15 +404,31 @@ def cgroups_of(daemon):
     return found
 
 
+LOOP_GET_STATUS64 = 0x4C05
+
+
 def loops_of(daemon):
+    """Loop devices on our image, known by its inode: the name they show is the worker's own."""
+    try:
+        image = os.stat(os.path.join(daemon.state, "disk.img"))
+    except OSError:
+        return []
     found = []
-    for name in os.listdir("/sys/block") if os.path.isdir("/sys/block") else []:
+    for name in os.listdir("/sys/block") if os.geteuid() == 0 else []:
+        if not os.path.isdir(f"/sys/block/{name}/loop"):
+            continue
         try:
-            with open(f"/sys/block/{name}/loop/backing_file", encoding="utf-8") as f:
-                if daemon.dir in f.read():
-                    found.append(name)
+            fd = os.open(f"/dev/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             continue
+        try:
+            status = fcntl.ioctl(fd, LOOP_GET_STATUS64, bytes(232))
+            if struct.unpack_from("QQ", status) == (image.st_dev, image.st_ino):
+                found.append(name)
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
     return found
 
 
@@ -442,6 +474,7 @@ class _Tap:
 
     def run(self, name, function, timeout_s):
         self.number += 1
+        began = time.monotonic()
         signal.signal(signal.SIGALRM, _on_alarm)
         signal.alarm(timeout_s)
         try:
@@ -460,6 +493,8 @@ class _Tap:
             return False
         finally:
             signal.alarm(0)
+            if time.monotonic() - began > 3:
+                print(f"# took {time.monotonic() - began:.1f} s", flush=True)
 
 
 def _tests(names):

@@ -134,6 +134,10 @@ class WebSocket:
                 continue
             if code == CLOSE:
                 self.close_code = struct.unpack(">H", payload[:2])[0] if payload else 1005
+                try:
+                    self.send(CLOSE, payload[:2])
+                except OSError:
+                    pass
                 return None
             if code != CONTINUATION:
                 opcode = code
