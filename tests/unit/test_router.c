@@ -68,7 +68,8 @@ static void test_table(void)
 	for (size_t i = 0; i < API_ROUTE_COUNT; i++) {
 		const struct api_route *r = &api_routes[i];
 
-		ok(r->pattern && r->handler, "%s", r->pattern ? r->pattern : "a row without a pattern");
+		ok(r->pattern && r->handler, "%s",
+		    r->pattern ? r->pattern : "a row without a pattern");
 		ok(r->auth == API_AUTH_KEY || strncmp(r->pattern, "/v1/", 4) != 0,
 		    "everything below /v1 needs a key");
 		ok(r->body != API_BODY_JSON || r->limit > 0, "a JSON body has a limit");
