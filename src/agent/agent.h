@@ -9,12 +9,13 @@
  * routes.def. Processes (process.h) live independently of streams. File contents are read and
  * written on libuv's thread pool, which begins to exist with the first transfer.
  *
- * Trust: whoever can connect owns the sandbox, yet every byte is checked, as a bug of the daemon must
- * not become a broken PID 1. What is inside (/etc/passwd, files, processes) is hostile to the agent.
+ * Trust: whoever can connect owns the sandbox, yet every byte is checked, as a bug of the daemon
+ * must not become a broken PID 1. What is inside (/etc/passwd, files, processes) is hostile to the
+ * agent.
  *
- * As PID 1 it reaps everything, also orphans it never started, and ends only by SIGTERM from outside
- * or with its sandbox. Memory: an idle agent holds the loop, one HTTP/2 session and little else; all
- * larger buffers are made on first use.
+ * As PID 1 it reaps everything, also orphans it never started, and ends only by SIGTERM from
+ * outside or with its sandbox. Memory: an idle agent holds the loop, one HTTP/2 session and little
+ * else; all larger buffers are made on first use.
  */
 #pragma once
 
@@ -25,8 +26,9 @@
 #include "agent/user.h"
 #include "base/path.h"
 
-#define AGENT_BODY_TOTAL_MAX (64u * 1024 * 1024) /* request bodies held in memory, all together */
-#define AGENT_DEFAULT_PATH   "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#define AGENT_BODY_TOTAL_MAX                                                                       \
+	((size_t)64 * 1024 * 1024) /* request bodies held in memory, all together */
+#define AGENT_DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 struct server;
 
@@ -40,11 +42,11 @@ struct agent_settings {
 struct agent {
 	uv_loop_t loop;
 	struct process_table processes;
-	struct server *server;    /* owned */
+	struct server *server; /* owned */
 	struct agent_settings settings;
-	const char *id;           /* sandbox id from argv; borrowed */
-	uv_timer_t trim;          /* of memory.c */
-	size_t body_bytes;        /* request bodies held now */
-	uint64_t cpu_seen_usec;   /* of the last GET /metrics: processor time used, and when */
+	const char *id;         /* sandbox id from argv; borrowed */
+	uv_timer_t trim;        /* of memory.c */
+	size_t body_bytes;      /* request bodies held now */
+	uint64_t cpu_seen_usec; /* of the last GET /metrics: processor time used, and when */
 	int64_t cpu_seen_ns;
 };

@@ -73,7 +73,8 @@ int env_set(struct env *e, const char *key, const char *value)
 	s = join(k, av_str_c(value));
 	if (!s)
 		return -ENOMEM;
-	/* The index borrows its keys from the strings, so the old one goes before its string does. */
+	/* The index borrows its keys from the strings, so the old one goes before its string does.
+	 */
 	at = (size_t)(uintptr_t)av_map_remove(&e->index, k);
 	at = at ? at - 1 : e->n;
 	r = av_map_put(&e->index, av_str_n(s, k.n), (void *)(uintptr_t)(at + 1));
@@ -96,7 +97,7 @@ int env_set_all(struct env *e, const json_t *vars, struct av_err *err)
 	/* jansson's iterators take no const, but do not change the object. */
 	json_t *obj = (json_t *)(uintptr_t)vars;
 
-	json_object_foreach(obj, key, value) {
+	json_object_foreach (obj, key, value) {
 		int r = env_set(e, key, json_string_value(value));
 
 		if (r == -EINVAL)

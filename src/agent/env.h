@@ -12,7 +12,7 @@
 #define ENV_VARS_MAX 8192
 
 struct env {
-	char **v;            /* owned strings "KEY=VALUE", NULL-terminated */
+	char **v; /* owned strings "KEY=VALUE", NULL-terminated */
 	size_t n, cap;
 	struct av_map index; /* key → position + 1 */
 };

@@ -4,16 +4,16 @@
  *
  * Theory of operation
  *
- * A stream waits for its first message, which starts a process or selects one, and from then on is a
- * reader attached to it (process.h), in one of two codecs: Connect JSON for E2B's clients, binary
+ * A stream waits for its first message, which starts a process or selects one, and from then on is
+ * a reader attached to it (process.h), in one of two codecs: Connect JSON for E2B's clients, binary
  * frames for ours. Errors are messages, never HTTP statuses. When the stream goes, the reader
  * detaches; the process lives on unless the client asked otherwise.
  *
- * Backpressure: output stops when REQUEST_HIGH_MARK bytes wait in the stream and goes on at on_drain.
- * Input bytes open the client's window again only when the process has taken them.
+ * Backpressure: output stops when REQUEST_HIGH_MARK bytes wait in the stream and goes on at
+ * on_drain. Input bytes open the client's window again only when the process has taken them.
  *
- * States: waiting (opened false) → attached → finished (last message sent; the client may still send,
- * which is dropped) → closed. The struct outlives the stream until its timer is closed.
+ * States: waiting (opened false) → attached → finished (last message sent; the client may still
+ * send, which is dropped) → closed. The struct outlives the stream until its timer is closed.
  */
 #include "agent/exec.h"
 
@@ -27,10 +27,10 @@
 
 #include "base/banned.h"
 
-#define CONNECT_MESSAGE_MAX  (4 * 1024 * 1024)
-#define KEEPALIVE_DEFAULT_S  90
-#define KEEPALIVE_MAX_S      86400
-#define TIMEOUT_MAX_MS       (10ULL * 365 * 86400 * 1000)
+#define CONNECT_MESSAGE_MAX ((size_t)4 * 1024 * 1024)
+#define KEEPALIVE_DEFAULT_S 90
+#define KEEPALIVE_MAX_S     86400
+#define TIMEOUT_MAX_MS      (10ULL * 365 * 86400 * 1000)
 
 static void on_timer(uv_timer_t *timer);
 
@@ -122,8 +122,8 @@ static const struct process_sub_ops sub_ops = {
 /* --- the first message --- */
 
 /* {"replay":bool,"follow":bool}: the binary codec's additions to ConnectRequest. */
-static int open_connect(struct exec *e, const json_t *request, struct process **ret,
-    struct av_err *err)
+static int open_connect(
+    struct exec *e, const json_t *request, struct process **ret, struct av_err *err)
 {
 	bool replay = false, follow = true;
 	struct process *p;
@@ -133,7 +133,7 @@ static int open_connect(struct exec *e, const json_t *request, struct process **
 		return r;
 	if (e->codec == &exec_codec_frames &&
 	    ((r = av_json_get_bool(request, "replay", &replay, err)) < 0 ||
-	    (r = av_json_get_bool(request, "follow", &follow, err)) < 0))
+	        (r = av_json_get_bool(request, "follow", &follow, err)) < 0))
 		return r;
 	e->sub.replay = replay;
 	e->sub.follow = follow;
@@ -240,8 +240,9 @@ static void exec_end(struct request *rq)
 
 	if (e->finished || (e->opened && e->codec->idle(e)))
 		return;
-	av_err_set(&err, AV_ERR_INVALID, e->opened ? "the request ends in the middle of a message" :
-	    "the request has no message");
+	av_err_set(&err, AV_ERR_INVALID,
+	    e->opened ? "the request ends in the middle of a message"
+	              : "the request has no message");
 	fail(e, &err, NULL);
 }
 
@@ -330,7 +331,8 @@ static void exec_open(struct request *rq, bool is_start)
 	rq->data = e;
 	rq->ops = &exec_ops;
 	if (header_number(rq, "connect-timeout-ms", TIMEOUT_MAX_MS, &e->timeout_ms) < 0) {
-		av_err_set(&err, AV_ERR_INVALID, "the Connect-Timeout-Ms header is not a number of milliseconds");
+		av_err_set(&err, AV_ERR_INVALID,
+		    "the Connect-Timeout-Ms header is not a number of milliseconds");
 		fail(e, &err, NULL);
 		return;
 	}

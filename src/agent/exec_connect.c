@@ -11,7 +11,7 @@
 
 #include "base/banned.h"
 
-#define EVENT_MAX (128 * 1024)
+#define EVENT_MAX ((size_t)128 * 1024)
 
 static void send_event(struct exec *e, const struct av_buf *json)
 {
@@ -51,8 +51,9 @@ static void connect_start(struct exec *e, const struct process *p)
 static void connect_output(struct exec *e, uint8_t channel, const char *p, size_t n)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(EVENT_MAX);
-	const char *name = channel == PROCESS_STDOUT ? "stdout" :
-	    channel == PROCESS_STDERR ? "stderr" : "pty";
+	const char *name = channel == PROCESS_STDOUT   ? "stdout"
+	                   : channel == PROCESS_STDERR ? "stderr"
+	                                               : "pty";
 
 	av_buf_printf(&out, "{\"event\":{\"data\":{\"%s\":\"", name);
 	av_base64_encode(&out, p, n);
@@ -101,8 +102,8 @@ static void connect_end(struct exec *e, const struct process_end *end)
 
 /* E2B starts programs through a shell, so there a missing one is a process that ends with 127 and
  * says so on stderr; its clients expect that. */
-static void connect_error(struct exec *e, const struct av_err *err,
-    const struct spawn_failure *failure)
+static void connect_error(
+    struct exec *e, const struct av_err *err, const struct spawn_failure *failure)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf text = AV_BUF_INIT(sizeof(err->message) + 1);
 	char status[32];
@@ -133,10 +134,11 @@ static int connect_feed(struct exec *e, const uint8_t *p, size_t n, struct av_er
 	ssize_t r = av_connect_dec_feed(&e->dec.connect, p, n, on_message, e);
 
 	if (r == -EMSGSIZE)
-		return av_err_set(err, AV_ERR_TOO_LARGE, "the request's message is larger than %zu bytes",
-		    e->dec.connect.max);
+		return av_err_set(err, AV_ERR_TOO_LARGE,
+		    "the request's message is larger than %zu bytes", e->dec.connect.max);
 	if (r < 0)
-		return av_err_set(err, AV_ERR_INVALID, "the request is not a sequence of Connect envelopes");
+		return av_err_set(
+		    err, AV_ERR_INVALID, "the request is not a sequence of Connect envelopes");
 	return 0;
 }
 

@@ -3,9 +3,9 @@
  * exec_frames.c - Start and Connect in the binary codec (proto/frame.h)
  *
  * Agent's CONTROL messages: {"start":{"pid","tag"?}}, {"gap":{"dropped"}}, {"end":{...}} and
- * {"error":{"code","message","exitCode"?}}; codes are those of base/errors.def. A killed process has
- * exitCode 128 + signal, exited false. The stream of a Connect without following ends without an end
- * message if the process still runs.
+ * {"error":{"code","message","exitCode"?}}; codes are those of base/errors.def. A killed process
+ * has exitCode 128 + signal, exited false. The stream of a Connect without following ends without
+ * an end message if the process still runs.
  */
 #include <errno.h>
 #include <signal.h>
@@ -51,8 +51,10 @@ static void frames_output(struct exec *e, uint8_t channel, const char *p, size_t
 	uint8_t head[AV_FRAME_HEADER];
 
 	static_assert(PROCESS_CHUNK_PIPE <= AV_FRAME_DATA_MAX, "a chunk fits a frame");
-	static_assert((int)PROCESS_STDOUT == AV_FRAME_STDOUT && (int)PROCESS_STDERR == AV_FRAME_STDERR &&
-	    (int)PROCESS_PTY == AV_FRAME_PTY, "channels are numbered alike");
+	static_assert((int)PROCESS_STDOUT == AV_FRAME_STDOUT &&
+	                  (int)PROCESS_STDERR == AV_FRAME_STDERR &&
+	                  (int)PROCESS_PTY == AV_FRAME_PTY,
+	    "channels are numbered alike");
 	av_frame_header(head, (enum av_frame_channel)channel, n);
 	exec_send(e, head, sizeof(head));
 	exec_send(e, p, n);
@@ -73,21 +75,23 @@ static void frames_end(struct exec *e, const struct process_end *end)
 	if (!end)
 		return;
 	av_buf_printf(&out,
-	    "{\"end\":{\"exitCode\":%d,\"exited\":%s,\"signal\":%d,\"coreDumped\":%s,\"status\":\"%s\","
+	    "{\"end\":{\"exitCode\":%d,\"exited\":%s,\"signal\":%d,\"coreDumped\":%s,\"status\":\"%"
+	    "s\","
 	    "\"timedOut\":%s",
 	    end->exited ? end->exit_code : 128 + end->signal, end->exited ? "true" : "false",
 	    end->signal, end->core_dumped ? "true" : "false", end->status,
 	    end->timed_out ? "true" : "false");
 	if (end->gave_up)
-		av_buf_append_c(&out, ",\"error\":\"the process was killed but has not ended yet\"");
+		av_buf_append_c(
+		    &out, ",\"error\":\"the process was killed but has not ended yet\"");
 	else if (!end->exited || end->exit_code)
 		av_buf_printf(&out, ",\"error\":\"%s\"", end->status);
 	av_buf_append_c(&out, "}}");
 	send_control(e, &out);
 }
 
-static void frames_error(struct exec *e, const struct av_err *err,
-    const struct spawn_failure *failure)
+static void frames_error(
+    struct exec *e, const struct av_err *err, const struct spawn_failure *failure)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(CONTROL_MAX);
 
@@ -176,10 +180,11 @@ static int frames_feed(struct exec *e, const uint8_t *p, size_t n, struct av_err
 
 	if (r == -EMSGSIZE)
 		return av_err_set(err, AV_ERR_TOO_LARGE,
-		    "a frame is larger than allowed (control %d, data %d bytes)", AV_FRAME_CONTROL_MAX,
-		    AV_FRAME_DATA_MAX);
+		    "a frame is larger than allowed (control %d, data %d bytes)",
+		    AV_FRAME_CONTROL_MAX, AV_FRAME_DATA_MAX);
 	if (r == -EINVAL)
-		return av_err_set(err, AV_ERR_INVALID, "a control frame is not a known JSON message");
+		return av_err_set(
+		    err, AV_ERR_INVALID, "a control frame is not a known JSON message");
 	if (r < 0)
 		return av_err_set(err, AV_ERR_INVALID,
 		    "the request is not a sequence of frames that begins with a control frame");

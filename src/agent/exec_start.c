@@ -15,9 +15,9 @@
 
 #include "base/banned.h"
 
-#define ARGS_MAX        8192
-#define CONFIG_MAX      (8 * 1024 * 1024)
-#define TIMEOUT_MAX_MS  (10LL * 365 * 86400 * 1000)
+#define ARGS_MAX       8192
+#define CONFIG_MAX     ((size_t)8 * 1024 * 1024)
+#define TIMEOUT_MAX_MS (10LL * 365 * 86400 * 1000)
 
 /* A StartRequest taken apart; everything borrowed from the document. */
 struct start_request {
@@ -50,20 +50,22 @@ static int parse_extras(const json_t *request, struct start_request *q, struct a
 {
 	int r;
 
-	if ((r = av_json_get_i64(request, "timeoutMs", 0, TIMEOUT_MAX_MS, &q->timeout_ms, err)) < 0 ||
+	if ((r = av_json_get_i64(request, "timeoutMs", 0, TIMEOUT_MAX_MS, &q->timeout_ms, err)) <
+	        0 ||
 	    (r = av_json_get_bool(request, "killGroup", &q->kill_group, err)) < 0 ||
 	    (r = av_json_get_bool(request, "follow", &q->follow, err)) < 0 ||
 	    (r = av_json_get_str(request, "onDetach", &q->on_detach, err)) < 0 ||
 	    (r = av_json_get_str(request, "user", &q->user, err)) < 0)
 		return r;
-	if (!av_str_eq_c(AV_STR("keep"), q->on_detach) && !av_str_eq_c(AV_STR("kill"), q->on_detach))
-		return av_err_set(err, AV_ERR_INVALID, "onDetach is '%s', allowed are keep and kill",
-		    q->on_detach);
+	if (!av_str_eq_c(AV_STR("keep"), q->on_detach) &&
+	    !av_str_eq_c(AV_STR("kill"), q->on_detach))
+		return av_err_set(err, AV_ERR_INVALID,
+		    "onDetach is '%s', allowed are keep and kill", q->on_detach);
 	return 0;
 }
 
-static int parse(const struct exec *e, const json_t *request, struct start_request *q,
-    struct av_err *err)
+static int parse(
+    const struct exec *e, const json_t *request, struct start_request *q, struct av_err *err)
 {
 	int r;
 
@@ -74,7 +76,8 @@ static int parse(const struct exec *e, const json_t *request, struct start_reque
 	    (r = process_rpc_size(request, &q->pty, &q->cols, &q->rows, err)) < 0)
 		return r;
 	if (q->tag && strlen(q->tag) > PROCESS_TAG_MAX)
-		return av_err_set(err, AV_ERR_INVALID, "tag is longer than %d bytes", PROCESS_TAG_MAX);
+		return av_err_set(
+		    err, AV_ERR_INVALID, "tag is longer than %d bytes", PROCESS_TAG_MAX);
 	return e->codec == &exec_codec_frames ? parse_extras(request, q, err) : 0;
 }
 
@@ -135,8 +138,8 @@ static int make_env(const struct agent *a, const struct agent_user *u, const jso
 
 /* The directory to start in. One that nobody asked for (a home that was never made) must not be in
  * the way, so then "/" serves. */
-static int find_cwd(const struct agent *a, const struct agent_user *u, const char *wanted, char *dst,
-    struct av_err *err)
+static int find_cwd(const struct agent *a, const struct agent_user *u, const char *wanted,
+    char *dst, struct av_err *err)
 {
 	int r = agent_resolve_path(a, u, av_str_c(wanted), dst, err);
 
@@ -146,11 +149,11 @@ static int find_cwd(const struct agent *a, const struct agent_user *u, const cha
 }
 
 /* Names the user: "user" of the binary codec, else the Authorization header. */
-static int find_user(const struct exec *e, const struct start_request *q, struct agent_user *ret,
-    struct av_err *err)
+static int find_user(
+    const struct exec *e, const struct start_request *q, struct agent_user *ret, struct av_err *err)
 {
-	return q->user && q->user[0] ? agent_find_user(e->rq->agent, q->user, ret, err) :
-	    request_rpc_user(e->rq, ret, err);
+	return q->user && q->user[0] ? agent_find_user(e->rq->agent, q->user, ret, err)
+	                             : request_rpc_user(e->rq, ret, err);
 }
 
 int exec_launch(struct exec *e, const json_t *request, struct process **ret,
@@ -170,8 +173,9 @@ int exec_launch(struct exec *e, const json_t *request, struct process **ret,
 	    (r = find_cwd(e->rq->agent, &user, q.cwd, cwd, err)) < 0 ||
 	    (r = make_env(e->rq->agent, &user, q.envs, &env, err)) < 0)
 		return r;
-	argv = make_argv(&q);
-	if (!argv || make_config(q.process, &config) < 0)
+	if (make_config(q.process, &config) == 0)
+		argv = make_argv(&q);
+	if (!argv)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory in the sandbox's agent");
 	params = (struct process_params){
 	    .argv = argv,

@@ -2,10 +2,10 @@
 /*
  * files_get.c - GET /files: downloads, whole or one range
  *
- * A thread of the pool opens the file and reads blocks of BLOCK_BYTES; the loop sends each without a
- * copy and asks for the next one while fewer than AHEAD_BYTES wait, so that reading and sending
- * overlap and memory stays constant. The length is promised from the file's size; a file that shrinks
- * meanwhile ends in a reset. Files without a size (procfs) are read to their end, up to
+ * A thread of the pool opens the file and reads blocks of BLOCK_BYTES; the loop sends each without
+ * a copy and asks for the next one while fewer than AHEAD_BYTES wait, so that reading and sending
+ * overlap and memory stays constant. The length is promised from the file's size; a file that
+ * shrinks meanwhile ends in a reset. Files without a size (procfs) are read to their end, up to
  * UNSIZED_MAX, and sent without a length.
  *
  * States: opening → sending (a read may be under way) → closed. The struct lives as long as the
@@ -25,15 +25,15 @@
 
 #include "base/banned.h"
 
-#define BLOCK_BYTES (256 * 1024)
-#define AHEAD_BYTES (512 * 1024)
-#define UNSIZED_MAX (64 * 1024 * 1024)
+#define BLOCK_BYTES ((size_t)256 * 1024)
+#define AHEAD_BYTES ((size_t)512 * 1024)
+#define UNSIZED_MAX ((size_t)64 * 1024 * 1024)
 
 struct download {
-	struct request *rq;           /* NULL once the stream is closed */
+	struct request *rq; /* NULL once the stream is closed */
 	uv_work_t work;
-	bool working;                 /* a job of the pool has the struct */
-	bool begun;                   /* the response has its head */
+	bool working; /* a job of the pool has the struct */
+	bool begun;   /* the response has its head */
 	bool unsized;
 	struct agent_user user;
 	char path[AV_PATH_MAX + 1];
@@ -90,7 +90,7 @@ static void work_open(uv_work_t *work)
 	if (d->error < 0)
 		return;
 	d->unsized = d->st.st_size == 0;
-	d->end = d->unsized ? UNSIZED_MAX : d->st.st_size;
+	d->end = d->unsized ? (int64_t)UNSIZED_MAX : d->st.st_size;
 	if (!d->unsized)
 		return;
 	read_block(d);
@@ -315,7 +315,8 @@ void files_get(struct request *rq)
 	d->rq = rq;
 	d->fd = -1;
 	if (agent_find_user(rq->agent, name, &d->user, &err) < 0) {
-		request_fail(rq, 401, "error looking up user '%s': user: unknown user %s", name, name);
+		request_fail(
+		    rq, 401, "error looking up user '%s': user: unknown user %s", name, name);
 		free(d);
 		return;
 	}

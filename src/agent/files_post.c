@@ -6,12 +6,12 @@
  *
  * The body is turned into a list of steps: open a file, write a block, close. While a job of the
  * thread pool runs one batch of steps, the loop collects the next. The client's window opens again
- * only when its bytes are written, so at most one window of bytes is held and memory stays constant.
- * Small files come as one block, hence one write(2), as watchers inside expect.
+ * only when its bytes are written, so at most one window of bytes is held and memory stays
+ * constant. Small files come as one block, hence one write(2), as watchers inside expect.
  *
- * A file is written under its final name, since watchers of E2B's clients count the events that this
- * gives. If the upload does not come to its end (client gone, disk full), a file that it created is
- * removed and one that was there before is left empty: half a file never stays behind.
+ * A file is written under its final name, since watchers of E2B's clients count the events that
+ * this gives. If the upload does not come to its end (client gone, disk full), a file that it
+ * created is removed and one that was there before is left empty: half a file never stays behind.
  *
  * States: receiving → answered (rq is NULL; after a failure the rest of the body is dropped). The
  * struct lives as long as it is receiving or a job needs it.
@@ -31,8 +31,8 @@
 
 #include "base/banned.h"
 
-#define BLOCK_BYTES  (256 * 1024)
-#define ANSWER_MAX   (8 * 1024 * 1024)
+#define BLOCK_BYTES ((size_t)256 * 1024)
+#define ANSWER_MAX  ((size_t)8 * 1024 * 1024)
 
 enum step_kind { STEP_OPEN, STEP_WRITE, STEP_CLOSE };
 
@@ -44,25 +44,26 @@ struct step {
 };
 
 struct upload {
-	struct request *rq;           /* NULL once the stream is closed */
+	struct request *rq; /* NULL once the stream is closed */
 	uv_work_t work;
 	bool working;
 	struct agent_user user;
-	char path[AV_PATH_MAX + 1];   /* of the query, resolved; "" if there was none */
+	char path[AV_PATH_MAX + 1];     /* of the query, resolved; "" if there was none */
 	struct av_multipart *multipart; /* owned; NULL for a raw body */
 	bool in_part, body_ended;
-	struct av_list steps;         /* collected by the loop */
-	size_t bytes;                 /* body bytes that stand for steps */
-	struct av_buf answer;         /* JSON of the files so far */
+	struct av_list steps; /* collected by the loop */
+	struct step *last;    /* of steps, or NULL */
+	size_t bytes;         /* body bytes that stand for steps */
+	struct av_buf answer; /* JSON of the files so far */
 	size_t nfiles;
-	struct av_map targets;        /* paths of this request; keys are copies owned here */
+	struct av_map targets; /* paths of this request; keys are copies owned here */
 	/* The job's while working: */
 	struct av_list batch;
 	size_t batch_bytes;
-	int fd;                       /* of the file being written */
+	int fd; /* of the file being written */
 	bool created;
-	char *open_path;              /* owned */
-	int error;                    /* -errno; err says it in words */
+	char *open_path; /* owned */
+	int error;       /* -errno; err says it in words */
 	struct av_err err;
 };
 
@@ -70,10 +71,9 @@ static void free_steps(struct av_list *steps)
 {
 	struct step *s;
 
-	while ((s = AV_LIST_FIRST(steps, struct step, node))) {
-		av_list_remove(&s->node);
-		free(s);
-	}
+	AV_LIST_FOREACH(s, steps, struct step, node)
+	free(s);
+	av_list_init(steps);
 }
 
 static void upload_free(struct upload *u)
@@ -102,7 +102,8 @@ static int step_open(struct upload *u, const struct step *s)
 	free(u->open_path);
 	u->open_path = av_str_dup(av_str_c(s->data));
 	if (!u->open_path)
-		return av_err_set(&u->err, AV_ERR_NO_MEMORY, "out of memory in the sandbox's agent");
+		return av_err_set(
+		    &u->err, AV_ERR_NO_MEMORY, "out of memory in the sandbox's agent");
 	r = fsop_open_write(&u->user, s->data, &u->fd, &u->created, &u->err);
 	return r;
 }
@@ -127,7 +128,8 @@ static void work_batch(uv_work_t *work)
 	struct upload *u = AV_CONTAINER_OF(work, struct upload, work);
 	struct step *s;
 
-	AV_LIST_FOREACH(s, &u->batch, struct step, node) {
+	AV_LIST_FOREACH(s, &u->batch, struct step, node)
+	{
 		switch (s->kind) {
 		case STEP_OPEN:
 			u->error = step_open(u, s);
@@ -173,8 +175,10 @@ static void fail(struct upload *u, const struct av_err *err)
 	if (!u->rq)
 		return;
 	free_steps(&u->steps);
+	u->last = NULL;
 	request_fail_err(u->rq, err);
-	/* request_fail_err() ends the calls of the request; this struct must go with it all the same. */
+	/* request_fail_err() ends the calls of the request; this struct must go with it all the
+	 * same. */
 	u->rq->data = NULL;
 	u->rq = NULL;
 }
@@ -191,6 +195,7 @@ static void run_batch(struct upload *u)
 		av_list_remove(n);
 		av_list_append(&u->batch, n);
 	}
+	u->last = NULL;
 	u->batch_bytes = u->bytes;
 	u->bytes = 0;
 	u->working = true;
@@ -242,7 +247,8 @@ static void after_batch(uv_work_t *work, int status)
 
 /* --- steps --- */
 
-static struct step *add_step(struct upload *u, enum step_kind kind, const void *p, size_t n, size_t cap)
+static struct step *add_step(
+    struct upload *u, enum step_kind kind, const void *p, size_t n, size_t cap)
 {
 	struct step *s = malloc(sizeof(*s) + cap);
 
@@ -252,6 +258,7 @@ static struct step *add_step(struct upload *u, enum step_kind kind, const void *
 	if (n)
 		memcpy(s->data, p, n);
 	av_list_append(&u->steps, &s->node);
+	u->last = s;
 	return s;
 }
 
@@ -265,13 +272,12 @@ static int no_memory(struct av_err *err)
 static int add_data(struct upload *u, const uint8_t *p, size_t n, struct av_err *err)
 {
 	while (n) {
-		struct step *s = av_list_empty(&u->steps) ? NULL :
-		    AV_CONTAINER_OF(u->steps.prev, struct step, node);
+		struct step *s = u->last;
 		size_t room = s && s->kind == STEP_WRITE ? s->cap - s->n : 0;
 		size_t take = AV_MIN(n, room);
 
 		if (take == 0) {
-			take = AV_MIN(n, (size_t)BLOCK_BYTES);
+			take = AV_MIN(n, BLOCK_BYTES);
 			if (!add_step(u, STEP_WRITE, p, take, BLOCK_BYTES))
 				return no_memory(err);
 		} else {
@@ -293,7 +299,8 @@ static int add_target(struct upload *u, const char *path, struct av_err *err)
 	if (r < 0)
 		free(copy);
 	if (r == -EEXIST)
-		return av_err_set(err, AV_ERR_INVALID, "path '%s' is uploaded twice in one request", path);
+		return av_err_set(
+		    err, AV_ERR_INVALID, "path '%s' is uploaded twice in one request", path);
 	return r < 0 ? no_memory(err) : 0;
 }
 
@@ -310,7 +317,8 @@ static int begin_file(struct upload *u, const char *path, struct av_err *err)
 	av_buf_append_c(&u->answer, ",\"type\":\"file\"}");
 	if (av_buf_error(&u->answer) < 0)
 		return no_memory(err);
-	return add_step(u, STEP_OPEN, path, strlen(path) + 1, strlen(path) + 1) ? 0 : no_memory(err);
+	return add_step(u, STEP_OPEN, path, strlen(path) + 1, strlen(path) + 1) ? 0
+	                                                                        : no_memory(err);
 }
 
 static int end_file(struct upload *u, struct av_err *err)
@@ -376,8 +384,8 @@ static void post_body(struct request *rq, const uint8_t *p, size_t n)
 	struct feed f = {u, &err};
 	int r;
 
-	r = u->multipart ? av_multipart_feed(u->multipart, p, n, &part_events, &f, &err) :
-	    add_data(u, p, n, &err);
+	r = u->multipart ? av_multipart_feed(u->multipart, p, n, &part_events, &f, &err)
+	                 : add_data(u, p, n, &err);
 	if (r < 0) {
 		uv_loop_t *loop = &rq->agent->loop;
 
@@ -449,15 +457,15 @@ static int choose_codec(struct upload *u, struct request *rq, struct av_err *err
 	if (encoding && !av_str_ieq(*encoding, AV_STR("identity")))
 		return av_err_set(err, AV_ERR_INVALID, "content encoding '%.*s' is not supported",
 		    AV_STR_ARG(*encoding));
-	if (av_str_ieq(media, AV_STR("multipart/form-data")))
+	if (type && av_str_ieq(media, AV_STR("multipart/form-data")))
 		return av_multipart_new(*type, &u->multipart, err);
 	if (!av_str_ieq(media, AV_STR(AV_AGENT_CT_BYTES)))
 		return av_err_set(err, AV_ERR_INVALID,
 		    "content type '%.*s' is not supported; use multipart/form-data or %s",
 		    AV_STR_ARG(media), AV_AGENT_CT_BYTES);
 	if (!u->path[0])
-		return av_err_set(err, AV_ERR_INVALID,
-		    "path query parameter is required for raw body upload");
+		return av_err_set(
+		    err, AV_ERR_INVALID, "path query parameter is required for raw body upload");
 	return begin_file(u, u->path, err);
 }
 
@@ -493,7 +501,8 @@ void files_post(struct request *rq)
 		return;
 	}
 	if (agent_find_user(rq->agent, name, &u->user, &err) < 0) {
-		request_fail(rq, 401, "error looking up user '%s': user: unknown user %s", name, name);
+		request_fail(
+		    rq, 401, "error looking up user '%s': user: unknown user %s", name, name);
 		upload_free(u);
 		return;
 	}

@@ -206,11 +206,12 @@ void fsop_abandon(const struct agent_user *u, const char *path, int fd, bool cre
 	struct stat mine, there;
 
 	if (!created) {
-		/* Its old content is gone since it was opened; half of the new one must not pass for all. */
-		if (ftruncate(fd, 0) < 0)
-			created = false;
+		/* Its old content is gone since it was opened; half of the new one must not pass
+		 * for all. A disk that fails at this, too, leaves nothing else to try. */
+		int r = ftruncate(fd, 0);
+		(void)r;
 	} else if (become(u) == 0 && fstat(fd, &mine) == 0 && lstat(path, &there) == 0 &&
-	    mine.st_dev == there.st_dev && mine.st_ino == there.st_ino) {
+	           mine.st_dev == there.st_dev && mine.st_ino == there.st_ino) {
 		unlink(path);
 	}
 	become_self();

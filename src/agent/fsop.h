@@ -20,8 +20,8 @@ int fsop_open_read(const struct agent_user *u, const char *path, int *ret_fd, st
     struct av_err *err);
 
 /* Opens a regular file for writing from scratch: makes missing parents (0755), creates it 0666
- * & ~umask or truncates it, and gives it to the user. *ret_created tells a new file. AV_ERR_INVALID,
- * AV_ERR_FORBIDDEN, AV_ERR_NO_SPACE. */
+ * & ~umask or truncates it, and gives it to the user. *ret_created tells a new file.
+ * AV_ERR_INVALID, AV_ERR_FORBIDDEN, AV_ERR_NO_SPACE. */
 int fsop_open_write(const struct agent_user *u, const char *path, int *ret_fd, bool *ret_created,
     struct av_err *err);
 

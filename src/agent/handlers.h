@@ -7,7 +7,7 @@
 #include "agent/request.h"
 #include "proto/agent_api.h"
 
-#define AGENT_STREAM(method, path, open)       void open(struct request *rq);
+#define AGENT_STREAM(method, path, open)        void open(struct request *rq);
 #define AGENT_UNARY(method, path, max_body, fn) void fn(struct request *rq, struct av_str body);
 #include "agent/routes.def"
 #undef AGENT_STREAM

@@ -2,10 +2,10 @@
 /*
  * main.c - aviary-agent: PID 1 inside a sandbox
  *
- * aviary-agent SANDBOX_ID, with the descriptors of agent_api.h. What init must do: reap every child,
- * its own and adopted ones; on SIGTERM tell all processes to end, wait TERM_GRACE_MS, kill the rest
- * and exit. All signals are read from a signalfd, so that no handler ever runs in a child that
- * shares this memory for a moment (spawn.c).
+ * aviary-agent SANDBOX_ID, with the descriptors of agent_api.h. What init must do: reap every
+ * child, its own and adopted ones; on SIGTERM tell all processes to end, wait TERM_GRACE_MS, kill
+ * the rest and exit. All signals are read from a signalfd, so that no handler ever runs in a child
+ * that shares this memory for a moment (spawn.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +33,7 @@
 #define TERM_GRACE_MS      2000
 #define TERM_POLL_MS       20
 #define AGENT_NOFILE       16384
-#define RINGS_BYTES_MAX    (64u * 1024 * 1024)
+#define RINGS_BYTES_MAX    ((size_t)64 * 1024 * 1024)
 #define RINGS_MEMORY_SHARE 4 /* rings may take a quarter of the sandbox's memory */
 #define FILE_THREADS       "2"
 
@@ -45,7 +45,7 @@ struct init {
 	uint64_t term_deadline_ms; /* loop time; 0 while not stopping */
 };
 
-static void fatal(const char *what, int error)
+_Noreturn static void fatal(const char *what, int error)
 {
 	char text[AV_EXIT_RECORD_TEXT + 1];
 
@@ -119,8 +119,8 @@ static void on_signals(uv_poll_t *poll, int status, int events)
 	reap(in);
 }
 
-/* Blocks what is read from the signalfd; the rest keeps its default, which the kernel does not apply
- * to PID 1 of a namespace. */
+/* Blocks what is read from the signalfd; the rest keeps its default, which the kernel does not
+ * apply to PID 1 of a namespace. */
 static int open_signals(struct init *in)
 {
 	sigset_t set;
@@ -186,7 +186,7 @@ static void harden(void)
 	umask(022);
 }
 
-static void run(struct init *in)
+_Noreturn static void run(struct init *in)
 {
 	struct agent *a = &in->agent;
 	int r;
@@ -214,7 +214,7 @@ static void run(struct init *in)
 
 int main(int argc, char **argv)
 {
-	struct init *in = calloc(1, sizeof(*in));
+	struct init *in;
 
 	harden();
 	fill_standard_fds();
@@ -223,18 +223,19 @@ int main(int argc, char **argv)
 	av_set_cloexec(AV_AGENT_FD_LISTEN, true);
 	if (av_set_cloexec(AV_AGENT_FD_EXIT_RECORD, true) == 0)
 		record_open(AV_AGENT_FD_EXIT_RECORD);
-	if (!in)
-		fatal("memory", ENOMEM);
 	if (argc == 2 && strcmp(argv[1], "--version") == 0) {
 		printf("aviary-agent %s\n", AVIARY_VERSION);
 		return 0;
 	}
 	if (argc != 2) {
-		fprintf(stderr, "usage: aviary-agent SANDBOX_ID (with a listening socket as descriptor "
-		    "3 and the exit record as 4); started by aviary-spawn\n");
+		fprintf(stderr,
+		    "usage: aviary-agent SANDBOX_ID (with a listening socket as descriptor 3 and "
+		    "the exit record as 4); started by aviary-spawn\n");
 		return 2;
 	}
+	in = calloc(1, sizeof(*in));
+	if (!in)
+		fatal("memory", ENOMEM);
 	in->agent.id = argv[1];
 	run(in);
-	return 125;
 }

@@ -10,11 +10,13 @@
 
 #include <malloc.h>
 
+#include "agent/server.h"
+
 #include "base/banned.h"
 
-#define MMAP_BYTES (2 * 1024 * 1024)
-#define TRIM_BYTES (4 * 1024 * 1024)
-#define PAD_BYTES  (16 * 1024)
+#define MMAP_BYTES ((size_t)2 * 1024 * 1024)
+#define TRIM_BYTES ((size_t)4 * 1024 * 1024)
+#define PAD_BYTES  ((size_t)16 * 1024)
 #define TRIM_MS    1000
 
 void memory_configure(void)
@@ -33,7 +35,7 @@ void memory_init(struct agent *a)
 
 static void on_trim(uv_timer_t *timer)
 {
-	(void)timer;
+	server_trim(AV_CONTAINER_OF(timer, struct agent, trim)->server);
 	malloc_trim(PAD_BYTES);
 }
 

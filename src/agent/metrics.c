@@ -3,7 +3,8 @@
  * metrics.c - GET /metrics: processor, memory and disk of the sandbox
  *
  * A sandbox sees its own cgroup read-only at /sys/fs/cgroup where that is v2, its controllers below
- * it where they are v1, or nothing; then /proc is asked, which the jail makes agree with the limits.
+ * it where they are v1, or nothing; then /proc is asked, which the jail makes agree with the
+ * limits.
  */
 #include "agent/metrics.h"
 
@@ -134,7 +135,7 @@ static uint64_t cpu_used(struct agent *a, uint64_t milli)
 	passed = now - a->cpu_seen_ns;
 	if (a->cpu_seen_ns && passed > 0 && usec > a->cpu_seen_usec && milli)
 		used = (uint64_t)((double)(usec - a->cpu_seen_usec) * 1e3 / (double)passed * 1e4 /
-		    ((double)milli / 1e3));
+		                  ((double)milli / 1e3));
 	a->cpu_seen_usec = usec;
 	a->cpu_seen_ns = now;
 	return used < 10000 ? used : 10000;
@@ -156,13 +157,15 @@ void system_metrics(struct request *rq)
 	av_buf_printf(&out, "{\"ts\":%lld,\"cpu_count\":%llu,\"cpu_used_pct\":%llu.%02llu,",
 	    (long long)(av_real_ms() / 1000), (unsigned long long)((milli + 999) / 1000),
 	    (unsigned long long)(pct / 100), (unsigned long long)(pct % 100));
-	av_buf_printf(&out, "\"mem_total_mib\":%llu,\"mem_used_mib\":%llu,\"mem_total\":%llu,"
-	    "\"mem_used\":%llu,\"mem_cache\":%llu,", (unsigned long long)(total / AV_MIB),
-	    (unsigned long long)(used / AV_MIB), (unsigned long long)total,
-	    (unsigned long long)used, (unsigned long long)cache);
-	av_buf_printf(&out, "\"disk_used\":%llu,\"disk_total\":%llu,\"processes\":%zu,"
-	    "\"processes_started\":%llu}", (unsigned long long)disk_used,
-	    (unsigned long long)disk_total, rq->agent->processes.nlive,
-	    (unsigned long long)rq->agent->processes.started);
+	av_buf_printf(&out,
+	    "\"mem_total_mib\":%llu,\"mem_used_mib\":%llu,\"mem_total\":%llu,"
+	    "\"mem_used\":%llu,\"mem_cache\":%llu,",
+	    (unsigned long long)(total / AV_MIB), (unsigned long long)(used / AV_MIB),
+	    (unsigned long long)total, (unsigned long long)used, (unsigned long long)cache);
+	av_buf_printf(&out,
+	    "\"disk_used\":%llu,\"disk_total\":%llu,\"processes\":%zu,"
+	    "\"processes_started\":%llu}",
+	    (unsigned long long)disk_used, (unsigned long long)disk_total,
+	    rq->agent->processes.nlive, (unsigned long long)rq->agent->processes.started);
 	request_reply(rq, 200, AV_AGENT_CT_JSON, av_buf_str(&out));
 }

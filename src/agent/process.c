@@ -4,6 +4,7 @@
  */
 #include "agent/process.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -22,19 +23,54 @@
 
 /* As Go's syscall.Signal prints them, which is what E2B's clients see. */
 static const char *const signal_texts[] = {
-    [1] = "hangup", [2] = "interrupt", [3] = "quit", [4] = "illegal instruction",
-    [5] = "trace/breakpoint trap", [6] = "aborted", [7] = "bus error",
-    [8] = "floating point exception", [9] = "killed", [10] = "user defined signal 1",
-    [11] = "segmentation fault", [12] = "user defined signal 2", [13] = "broken pipe",
-    [14] = "alarm clock", [15] = "terminated",
+    [1] = "hangup",
+    [2] = "interrupt",
+    [3] = "quit",
+    [4] = "illegal instruction",
+    [5] = "trace/breakpoint trap",
+    [6] = "aborted",
+    [7] = "bus error",
+    [8] = "floating point exception",
+    [9] = "killed",
+    [10] = "user defined signal 1",
+    [11] = "segmentation fault",
+    [12] = "user defined signal 2",
+    [13] = "broken pipe",
+    [14] = "alarm clock",
+    [15] = "terminated",
 };
 
 static const char *const signal_names[] = {
-    [1] = "HUP", [2] = "INT", [3] = "QUIT", [4] = "ILL", [5] = "TRAP", [6] = "ABRT", [7] = "BUS",
-    [8] = "FPE", [9] = "KILL", [10] = "USR1", [11] = "SEGV", [12] = "USR2", [13] = "PIPE",
-    [14] = "ALRM", [15] = "TERM", [17] = "CHLD", [18] = "CONT", [19] = "STOP", [20] = "TSTP",
-    [21] = "TTIN", [22] = "TTOU", [23] = "URG", [24] = "XCPU", [25] = "XFSZ", [26] = "VTALRM",
-    [27] = "PROF", [28] = "WINCH", [29] = "IO", [30] = "PWR", [31] = "SYS",
+    [1] = "HUP",
+    [2] = "INT",
+    [3] = "QUIT",
+    [4] = "ILL",
+    [5] = "TRAP",
+    [6] = "ABRT",
+    [7] = "BUS",
+    [8] = "FPE",
+    [9] = "KILL",
+    [10] = "USR1",
+    [11] = "SEGV",
+    [12] = "USR2",
+    [13] = "PIPE",
+    [14] = "ALRM",
+    [15] = "TERM",
+    [17] = "CHLD",
+    [18] = "CONT",
+    [19] = "STOP",
+    [20] = "TSTP",
+    [21] = "TTIN",
+    [22] = "TTOU",
+    [23] = "URG",
+    [24] = "XCPU",
+    [25] = "XFSZ",
+    [26] = "VTALRM",
+    [27] = "PROF",
+    [28] = "WINCH",
+    [29] = "IO",
+    [30] = "PWR",
+    [31] = "SYS",
 };
 
 int process_signal_number(struct av_str name)
@@ -63,8 +99,8 @@ int process_table_init(struct process_table *t, uv_loop_t *loop, size_t ring_byt
 
 	if (fd < 0)
 		return -errno;
-	*t = (struct process_table){
-	    .loop = loop, .ring_budget = {.max = ring_bytes}, .null_fd = fd};
+	*t =
+	    (struct process_table){.loop = loop, .ring_budget = {.max = ring_bytes}, .null_fd = fd};
 	av_list_init(&t->live);
 	av_list_init(&t->finished_seen);
 	av_list_init(&t->finished_unseen);
@@ -99,7 +135,8 @@ static void forget(struct process *p)
 	struct process_sub *sub;
 
 	/* Readers that still replay the ring are told the end now. */
-	AV_LIST_FOREACH(sub, &p->subs, struct process_sub, node) {
+	AV_LIST_FOREACH(sub, &p->subs, struct process_sub, node)
+	{
 		process_detach(sub);
 		sub->ops->on_end(sub, &p->end);
 	}
@@ -147,7 +184,10 @@ static void make_room_for_finished(struct process_table *t)
 	while (t->nfinished > PROCESS_FINISHED_MAX) {
 		struct process *p = AV_LIST_FIRST(&t->finished_seen, struct process, node);
 
-		forget(p ? p : AV_LIST_FIRST(&t->finished_unseen, struct process, node));
+		if (!p)
+			p = AV_LIST_FIRST(&t->finished_unseen, struct process, node);
+		assert(p);
+		forget(p);
 	}
 }
 
@@ -184,7 +224,7 @@ static void finish(struct process *p)
 	p->finished_ms = uv_now(t->loop);
 	av_list_append(&t->finished_unseen, &p->node);
 	AV_LIST_FOREACH(sub, &p->subs, struct process_sub, node)
-		process_pump(sub);
+	process_pump(sub);
 	if (p->seen) {
 		av_list_remove(&p->node);
 		av_list_append(&t->finished_seen, &p->node);
@@ -205,7 +245,8 @@ void process_table_reaped(struct process_table *t, pid_t pid, int wait_status)
 {
 	struct process *p;
 
-	AV_LIST_FOREACH(p, &t->live, struct process, node) {
+	AV_LIST_FOREACH(p, &t->live, struct process, node)
+	{
 		if (p->pid != pid || p->reaped)
 			continue;
 		p->reaped = true;
@@ -388,12 +429,13 @@ int process_start(struct process_table *t, const struct process_params *params,
 
 	if (t->nlive >= PROCESS_LIVE_MAX)
 		return av_err_set(err, AV_ERR_QUOTA,
-		    "%d processes were started through the API and still run, which is the most; end some",
+		    "%d processes were started through the API and still run, which is the most; "
+		    "end some",
 		    PROCESS_LIVE_MAX);
 	r = params->pty ? open_terminal(params, &io) : open_pipes(t, params->stdin_open, &io);
 	if (r < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot open a %s",
-		    params->pty ? "terminal" : "pipe");
+		return av_err_sys(
+		    err, AV_ERR_INTERNAL, r, "cannot open a %s", params->pty ? "terminal" : "pipe");
 	p = new_process(t, params);
 	if (!p)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory in the sandbox's agent");
@@ -412,8 +454,12 @@ int process_start(struct process_table *t, const struct process_params *params,
 	av_list_append(&t->live, &p->node);
 	t->nlive++;
 	t->started++;
-	if (params->timeout_ms)
-		uv_timer_start(&p->timer, on_timeout, params->timeout_ms, 0);
+	if (params->timeout_ms) {
+		/* The loop's clock is that of its last turn, in whole milliseconds: never too
+		 * early. */
+		uv_update_time(t->loop);
+		uv_timer_start(&p->timer, on_timeout, params->timeout_ms + 1, 0);
+	}
 	if (sub)
 		process_attach(p, sub);
 	else
@@ -430,8 +476,8 @@ static struct process *find_in(struct av_list *list, pid_t pid, struct av_str ta
 	struct process *p, *found = NULL;
 
 	AV_LIST_FOREACH(p, list, struct process, node)
-		if (pid > 0 ? p->pid == pid : p->tag && av_str_eq_c(tag, p->tag))
-			found = p;
+	if (pid > 0 ? p->pid == pid : p->tag && av_str_eq_c(tag, p->tag))
+		found = p;
 	return found;
 }
 
@@ -503,7 +549,8 @@ int process_signal(struct process *p, int sig, bool group)
 
 	if (p->ended)
 		return -ESRCH;
-	/* A reaped pid may be somebody else's by now; as a group id it is not while members live. */
+	/* A reaped pid may be somebody else's by now; as a group id it is not while members live.
+	 */
 	if (group)
 		r = kill(-p->pid, sig) < 0 ? -errno : 0;
 	else if (!p->reaped)

@@ -7,15 +7,15 @@
  * A process has one input and one or two outputs (pipes, or one terminal), any number of attached
  * readers (`struct process_sub`) and a ring.
  *
- * Output. While a following reader is attached, output is read only when every such reader has room:
- * the slowest one slows the process and no byte is lost. While none is, output goes to the ring,
- * which keeps the newest and counts what it drops; once a process has a ring, the ring is fed for the
- * rest of its life. A reader that asks for a replay is served from the ring first, and the process is
- * not read meanwhile, so that it continues without a seam.
+ * Output. While a following reader is attached, output is read only when every such reader has
+ * room: the slowest one slows the process and no byte is lost. While none is, output goes to the
+ * ring, which keeps the newest and counts what it drops; once a process has a ring, the ring is fed
+ * for the rest of its life. A reader that asks for a replay is served from the ring first, and the
+ * process is not read meanwhile, so that it continues without a seam.
  *
  * End. A process has ended when it has exited and its outputs are at end of file: children that
- * inherited them hold the end back. After a kill through this interface or a time-out the wait is cut
- * short: what lies in the pipes at that moment is still delivered, the rest is not waited for.
+ * inherited them hold the end back. After a kill through this interface or a time-out the wait is
+ * cut short: what lies in the pipes at that moment is still delivered, the rest is not waited for.
  * After a time-out, a process that does not die (uninterruptible sleep) is given up after
  * KILL_GRACE_MS, so that no stream hangs.
  *
@@ -42,9 +42,9 @@
 #define PROCESS_FINISHED_MAX  512
 #define PROCESS_LINGER_MS     30000
 #define PROCESS_KILL_GRACE_MS 100
-#define PROCESS_RING_BYTES    (1024 * 1024)
-#define PROCESS_CHUNK_PIPE    (32 * 1024) /* most that one read of a pipe gives */
-#define PROCESS_CHUNK_PTY     (16 * 1024)
+#define PROCESS_RING_BYTES    ((size_t)1024 * 1024)
+#define PROCESS_CHUNK_PIPE    ((size_t)32 * 1024) /* most that one read of a pipe gives */
+#define PROCESS_CHUNK_PTY     ((size_t)16 * 1024)
 #define PROCESS_TAG_MAX       256
 
 /* Numbered as in the binary codec. */
@@ -56,13 +56,13 @@ struct process_sub;
 
 /* How it ended. */
 struct process_end {
-	bool exited;      /* by itself: exit_code counts; else signal does */
-	int exit_code;    /* 0..255 */
-	int signal;       /* 0 or its number */
+	bool exited;   /* by itself: exit_code counts; else signal does */
+	int exit_code; /* 0..255 */
+	int signal;    /* 0 or its number */
 	bool core_dumped;
-	bool timed_out;   /* its time-out fired before the end */
-	bool gave_up;     /* killed, but still there when the grace was over */
-	char status[48];  /* "exit status 3", "signal: killed" */
+	bool timed_out;  /* its time-out fired before the end */
+	bool gave_up;    /* killed, but still there when the grace was over */
+	char status[48]; /* "exit status 3", "signal: killed" */
 };
 
 /* Calls to an attached reader. None may free the process; each may detach the reader. */
@@ -72,8 +72,8 @@ struct process_sub_ops {
 	void (*on_output)(struct process_sub *sub, uint8_t channel, const char *p, size_t n);
 	/* In a replay: dropped bytes are missing here. */
 	void (*on_gap)(struct process_sub *sub, uint64_t dropped);
-	/* Last call; the reader is detached already. end is NULL if the process still runs (a replay
-	 * without following is over) and is borrowed for the call. */
+	/* Last call; the reader is detached already. end is NULL if the process still runs (a
+	 * replay without following is over) and is borrowed for the call. */
 	void (*on_end)(struct process_sub *sub, const struct process_end *end);
 };
 
@@ -82,8 +82,8 @@ struct process_sub {
 	struct process *process; /* NULL when not attached */
 	const struct process_sub_ops *ops;
 	bool full;
-	bool follow;             /* takes part in flow control and gets live output */
-	bool replay;             /* still reading the ring */
+	bool follow; /* takes part in flow control and gets live output */
+	bool replay; /* still reading the ring */
 	struct ring_cursor cursor;
 };
 
@@ -93,13 +93,13 @@ struct process_params {
 	char *const *envp;
 	const char *cwd;
 	const struct agent_user *user;
-	const char *tag;         /* or NULL */
-	struct av_str config;    /* JSON of ProcessConfig for List, kept as it is */
-	bool stdin_open;         /* else /dev/null */
+	const char *tag;      /* or NULL */
+	struct av_str config; /* JSON of ProcessConfig for List, kept as it is */
+	bool stdin_open;      /* else /dev/null */
 	bool pty;
-	uint16_t cols, rows;     /* of the terminal */
-	uint64_t timeout_ms;     /* 0: none */
-	bool kill_group;         /* time-out and detach-kill go to the process group */
+	uint16_t cols, rows; /* of the terminal */
+	uint64_t timeout_ms; /* 0: none */
+	bool kill_group;     /* time-out and detach-kill go to the process group */
 };
 
 /* Called when all bytes of one process_write() were taken by the pipe (status 0), or never will be
@@ -108,15 +108,15 @@ typedef void process_written_fn(void *ctx, size_t n, int status);
 
 /* The table; part of struct agent. */
 struct process_table {
-	uv_loop_t *loop;             /* borrowed */
-	struct av_list live;         /* of struct process: running and exited */
+	uv_loop_t *loop;                               /* borrowed */
+	struct av_list live;                           /* of struct process: running and exited */
 	struct av_list finished_seen, finished_unseen; /* ended, oldest first */
 	size_t nlive, nfinished;
 	struct ring_budget ring_budget;
 	uv_timer_t linger;
-	int null_fd;                 /* /dev/null */
-	char *read_buf;              /* PROCESS_CHUNK_PIPE bytes, made on first use */
-	uint64_t started;            /* counters for /metrics */
+	int null_fd;      /* /dev/null */
+	char *read_buf;   /* PROCESS_CHUNK_PIPE bytes, made on first use */
+	uint64_t started; /* counters for /metrics */
 };
 
 /* ring_bytes: budget of all rings together. -errno. */
@@ -137,7 +137,7 @@ struct process *process_find_tag(struct process_table *t, struct av_str tag);
 struct process *process_next_live(struct process_table *t, struct process *p);
 
 pid_t process_pid(const struct process *p);
-const char *process_tag(const struct process *p);        /* NULL if none */
+const char *process_tag(const struct process *p); /* NULL if none */
 struct av_str process_config(const struct process *p);
 bool process_is_pty(const struct process *p);
 bool process_is_live(const struct process *p);
@@ -159,8 +159,8 @@ int process_write(struct process *p, const void *data, size_t n, process_written
 void process_forget_writer(struct process *p, const void *ctx);
 /* End of file after what is queued. -EBADF as above; -ENOTTY for a terminal (send it 0x04). */
 int process_close_stdin(struct process *p);
-/* group: the whole process group, as far as it still exists. SIGKILL and SIGTERM cut the wait for the
- * outputs short. -ESRCH when there is nothing left to signal. */
+/* group: the whole process group, as far as it still exists. SIGKILL and SIGTERM cut the wait for
+ * the outputs short. -ESRCH when there is nothing left to signal. */
 int process_signal(struct process *p, int sig, bool group);
 /* -ENOTTY when it has no terminal. */
 int process_resize(struct process *p, uint16_t cols, uint16_t rows);

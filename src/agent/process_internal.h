@@ -9,10 +9,10 @@
 struct process_output {
 	struct process *process;
 	uv_poll_t poll;
-	int fd;            /* -1 when closed */
+	int fd; /* -1 when closed */
 	uint8_t channel;
-	bool reading;      /* poll is started */
-	bool limited;      /* after a kill: only `left` more bytes are waited for */
+	bool reading; /* poll is started */
+	bool limited; /* after a kill: only `left` more bytes are waited for */
 	size_t left;
 };
 
@@ -22,39 +22,40 @@ struct input_chunk {
 	process_written_fn *fn;
 	void *ctx;
 	bool eof;
-	size_t n, off;
+	size_t answer; /* bytes of the whole call, for fn */
+	size_t n, off; /* bytes here, and how many of them are written */
 	char data[];
 };
 
 struct process_input {
 	uv_poll_t poll;
-	int fd;            /* -1 when closed or never open */
+	int fd; /* -1 when closed or never open */
 	bool polling;
 	bool eof_queued;
 	struct av_list queue; /* of struct input_chunk */
 };
 
 struct process {
-	struct av_list node;       /* in one of the table's lists */
+	struct av_list node; /* in one of the table's lists */
 	struct process_table *table;
 	pid_t pid;
-	char *tag;                 /* owned, or NULL */
-	char *config;              /* owned, config_n bytes */
+	char *tag;    /* owned, or NULL */
+	char *config; /* owned, config_n bytes */
 	size_t config_n;
 	bool pty, kill_group;
-	bool reaped;               /* the kernel no longer knows the pid */
-	bool killed;               /* do not wait for the outputs */
+	bool reaped; /* the kernel no longer knows the pid */
+	bool killed; /* do not wait for the outputs */
 	bool ended;
-	bool seen;                 /* somebody was told the end */
-	struct process_end end;    /* valid in parts from `reaped` on */
+	bool seen;              /* somebody was told the end */
+	struct process_end end; /* valid in parts from `reaped` on */
 	struct process_output out[2];
 	struct process_input in;
 	struct av_list subs;
 	struct ring ring;
-	uv_timer_t timer;          /* time-out, later the grace after a kill */
-	uint64_t finished_ms;      /* loop time of the end */
-	int open_handles;          /* libuv handles that are not closed yet */
-	bool dying;                /* freed when open_handles is 0 */
+	uv_timer_t timer;     /* time-out, later the grace after a kill */
+	uint64_t finished_ms; /* loop time of the end */
+	int open_handles;     /* libuv handles that are not closed yet */
+	bool dying;           /* freed when open_handles is 0 */
 };
 
 /* A handle of the process has been closed; frees the process with the last one when dying. */

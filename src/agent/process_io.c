@@ -46,7 +46,8 @@ static bool followed(const struct process *p, bool *ret_all_ready)
 	bool any = false;
 
 	*ret_all_ready = true;
-	AV_LIST_FOREACH(sub, &p->subs, const struct process_sub, node) {
+	AV_LIST_FOREACH(sub, &p->subs, const struct process_sub, node)
+	{
 		if (!sub->follow)
 			continue;
 		any = true;
@@ -64,8 +65,8 @@ static void deliver(struct process *p, uint8_t channel, const char *data, size_t
 	if (!any || p->ring.cap || p->ring.dropped)
 		ring_append(&p->ring, channel, data, n);
 	AV_LIST_FOREACH(sub, &p->subs, struct process_sub, node)
-		if (sub->follow && !sub->replay)
-			sub->ops->on_output(sub, channel, data, n);
+	if (sub->follow && !sub->replay)
+		sub->ops->on_output(sub, channel, data, n);
 }
 
 /* False when the output is at its end. */
@@ -237,7 +238,7 @@ static void answer_chunk(struct input_chunk *c, int status)
 {
 	process_written_fn *fn = c->fn;
 	void *ctx = c->ctx;
-	size_t n = c->n;
+	size_t n = c->answer;
 
 	av_list_remove(&c->node);
 	free(c);
@@ -250,39 +251,43 @@ void process_input_drop(struct process *p)
 	struct input_chunk *c;
 
 	close_input(p);
-	while ((c = AV_LIST_FIRST(&p->in.queue, struct input_chunk, node)))
-		answer_chunk(c, -EPIPE);
+	/* The answers cannot lead to new chunks any more. */
+	AV_LIST_FOREACH(c, &p->in.queue, struct input_chunk, node)
+	answer_chunk(c, -EPIPE);
 }
 
 static void on_input(uv_poll_t *poll, int status, int events);
 
-/* Writes what the pipe takes. The answers may lead back here, so the queue is looked at anew. */
+/* True when all of the chunk was taken; *ret_failed when the pipe takes no more at all. */
+static bool write_chunk(struct process *p, struct input_chunk *c, bool *ret_failed)
+{
+	ssize_t n;
+
+	do {
+		n = c->n > c->off ? write(p->in.fd, c->data + c->off, c->n - c->off) : 0;
+	} while (n < 0 && errno == EINTR);
+	*ret_failed = n < 0 && errno != EAGAIN;
+	if (n > 0)
+		c->off += (size_t)n;
+	return c->off == c->n;
+}
+
+/* Writes what the pipe takes. */
 static void flush_input(struct process *p)
 {
 	struct input_chunk *c;
+	bool failed = false;
 
-	while (p->in.fd >= 0 && (c = AV_LIST_FIRST(&p->in.queue, struct input_chunk, node))) {
-		ssize_t n = 0;
-
-		if (c->eof) {
-			answer_chunk(c, 0);
-			process_input_drop(p);
-			return;
-		}
-		if (c->n > c->off)
-			n = write(p->in.fd, c->data + c->off, c->n - c->off);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno == EAGAIN)
+	AV_LIST_FOREACH(c, &p->in.queue, struct input_chunk, node)
+	{
+		failed = c->eof;
+		if (c->eof || !write_chunk(p, c, &failed))
 			break;
-		if (n < 0) {
-			process_input_drop(p);
-			return;
-		}
-		c->off += (size_t)n;
-		if (c->off == c->n)
-			answer_chunk(c, 0);
+		answer_chunk(c, 0);
 	}
+	/* After the end of file there is nothing to be answered but its own chunk. */
+	if (failed)
+		process_input_drop(p);
 	if (p->in.fd < 0 || p->in.polling == !av_list_empty(&p->in.queue))
 		return;
 	p->in.polling = !p->in.polling;
@@ -303,8 +308,9 @@ static void on_input(uv_poll_t *poll, int status, int events)
 		flush_input(p);
 }
 
-static int queue_input(struct process *p, const void *data, size_t n, bool eof,
-    process_written_fn *fn, void *ctx)
+/* head: the fields of the new chunk besides its bytes. */
+static int queue_input(
+    struct process *p, const void *data, size_t n, const struct input_chunk *head)
 {
 	struct input_chunk *c;
 	size_t size;
@@ -316,18 +322,31 @@ static int queue_input(struct process *p, const void *data, size_t n, bool eof,
 	c = malloc(size);
 	if (!c)
 		return -ENOMEM;
-	*c = (struct input_chunk){.fn = fn, .ctx = ctx, .eof = eof, .n = n};
+	*c = *head;
+	c->n = n;
 	if (n)
 		memcpy(c->data, data, n);
 	av_list_append(&p->in.queue, &c->node);
-	p->in.eof_queued = eof;
+	p->in.eof_queued = c->eof;
 	flush_input(p);
 	return 0;
 }
 
 int process_write(struct process *p, const void *data, size_t n, process_written_fn *fn, void *ctx)
 {
-	return queue_input(p, data, n, false, fn, ctx);
+	ssize_t done = 0;
+
+	/* Mostly the pipe has room and nothing is queued: then nothing need be copied. */
+	if (p->in.fd >= 0 && !p->in.eof_queued && av_list_empty(&p->in.queue))
+		done = write(p->in.fd, data, n);
+	if (done < 0)
+		done = 0;
+	if ((size_t)done < n || p->in.fd < 0 || p->in.eof_queued)
+		return queue_input(p, (const char *)data + done, n - (size_t)done,
+		    &(struct input_chunk){.fn = fn, .ctx = ctx, .answer = n});
+	if (fn)
+		fn(ctx, n, 0);
+	return 0;
 }
 
 void process_forget_writer(struct process *p, const void *ctx)
@@ -335,15 +354,15 @@ void process_forget_writer(struct process *p, const void *ctx)
 	struct input_chunk *c;
 
 	AV_LIST_FOREACH(c, &p->in.queue, struct input_chunk, node)
-		if (c->ctx == ctx)
-			c->fn = NULL;
+	if (c->ctx == ctx)
+		c->fn = NULL;
 }
 
 int process_close_stdin(struct process *p)
 {
 	if (p->pty)
 		return -ENOTTY;
-	return queue_input(p, NULL, 0, true, NULL, NULL);
+	return queue_input(p, NULL, 0, &(struct input_chunk){.eof = true});
 }
 
 /* --- all of it --- */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * process_rpc.c - the unary RPCs of process.Process: List, Update, SendInput, SendSignal, CloseStdin
+ * process_rpc.c - the unary RPCs of process.Process: List, Update, SendInput, SendSignal,
+ * CloseStdin
  */
 #include "agent/process_rpc.h"
 
@@ -15,8 +16,10 @@
 
 #include "base/banned.h"
 
-#define LIST_BYTES_MAX  (32 * 1024 * 1024)
-#define INPUT_BYTES_MAX (12 * 1024 * 1024) /* what base64 in the largest request can hold */
+#define LIST_BYTES_MAX ((size_t)32 * 1024 * 1024)
+#define INPUT_BYTES_MAX                                                                            \
+	((size_t)12 * 1024 * 1024) /* what base64 in the largest request can hold                  \
+	                            */
 
 static void fail_err(struct request *rq, const struct av_err *err)
 {
@@ -28,8 +31,8 @@ static void reply_empty(struct request *rq)
 	request_reply(rq, 200, AV_AGENT_CT_JSON, AV_STR("{}"));
 }
 
-int process_rpc_select(struct agent *a, const json_t *request, struct process **ret,
-    struct av_err *err)
+int process_rpc_select(
+    struct agent *a, const json_t *request, struct process **ret, struct av_err *err)
 {
 	const json_t *selector = NULL;
 	const char *tag = NULL;
@@ -40,18 +43,21 @@ int process_rpc_select(struct agent *a, const json_t *request, struct process **
 	if ((r = av_json_get_object(request, "process", &selector, err)) < 0)
 		return r;
 	if (selector && ((r = av_json_get_i64(selector, "pid", 0, INT32_MAX, &pid, err)) < 0 ||
-	    (r = av_json_get_str(selector, "tag", &tag, err)) < 0))
+	                    (r = av_json_get_str(selector, "tag", &tag, err)) < 0))
 		return r;
 	if (pid == 0 && !tag)
-		return av_err_set(err, AV_ERR_INVALID, "the request selects no process by pid or tag");
+		return av_err_set(
+		    err, AV_ERR_INVALID, "the request selects no process by pid or tag");
 	if (pid) {
 		p = process_find_pid(&a->processes, (pid_t)pid);
 		if (!p)
-			return av_err_set(err, AV_ERR_NOT_FOUND, "process with pid %d not found", (int)pid);
+			return av_err_set(
+			    err, AV_ERR_NOT_FOUND, "process with pid %d not found", (int)pid);
 	} else {
 		p = process_find_tag(&a->processes, av_str_c(tag));
 		if (!p)
-			return av_err_set(err, AV_ERR_NOT_FOUND, "process with tag %s not found", tag);
+			return av_err_set(
+			    err, AV_ERR_NOT_FOUND, "process with tag %s not found", tag);
 	}
 	*ret = p;
 	return 0;
@@ -69,7 +75,7 @@ int process_rpc_size(const json_t *request, bool *ret_has, uint16_t *ret_cols, u
 	if (pty && (r = av_json_get_object(pty, "size", &size, err)) < 0)
 		return r;
 	if (size && ((r = av_json_get_i64(size, "cols", 0, UINT16_MAX, &cols, err)) < 0 ||
-	    (r = av_json_get_i64(size, "rows", 0, UINT16_MAX, &rows, err)) < 0))
+	                (r = av_json_get_i64(size, "rows", 0, UINT16_MAX, &rows, err)) < 0))
 		return r;
 	*ret_has = pty != NULL;
 	*ret_cols = (uint16_t)cols;
@@ -90,8 +96,8 @@ static struct process *select_live(struct request *rq, struct av_str body, json_
 		return NULL;
 	}
 	if (!process_is_live(p)) {
-		request_rpc_fail(rq, AV_CONNECT_NOT_FOUND, "process with pid %d not found",
-		    (int)process_pid(p));
+		request_rpc_fail(
+		    rq, AV_CONNECT_NOT_FOUND, "process with pid %d not found", (int)process_pid(p));
 		json_decref(j);
 		return NULL;
 	}
@@ -173,7 +179,8 @@ static void on_written(void *ctx, size_t n, int status)
 
 	(void)n;
 	if (status < 0)
-		request_rpc_fail(rq, AV_CONNECT_INTERNAL, "the process has ended or closed its input");
+		request_rpc_fail(
+		    rq, AV_CONNECT_INTERNAL, "the process has ended or closed its input");
 	else
 		reply_empty(rq);
 }
@@ -188,15 +195,16 @@ static int parse_input(const json_t *request, struct av_buf *out, bool *ret_pty,
 	if ((r = av_json_get_object(request, "input", &input, err)) < 0)
 		return r;
 	if (input && ((r = av_json_get_str(input, "stdin", &to_stdin, err)) < 0 ||
-	    (r = av_json_get_str(input, "pty", &to_pty, err)) < 0))
+	                 (r = av_json_get_str(input, "pty", &to_pty, err)) < 0))
 		return r;
 	text = to_pty ? to_pty : to_stdin;
 	if (!text)
-		return av_err_set(err, AV_ERR_INVALID, "the request has neither input.stdin nor input.pty");
+		return av_err_set(
+		    err, AV_ERR_INVALID, "the request has neither input.stdin nor input.pty");
 	r = av_base64_decode(out, av_str_c(text));
 	if (r < 0)
-		return av_err_set(err, AV_ERR_INVALID, "input is not base64 (or larger than %d bytes)",
-		    INPUT_BYTES_MAX);
+		return av_err_set(err, AV_ERR_INVALID,
+		    "input is not base64 (or larger than %zu bytes)", INPUT_BYTES_MAX);
 	*ret_pty = to_pty != NULL;
 	return 0;
 }
@@ -224,7 +232,8 @@ void process_rpc_send_input(struct request *rq, struct av_str body)
 	rq->data = (void *)(intptr_t)process_pid(p);
 	if (process_write(p, av_buf_str(&data).p, data.n, on_written, rq) < 0)
 		request_rpc_fail(rq, AV_CONNECT_INTERNAL,
-		    "stdin of process %d is not open (start it with stdin: true)", (int)process_pid(p));
+		    "stdin of process %d is not open (start it with stdin: true)",
+		    (int)process_pid(p));
 }
 
 /* --- signals --- */

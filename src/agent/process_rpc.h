@@ -12,8 +12,8 @@
 
 /* The process that {"process":{"pid":n}} or {"process":{"tag":"x"}} of request selects.
  * AV_ERR_INVALID without a selector, AV_ERR_NOT_FOUND "process with pid N not found". */
-int process_rpc_select(struct agent *a, const json_t *request, struct process **ret,
-    struct av_err *err);
+int process_rpc_select(
+    struct agent *a, const json_t *request, struct process **ret, struct av_err *err);
 /* {"pty":{"size":{"cols":n,"rows":n}}} of request; *ret_has false when there is no pty. */
 int process_rpc_size(const json_t *request, bool *ret_has, uint16_t *ret_cols, uint16_t *ret_rows,
     struct av_err *err);

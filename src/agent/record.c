@@ -26,7 +26,8 @@ void record_write(enum av_exit_reason reason, uint32_t code, const char *text)
 	clock_gettime(CLOCK_REALTIME, &ts);
 	av_exit_record_encode(record, reason, code,
 	    (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000, text);
-	/* Nothing can be done about a failure here; the host then has the kernel's evidence only. */
+	/* Nothing can be done about a failure here; the host then has the kernel's evidence only.
+	 */
 	n = pwrite(record_fd, record, sizeof(record), 0);
 	(void)n;
 }
@@ -39,7 +40,8 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 	if (info->si_code <= 0 && info->si_pid != getpid())
 		return;
 	record_write(AV_EXIT_CRASH, (uint32_t)sig, NULL);
-	/* PID 1 of a namespace cannot kill itself by a signal with default action, but it can exit. */
+	/* PID 1 of a namespace cannot kill itself by a signal with default action, but it can exit.
+	 */
 	_exit(128 + sig);
 }
 

@@ -18,20 +18,22 @@
 
 struct route {
 	const char *method, *path;
-	request_open_fn *open;       /* or */
+	request_open_fn *open; /* or */
 	request_body_fn *on_whole;
 	size_t max_body;
 };
 
 static const struct route routes[] = {
-#define AGENT_STREAM(m, p, fn)      {.method = m, .path = p, .open = fn},
-#define AGENT_UNARY(m, p, max, fn)  {.method = m, .path = p, .on_whole = fn, .max_body = max},
+#define AGENT_STREAM(m, p, fn) {.method = (m), .path = (p), .open = (fn)},
+#define AGENT_UNARY(m, p, max, fn)                                                                 \
+	{.method = (m), .path = (p), .on_whole = (fn), .max_body = (max)},
 #include "agent/routes.def"
 #undef AGENT_STREAM
 #undef AGENT_UNARY
 };
 
-static const struct route *find_route(struct av_str method, struct av_str path, bool *ret_path_known)
+static const struct route *find_route(
+    struct av_str method, struct av_str path, bool *ret_path_known)
 {
 	*ret_path_known = false;
 	for (size_t i = 0; i < AV_ARRAY_LEN(routes); i++) {
@@ -59,7 +61,8 @@ void request_dispatch(struct request *rq)
 	}
 	rq->route = find_route(rq->head.method, rq->path, &path_known);
 	if (!rq->route && path_known)
-		request_fail(rq, 405, "method %.*s is not allowed here", AV_STR_ARG(rq->head.method));
+		request_fail(
+		    rq, 405, "method %.*s is not allowed here", AV_STR_ARG(rq->head.method));
 	else if (!rq->route)
 		request_fail(rq, 404, "the agent has no route %.*s", AV_STR_ARG(rq->path));
 	else if (rq->route->open)
@@ -290,13 +293,13 @@ bool request_query(struct request *rq, const char *name, char *dst, size_t size)
 	if (r == 0)
 		r = av_str_copy(dst, size, av_buf_str(&value));
 	if (r < 0)
-		request_fail(rq, 400, "query parameter %s is malformed or longer than %zu bytes", name,
-		    size - 1);
+		request_fail(rq, 400, "query parameter %s is malformed or longer than %zu bytes",
+		    name, size - 1);
 	return r == 0;
 }
 
-int agent_find_user(const struct agent *a, const char *name, struct agent_user *ret,
-    struct av_err *err)
+int agent_find_user(
+    const struct agent *a, const char *name, struct agent_user *ret, struct av_err *err)
 {
 	if (!name || !name[0])
 		name = a->settings.user[0] ? a->settings.user : "root";
@@ -312,12 +315,13 @@ int request_rpc_user(struct request *rq, struct agent_user *ret, struct av_err *
 
 	if (h && h->n > 6 && av_str_ieq(av_str_n(h->p, 6), AV_STR("Basic "))) {
 		if (av_base64_decode(&text, av_str_trim(av_str_n(h->p + 6, h->n - 6))) < 0)
-			return av_err_set(err, AV_ERR_UNAUTHORIZED, "the Authorization header is not base64");
+			return av_err_set(
+			    err, AV_ERR_UNAUTHORIZED, "the Authorization header is not base64");
 		rest = av_buf_str(&text);
 		av_str_cut(&rest, ':', &user);
 		if (av_str_copy(name, sizeof(name), user) < 0)
-			return av_err_set(err, AV_ERR_UNAUTHORIZED, "invalid username: '%.*s'",
-			    AV_STR_ARG(user));
+			return av_err_set(
+			    err, AV_ERR_UNAUTHORIZED, "invalid username: '%.*s'", AV_STR_ARG(user));
 	}
 	return agent_find_user(rq->agent, name, ret, err);
 }
@@ -341,8 +345,10 @@ int agent_resolve_path(const struct agent *a, const struct agent_user *u, struct
 	if (path.n == 0)
 		path = a->settings.workdir[0] ? av_str_c(a->settings.workdir) : base;
 	else if (path.p[0] == '~' && path.n > 1 && path.p[1] != '/')
-		return av_err_set(err, AV_ERR_INVALID, "path '%.*s': other users' homes cannot be "
-		    "named with ~", AV_STR_ARG(path));
+		return av_err_set(err, AV_ERR_INVALID,
+		    "path '%.*s': other users' homes cannot be "
+		    "named with ~",
+		    AV_STR_ARG(path));
 	else if (path.p[0] == '~')
 		path = below_home(path, base);
 	r = av_path_clean(&out, base, path, err);

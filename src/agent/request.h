@@ -26,9 +26,9 @@
 #include "proto/http2.h"
 
 /* Above this many bytes waiting to be sent a producer should stop until on_drain. */
-#define REQUEST_HIGH_MARK (256 * 1024)
+#define REQUEST_HIGH_MARK ((size_t)256 * 1024)
 /* With fewer than this on_drain comes. */
-#define REQUEST_LOW_MARK  (128 * 1024)
+#define REQUEST_LOW_MARK ((size_t)128 * 1024)
 
 struct request;
 
@@ -46,7 +46,7 @@ typedef void request_open_fn(struct request *rq);
 
 struct request {
 	struct agent *agent;
-	struct conn *conn;             /* private to server.c */
+	struct conn *conn; /* private to server.c */
 	struct av_http2_stream *stream;
 	struct av_http_head head;
 	struct av_str path, query;     /* of head.target; not decoded */
@@ -54,10 +54,10 @@ struct request {
 	void *data;                    /* the handler's */
 	bool responded;
 	/* private to request.c and server.c */
-	struct av_list turn;           /* in the server's list, or alone */
-	struct av_list deferred;       /* in the connection's list while an /init is being received */
+	struct av_list turn;     /* in the server's list, or alone */
+	struct av_list deferred; /* in the connection's list while an /init is being received */
 	struct av_buf body;
-	size_t counted;                /* part of agent->body_bytes */
+	size_t counted; /* part of agent->body_bytes */
 	bool body_ended;
 	request_body_fn *on_whole;
 	const struct route *route;
@@ -95,7 +95,8 @@ void request_ignore_rest(struct request *rq);
 /* RST_STREAM; on_close follows. */
 void request_reset(struct request *rq, uint32_t error);
 
-/* Begins a response with a body to come; head is the caller's to clear. False if the stream is dead. */
+/* Begins a response with a body to come; head is the caller's to clear. False if the stream is
+ * dead. */
 bool request_begin(struct request *rq, const struct av_http_head *head);
 /* Sends body bytes (copied). False if the stream is dead or memory is short: it was reset. */
 bool request_send(struct request *rq, const void *p, size_t n);
@@ -108,13 +109,14 @@ void request_finish_all(struct request *rq);
 /* True when a producer should wait for on_drain. */
 bool request_is_full(const struct request *rq);
 
-/* A query parameter, decoded; "" when absent. False if it is malformed or too long: answered 400. */
+/* A query parameter, decoded; "" when absent. False if it is malformed or too long: answered 400.
+ */
 bool request_query(struct request *rq, const char *name, char *dst, size_t size);
 /* User named by "Authorization: Basic base64(user:)", else the sandbox's default user. */
 int request_rpc_user(struct request *rq, struct agent_user *ret, struct av_err *err);
 /* Looks up name, or the sandbox's default user when it is empty. */
-int agent_find_user(const struct agent *a, const char *name, struct agent_user *ret,
-    struct av_err *err);
+int agent_find_user(
+    const struct agent *a, const char *name, struct agent_user *ret, struct av_err *err);
 /* Paths of requests: empty is the sandbox's workdir or the user's home, "~" the home,
  * relative ones start there; cleaned lexically into dst (AV_PATH_MAX + 1 bytes). */
 int agent_resolve_path(const struct agent *a, const struct agent_user *u, struct av_str path,

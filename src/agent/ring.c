@@ -115,7 +115,7 @@ static void append_piece(struct ring *r, uint8_t channel, const char *p, size_t 
 	if (r->last != NO_LAST) {
 		last_len = record_head(r, r->last, &last_channel);
 		extend = last_channel == channel && last_len + n <= RING_RECORD_MAX &&
-		    last_len + n <= r->cap / 2;
+		         last_len + n <= r->cap / 2;
 	}
 	while (r->cap - (size_t)(r->end - r->start) < n + (extend ? 0 : RECORD_HEAD)) {
 		drop_oldest(r);
@@ -145,7 +145,7 @@ void ring_append(struct ring *r, uint8_t channel, const void *p, size_t n)
 		return;
 	}
 	while (n) {
-		size_t most = AV_MIN((size_t)RING_RECORD_MAX, r->cap / 2), piece = AV_MIN(n, most);
+		size_t most = AV_MIN(RING_RECORD_MAX, r->cap / 2), piece = AV_MIN(n, most);
 
 		append_piece(r, channel, src, piece);
 		src += piece;
@@ -153,12 +153,13 @@ void ring_append(struct ring *r, uint8_t channel, const void *p, size_t n)
 	}
 }
 
-enum ring_read ring_read(struct ring *r, struct ring_cursor *c, uint8_t *ret_channel, char *dst,
-    uint64_t *ret_n)
+enum ring_read ring_read(
+    struct ring *r, struct ring_cursor *c, uint8_t *ret_channel, char *dst, uint64_t *ret_n)
 {
 	uint32_t len;
 
-	/* Bytes are dropped at the front only, so r->dropped is also how many came before r->start. */
+	/* Bytes are dropped at the front only, so r->dropped is also how many came before r->start.
+	 */
 	if (c->seen < r->dropped) {
 		*ret_n = r->dropped - c->seen;
 		c->pos = r->start;

@@ -5,12 +5,13 @@
  * Theory of operation
  *
  * A ring holds records (channel, bytes) in the order in which they were read. It begins without
- * memory, doubles as it fills up to its maximum, and from then on drops whole records, oldest first,
- * counting their bytes. Records have at most RING_RECORD_MAX bytes, so that dropping is fine-grained
- * enough and a reader needs no more room than that.
+ * memory, doubles as it fills up to its maximum, and from then on drops whole records, oldest
+ * first, counting their bytes. Records have at most RING_RECORD_MAX bytes, so that dropping is
+ * fine-grained enough and a reader needs no more room than that.
  *
  * All rings share one budget; when it is used up a ring stays at the size it has (or, at size zero,
- * drops everything), so that many silent talkers cannot fill the sandbox's memory through its agent.
+ * drops everything), so that many silent talkers cannot fill the sandbox's memory through its
+ * agent.
  *
  * Readers are cursors into an absolute byte position and do not consume: any number may read, each
  * at its own pace. A cursor overtaken by the writer learns how many bytes it missed.
@@ -20,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RING_RECORD_MAX (16 * 1024)
+#define RING_RECORD_MAX ((size_t)16 * 1024)
 
 struct ring_budget {
 	size_t used, max; /* bytes over all rings */
@@ -54,5 +55,5 @@ enum ring_read {
 	RING_RECORD, /* *ret_n bytes of *ret_channel are in dst */
 };
 /* The next thing for this cursor. dst has RING_RECORD_MAX bytes. */
-enum ring_read ring_read(struct ring *r, struct ring_cursor *c, uint8_t *ret_channel, char *dst,
-    uint64_t *ret_n);
+enum ring_read ring_read(
+    struct ring *r, struct ring_cursor *c, uint8_t *ret_channel, char *dst, uint64_t *ret_n);

@@ -4,15 +4,15 @@
  *
  * Theory of operation
  *
- * A connection is a descriptor, a poll handle and a session of proto/http2. Reading goes through one
- * buffer that all connections share; what a session has to send is collected over one turn of the
- * loop and flushed before the loop sleeps (prepare) and after its events were handled (check), so
- * that many small events become few writes.
+ * A connection is a descriptor, a poll handle and a session of proto/http2. Reading goes through
+ * one buffer that all connections share; what a session has to send is collected over one turn of
+ * the loop and flushed before the loop sleeps (prepare) and after its events were handled (check),
+ * so that many small events become few writes.
  *
- * Requests of a connection are dispatched in the order of their heads, except that they wait while an
- * /init is being received: the daemon sends it first and need not wait for its answer, yet HTTP/2
- * may deliver later heads before its body. What arrives for a waiting request is kept (bounded by
- * the stream's window) and replayed.
+ * Requests of a connection are dispatched in the order of their heads, except that they wait while
+ * an /init is being received: the daemon sends it first and need not wait for its answer, yet
+ * HTTP/2 may deliver later heads before its body. What arrives for a waiting request is kept
+ * (bounded by the stream's window) and replayed.
  */
 #include "agent/server.h"
 
@@ -27,16 +27,18 @@
 
 #include "base/banned.h"
 
-#define READ_BYTES      (128 * 1024) /* one read, shared by all connections */
+#define READ_BYTES      ((size_t)128 * 1024) /* one read, shared by all connections */
 #define READS_PER_TURN  4
 #define WRITE_IOVS      32
-#define WRITE_BYTES     (256 * 1024)
+#define WRITE_BYTES     ((size_t)256 * 1024)
 #define WRITES_PER_TURN 4
 #define FLUSH_ROUNDS    8
+#define BREATH_MS       100
 
 struct server {
 	struct agent *agent;
 	uv_poll_t listener;
+	uv_timer_t breath; /* until accepting is tried again */
 	uv_prepare_t prepare;
 	uv_check_t check;
 	int listen_fd;
@@ -54,11 +56,11 @@ struct conn {
 	struct av_http2 *session; /* owned; NULL when closing */
 	uv_poll_t poll;
 	int fd;
-	int events;               /* what poll waits for */
-	bool blocked;             /* the socket took no more */
-	bool failed;              /* close when the output is written */
-	size_t inits;             /* POST /init requests being received */
-	struct av_list deferred;  /* of struct request */
+	int events;              /* what poll waits for */
+	bool blocked;            /* the socket took no more */
+	bool failed;             /* close when the output is written */
+	size_t inits;            /* POST /init requests being received */
+	struct av_list deferred; /* of struct request */
 };
 
 /* --- requests --- */
@@ -93,7 +95,8 @@ static void on_head(void *ctx, struct av_http2_stream *s, struct av_http_head *h
 		av_http2_reset(s, AV_HTTP2_REFUSED_STREAM);
 		return;
 	}
-	*rq = (struct request){.agent = c->server->agent, .conn = c, .stream = s, .body_ended = false};
+	*rq = (struct request){
+	    .agent = c->server->agent, .conn = c, .stream = s, .body_ended = false};
 	av_list_init(&rq->deferred);
 	av_list_init(&rq->turn);
 	av_http_head_init(&rq->head);
@@ -250,14 +253,17 @@ static void conn_flush(struct conn *c)
 	}
 	/* Still wanting without being blocked: the turn was used up, so come back through poll. */
 	conn_poll(c, (c->failed ? 0 : UV_READABLE) |
-	    (c->blocked || av_http2_want_write(c->session) ? UV_WRITABLE : 0));
+	                 (c->blocked || av_http2_want_write(c->session) ? UV_WRITABLE : 0));
 }
 
 static void conn_read(struct conn *c)
 {
-	char *buf = c->server->read_buf;
+	struct server *s = c->server;
+	char *buf = s->read_buf ? s->read_buf : malloc(READ_BYTES);
 
-	for (int i = 0; i < READS_PER_TURN; i++) {
+	/* Without memory the bytes wait in the socket. */
+	s->read_buf = buf;
+	for (int i = 0; buf && i < READS_PER_TURN; i++) {
 		ssize_t n = read(c->fd, buf, READ_BYTES);
 
 		if (n < 0 && errno == EINTR)
@@ -272,7 +278,7 @@ static void conn_read(struct conn *c)
 			c->failed = true;
 			return;
 		}
-		if (n < READ_BYTES)
+		if ((size_t)n < READ_BYTES)
 			return;
 	}
 }
@@ -335,7 +341,7 @@ static void flush_dirty(struct server *s)
 		}
 	}
 	AV_LIST_FOREACH(c, &s->dirty, struct conn, dirty)
-		conn_poll(c, c->events | UV_WRITABLE);
+	conn_poll(c, c->events | UV_WRITABLE);
 }
 
 static void on_prepare(uv_prepare_t *h)
@@ -385,6 +391,17 @@ static int conn_open(struct server *s, int fd)
 	return 0;
 }
 
+static void stop_accepting(struct server *s)
+{
+	uv_poll_stop(&s->listener);
+	s->accepting = false;
+}
+
+static void on_breath(uv_timer_t *timer)
+{
+	accept_again(timer->data);
+}
+
 static void on_listener(uv_poll_t *poll, int status, int events)
 {
 	struct server *s = poll->data;
@@ -392,17 +409,21 @@ static void on_listener(uv_poll_t *poll, int status, int events)
 
 	(void)status;
 	(void)events;
-	if (!s->read_buf && !(s->read_buf = malloc(READ_BYTES)))
-		return;
 	while (s->nconns < SERVER_CONNS_MAX) {
 		fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-		if (fd < 0)
+		if (fd < 0 && errno != EMFILE && errno != ENFILE && errno != ENOMEM &&
+		    errno != ENOBUFS)
 			return;
+		if (fd < 0) {
+			/* Poll would come back at once with the same: take a breath. */
+			stop_accepting(s);
+			uv_timer_start(&s->breath, on_breath, BREATH_MS, 0);
+			return;
+		}
 		if (conn_open(s, fd) < 0)
 			close(fd);
 	}
-	uv_poll_stop(&s->listener);
-	s->accepting = false;
+	stop_accepting(s);
 }
 
 static void accept_again(struct server *s)
@@ -431,12 +452,18 @@ int server_open(struct agent *a, int listen_fd, struct server **ret)
 	}
 	uv_prepare_init(&a->loop, &s->prepare);
 	uv_check_init(&a->loop, &s->check);
-	s->listener.data = s->prepare.data = s->check.data = s;
+	uv_timer_init(&a->loop, &s->breath);
+	s->breath.data = s->listener.data = s->prepare.data = s->check.data = s;
 	uv_prepare_start(&s->prepare, on_prepare);
 	uv_check_start(&s->check, on_check);
 	accept_again(s);
 	*ret = s;
 	return 0;
+}
+
+void server_trim(struct server *s)
+{
+	free(AV_TAKE_PTR(s->read_buf));
 }
 
 void server_drain(struct server *s)
@@ -445,7 +472,8 @@ void server_drain(struct server *s)
 
 	uv_poll_stop(&s->listener);
 	s->accepting = true;
-	AV_LIST_FOREACH(c, &s->conns, struct conn, node) {
+	AV_LIST_FOREACH(c, &s->conns, struct conn, node)
+	{
 		if (!c->session)
 			continue;
 		av_http2_goaway(c->session, AV_HTTP2_NO_ERROR);

@@ -18,5 +18,7 @@ void server_mark(struct conn *c);
 void server_want_turn(struct conn *c, struct av_list *node);
 /* The /init that other requests of the connection waited for is done. */
 void server_init_done(struct conn *c);
+/* Frees buffers that are made again when needed. Not from an event of a connection. */
+void server_trim(struct server *s);
 /* No new connections and streams (GOAWAY on all). */
 void server_drain(struct server *s);

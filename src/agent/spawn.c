@@ -4,18 +4,18 @@
  *
  * Theory of operation
  *
- * The child is made with clone(CLONE_VM | CLONE_VFORK): no page table is copied and the caller sleeps
- * until the program is executed or the child has exited, so that the child can report its failure in
- * shared memory. In return the child must not touch anything of the C library that keeps state: it
- * allocates nothing, takes no lock, and changes its ids with the bare system calls (the library's
- * wrappers would tell the caller's threads). All that it needs is computed before.
+ * The child is made with clone(CLONE_VM | CLONE_VFORK): no page table is copied and the caller
+ * sleeps until the program is executed or the child has exited, so that the child can report its
+ * failure in shared memory. In return the child must not touch anything of the C library that keeps
+ * state: it allocates nothing, takes no lock, and changes its ids with the bare system calls (the
+ * library's wrappers would tell the caller's threads). All that it needs is computed before.
  *
  * It shares memory with PID 1 while it already has the user's ids. Nobody can exploit that, as the
  * agent is not dumpable and the memory's flag goes for both: no ptrace, no /proc/PID/mem.
  *
  * Every signal is blocked around the clone, since a handler run in the child would run in the
- * caller's memory. The agent installs no handlers (it reads a signalfd), so it is enough to set what
- * it ignores back to the default and to empty the mask just before execve(2).
+ * caller's memory. The agent installs no handlers (it reads a signalfd), so it is enough to set
+ * what it ignores back to the default and to empty the mask just before execve(2).
  */
 #include "agent/spawn.h"
 
@@ -27,20 +27,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/num.h"
 #include "base/path.h"
 
 #include "base/banned.h"
 
-#define STACK_BYTES      (32 * 1024)
+#define STACK_BYTES      ((size_t)32 * 1024)
 #define PATH_ENTRIES_MAX 64
 #define DEFAULT_PATH     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define SIGNALS          64
+#define CHILD_OOM_SCORE  100 /* above the agent's own */
 
 /* The kernel's struct sigaction, for signals that the C library keeps to itself (32, 33). */
 struct kernel_sigaction {
@@ -52,8 +55,8 @@ struct kernel_sigaction {
 
 /* What spawn_prepare() found; written once. */
 struct spawn_defaults {
-	uint64_t ignored; /* bit n - 1 for signal n */
-	bool reset_oom_score;
+	uint64_t ignored;   /* bit n - 1 for signal n */
+	char oom_score[8];  /* for children; "" to leave it */
 	bool groups_denied; /* user namespace that may not call setgroups(2) */
 	unsigned long soft_nofile;
 };
@@ -62,17 +65,55 @@ static struct spawn_defaults defaults;
 /* All that the child looks at; lives on the caller's stack. */
 struct child {
 	const struct spawn_params *params;
-	char *const *paths;        /* candidates for execve(2), NULL-terminated */
-	char **shell_argv;         /* {"sh", path, args..., NULL} for files without "#!" */
+	char *const *paths; /* candidates for execve(2), NULL-terminated */
+	char **shell_argv;  /* {"sh", path, args..., NULL} for files without "#!" */
 	bool set_ids;
 	volatile enum spawn_step step;
 	volatile int error;
 };
 
+/* Children get a higher score than the agent, so that the OOM killer takes any of them first. The
+ * other way round, an agent at -1000, would be wrong: the lowest score a process may give itself is
+ * inherited too, so every program of the sandbox could make itself immune. An agent that was
+ * started below 0 therefore gives that up. Its own file in /proc belongs to nobody of this user
+ * namespace while it is not dumpable; it may be for a moment as long as no other process is here.
+ */
+static void prepare_oom_score(void)
+{
+	static const char path[] = "/proc/self/oom_score_adj";
+	int64_t score = 0;
+	char text[16];
+	ssize_t n = av_read_file_at(AT_FDCWD, path, text, sizeof(text));
+
+	while (n > 0 && text[n - 1] == '\n')
+		n--;
+	if (n <= 0 || av_parse_i64(av_str_n(text, (size_t)n), -1000, 1000, &score) < 0)
+		return;
+	if (score < 0) {
+		prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+		/* Failing, children would be immune themselves; their higher score then decides. */
+		if (av_write_file_at(AT_FDCWD, path, AV_STR("0")) == 0)
+			score = 0;
+		prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	}
+	score = score + CHILD_OOM_SCORE < 1000 ? score + CHILD_OOM_SCORE : 1000;
+	if (score < CHILD_OOM_SCORE)
+		score = CHILD_OOM_SCORE;
+	snprintf(defaults.oom_score, sizeof(defaults.oom_score), "%d", (int)score);
+}
+
+/* A namespace with one mapped id may be denied setgroups(2) for good: seen by setting what is set.
+ */
+static bool groups_are_denied(void)
+{
+	gid_t groups[AGENT_USER_GROUPS_MAX];
+	int n = getgroups(AGENT_USER_GROUPS_MAX, groups);
+
+	return n >= 0 && syscall(SYS_setgroups, (size_t)n, groups) < 0;
+}
+
 void spawn_prepare(unsigned long soft_nofile)
 {
-	char text[64];
-
 	defaults.soft_nofile = soft_nofile;
 	for (int sig = 1; sig <= SIGNALS; sig++) {
 		struct kernel_sigaction sa = {0};
@@ -81,10 +122,8 @@ void spawn_prepare(unsigned long soft_nofile)
 		    sa.handler == (void *)SIG_IGN)
 			defaults.ignored |= 1ULL << (sig - 1);
 	}
-	if (av_read_file_at(AT_FDCWD, "/proc/self/oom_score_adj", text, sizeof(text)) > 0)
-		defaults.reset_oom_score = text[0] != '0';
-	if (av_read_file_at(AT_FDCWD, "/proc/self/setgroups", text, sizeof(text)) > 0)
-		defaults.groups_denied = text[0] == 'd';
+	prepare_oom_score();
+	defaults.groups_denied = groups_are_denied();
 }
 
 /* --- in the child: system calls and shared memory only --- */
@@ -94,19 +133,6 @@ static int child_fail(struct child *c, enum spawn_step step)
 	c->step = step;
 	c->error = errno;
 	_exit(127);
-}
-
-static void child_reset_oom_score(void)
-{
-	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-
-	/* Best effort: where /proc is not there the child keeps the agent's score. */
-	if (fd >= 0) {
-		ssize_t n = write(fd, "0", 1);
-
-		(void)n;
-		close(fd);
-	}
 }
 
 static void child_reset_limits(void)
@@ -190,8 +216,6 @@ __attribute__((no_sanitize("address", "undefined"))) static int child_main(void 
 	struct child *c = arg;
 
 	child_session(c);
-	if (defaults.reset_oom_score)
-		child_reset_oom_score();
 	child_reset_limits();
 	child_ids(c);
 	if (chdir(c->params->cwd) < 0)
@@ -213,48 +237,55 @@ static const char *env_get(char *const *envp, const char *key)
 	return NULL;
 }
 
-static void free_paths(char ***pp)
+/* What execve(2) needs besides the parameters: where the command may be, and how sh is called. */
+struct candidates {
+	char *paths[PATH_ENTRIES_MAX + 1]; /* NULL-terminated; point into text */
+	struct av_buf text;
+	char **shell_argv; /* owned; see struct child */
+};
+
+static void candidates_free(struct candidates **pp)
 {
-	if (!*pp)
-		return;
-	for (char **p = *pp; *p; p++)
-		free(*p);
+	if (*pp) {
+		av_buf_clear(&(*pp)->text);
+		free((*pp)->shell_argv);
+	}
 	free(*pp);
+	*pp = NULL;
 }
 
-/* The candidates for the command, in order; *ret is freed with free_paths(). */
-static int find_paths(const char *cmd, const char *path_env, char ***ret)
+/* Where the command may be, in order; NULL when out of memory. */
+static struct candidates *find_candidates(const char *cmd, const char *path_env)
 {
-	AV_CLEANUP(free_paths) char **paths = calloc(PATH_ENTRIES_MAX + 1, sizeof(*paths));
 	struct av_str path = av_str_c(path_env ? path_env : DEFAULT_PATH);
-	size_t n = 0;
+	AV_CLEANUP(candidates_free) struct candidates *c = calloc(1, sizeof(*c));
+	size_t starts[PATH_ENTRIES_MAX], n = 0;
 
-	if (!paths)
-		return -ENOMEM;
-	if (strchr(cmd, '/')) {
-		paths[0] = av_str_dup(av_str_c(cmd));
-		if (!paths[0])
-			return -ENOMEM;
-		*ret = AV_TAKE_PTR(paths);
-		return 0;
-	}
+	if (!c)
+		return NULL;
+	av_buf_init(&c->text, (size_t)PATH_ENTRIES_MAX * (AV_PATH_MAX + 1));
 	for (bool more = true; more && n < PATH_ENTRIES_MAX;) {
-		char full[AV_PATH_MAX + 1];
-		struct av_str dir;
-		int r;
+		struct av_str dir = AV_STR("");
 
-		more = av_str_cut(&path, ':', &dir);
-		if (dir.n == 0)
-			dir = AV_STR(".");
-		r = av_path_printf(full, sizeof(full), "%.*s/%s", AV_STR_ARG(dir), cmd);
-		if (r < 0)
-			continue;
-		paths[n] = av_str_dup(av_str_c(full));
-		if (!paths[n++])
-			return -ENOMEM;
+		starts[n] = c->text.n;
+		if (strchr(cmd, '/')) {
+			more = false;
+		} else {
+			more = av_str_cut(&path, ':', &dir);
+			if (dir.n + strlen(cmd) >= AV_PATH_MAX)
+				continue;
+			/* An empty entry means the working directory. */
+			av_buf_append_str(&c->text, dir.n ? dir : AV_STR("."));
+			av_buf_append_char(&c->text, '/');
+		}
+		av_buf_append(&c->text, cmd, strlen(cmd) + 1);
+		n++;
 	}
-	*ret = AV_TAKE_PTR(paths);
-	return 0;
+	if (av_buf_error(&c->text) < 0)
+		return NULL;
+	for (size_t i = 0; i < n; i++)
+		c->paths[i] = c->text.p + c->text.off + starts[i];
+	return AV_TAKE_PTR(c);
 }
 
 /* {"sh", <slot>, args..., NULL} */
@@ -278,7 +309,8 @@ static char **make_shell_argv(char *const *argv)
 /* Whether the ids differ from ours; a sandbox that maps one uid only cannot change them at all. */
 static bool ids_differ(const struct agent_user *u)
 {
-	return u->uid != geteuid() || u->gid != getegid() || u->ngroups > 1 || getgroups(0, NULL) > 1;
+	return u->uid != geteuid() || u->gid != getegid() || u->ngroups > 1 ||
+	       getgroups(0, NULL) > 1;
 }
 
 static int explain(const struct spawn_params *p, struct spawn_failure *f, struct av_err *err)
@@ -290,27 +322,30 @@ static int explain(const struct spawn_params *p, struct spawn_failure *f, struct
 	case SPAWN_CWD:
 		if (f->error == ENOENT)
 			return av_err_set(err, AV_ERR_INVALID, "cwd '%s' does not exist", p->cwd);
-		return av_err_sys(err, AV_ERR_INVALID, f->error, "cwd '%s' cannot be entered", p->cwd);
+		return av_err_sys(
+		    err, AV_ERR_INVALID, f->error, "cwd '%s' cannot be entered", p->cwd);
 	case SPAWN_EXEC:
 		f->exit_code = f->error == ENOENT || f->error == ENOTDIR ? 127 : 126;
 		if (f->error == E2BIG)
 			return av_err_set(err, AV_ERR_TOO_LARGE,
 			    "arguments and environment of '%s' are larger than the kernel allows "
-			    "(one string: 128 KiB)", cmd);
+			    "(one string: 128 KiB)",
+			    cmd);
 		if (f->error == ENOENT && !strchr(cmd, '/'))
 			return av_err_set(err, AV_ERR_NOT_FOUND,
 			    "command not found: '%s' is in no directory of PATH", cmd);
 		if (f->error == ENOENT)
 			return av_err_set(err, AV_ERR_NOT_FOUND, "command not found: '%s'", cmd);
-		return av_err_sys(err, f->exit_code == 127 ? AV_ERR_NOT_FOUND : AV_ERR_FORBIDDEN, f->error,
-		    "cannot execute '%s'", cmd);
+		return av_err_sys(err, f->exit_code == 127 ? AV_ERR_NOT_FOUND : AV_ERR_FORBIDDEN,
+		    f->error, "cannot execute '%s'", cmd);
 	case SPAWN_IDS:
-		return av_err_sys(err, AV_ERR_UNSUPPORTED, f->error, "cannot become user '%s' (uid %u)",
-		    p->user->name, (unsigned int)p->user->uid);
+		return av_err_sys(err, AV_ERR_UNSUPPORTED, f->error,
+		    "cannot become user '%s' (uid %u)", p->user->name, (unsigned int)p->user->uid);
 	case SPAWN_FORK:
 		if (f->error == EAGAIN)
 			return av_err_set(err, AV_ERR_QUOTA,
-			    "the sandbox has reached its limit of processes; end some or create it with a "
+			    "the sandbox has reached its limit of processes; end some or create it "
+			    "with a "
 			    "higher limit");
 		return av_err_sys(err, AV_ERR_INTERNAL, f->error, "cannot start '%s'", cmd);
 	case SPAWN_SETUP:
@@ -335,21 +370,33 @@ static pid_t clone_child(struct child *c)
 	return pid < 0 ? -e : pid;
 }
 
-pid_t spawn_process(const struct spawn_params *params, struct spawn_failure *ret, struct av_err *err)
+/* From here, as the child's own file in /proc is out of its reach until it has executed something.
+ * Best effort: what the child does before only makes itself a lesser victim. */
+static void set_oom_score(pid_t pid)
 {
-	AV_CLEANUP(free_paths) char **paths = NULL;
-	AV_CLEANUP(av_freep) char **shell_argv = make_shell_argv(params->argv);
+	char path[48];
+
+	if (defaults.oom_score[0] &&
+	    av_path_printf(path, sizeof(path), "/proc/%d/oom_score_adj", (int)pid) == 0 &&
+	    av_write_file_at(AT_FDCWD, path, av_str_c(defaults.oom_score)) < 0)
+		return;
+}
+
+pid_t spawn_process(
+    const struct spawn_params *params, struct spawn_failure *ret, struct av_err *err)
+{
+	AV_CLEANUP(candidates_free)
+	struct candidates *found = find_candidates(params->argv[0], env_get(params->envp, "PATH"));
 	struct child c = {.params = params, .set_ids = ids_differ(params->user)};
 	struct spawn_failure f = {0};
-	pid_t pid;
+	pid_t pid = -ENOMEM;
 	int r;
 
-	r = find_paths(params->argv[0], env_get(params->envp, "PATH"), &paths);
-	if (r == 0 && !shell_argv)
-		r = -ENOMEM;
-	c.paths = paths;
-	c.shell_argv = shell_argv;
-	pid = r < 0 ? r : clone_child(&c);
+	if (found && (found->shell_argv = make_shell_argv(params->argv))) {
+		c.paths = found->paths;
+		c.shell_argv = found->shell_argv;
+		pid = clone_child(&c);
+	}
 	if (pid < 0) {
 		f = (struct spawn_failure){.step = SPAWN_FORK, .error = -pid};
 	} else if (c.step != SPAWN_OK) {
@@ -358,6 +405,7 @@ pid_t spawn_process(const struct spawn_params *params, struct spawn_failure *ret
 			;
 		f = (struct spawn_failure){.step = c.step, .pid = pid, .error = c.error};
 	} else {
+		set_oom_score(pid);
 		return pid;
 	}
 	r = explain(params, &f, err);

@@ -11,6 +11,8 @@
 
 #include "base/banned.h"
 
+#define ENVS_BYTES_MAX ((size_t)8 * 1024 * 1024)
+
 void system_health(struct request *rq)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(512);
@@ -22,7 +24,7 @@ void system_health(struct request *rq)
 
 void system_envs(struct request *rq)
 {
-	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(8 * 1024 * 1024);
+	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(ENVS_BYTES_MAX);
 
 	if (rq->agent->settings.envs)
 		av_json_dump(&out, rq->agent->settings.envs);
@@ -35,8 +37,8 @@ void system_envs(struct request *rq)
 }
 
 /* Checks a whole /init before anything of it is taken over. */
-static int parse_init(const json_t *j, const json_t **ret_envs, struct agent_settings *ret,
-    struct av_err *err)
+static int parse_init(
+    const json_t *j, const json_t **ret_envs, struct agent_settings *ret, struct av_err *err)
 {
 	const char *user = "", *workdir = "";
 	AV_CLEANUP(av_buf_clear) struct av_buf clean = AV_BUF_INIT(AV_PATH_MAX);
@@ -52,7 +54,8 @@ static int parse_init(const json_t *j, const json_t **ret_envs, struct agent_set
 	if (workdir[0] == '\0')
 		return 0;
 	if (workdir[0] != '/')
-		return av_err_set(err, AV_ERR_INVALID, "defaultWorkdir '%s' is not absolute", workdir);
+		return av_err_set(
+		    err, AV_ERR_INVALID, "defaultWorkdir '%s' is not absolute", workdir);
 	r = av_path_clean(&clean, AV_STR("/"), av_str_c(workdir), err);
 	if (r < 0)
 		return r;
@@ -68,7 +71,7 @@ void system_init(struct request *rq, struct av_str body)
 
 	j = av_json_parse_object(body, &err);
 	new = calloc(1, sizeof(*new));
-	if (j && new && parse_init(j, &envs, new, &err) == 0) {
+	if (j && new &&parse_init(j, &envs, new, &err) == 0) {
 		/* The new reference keeps the object alive when the document goes. */
 		new->envs = envs ? json_incref((json_t *)(uintptr_t)envs) : NULL;
 		json_decref(old->envs);

@@ -2,8 +2,8 @@
 /*
  * tunnel.c - CONNECT host:port: a raw tunnel to a TCP port on the sandbox's loopback
  *
- * host is localhost (IPv4 first, then IPv6), 127.0.0.1, 0.0.0.0 or ::1; nothing else, as a tunnel is
- * for services of the sandbox and must not become a way around its network rules. Each direction
+ * host is localhost (IPv4 first, then IPv6), 127.0.0.1, 0.0.0.0 or ::1; nothing else, as a tunnel
+ * is for services of the sandbox and must not become a way around its network rules. Each direction
  * ends on its own (half-close), and each is slowed by its reader: bytes from the client open its
  * window when the socket has taken them, the socket is not read while the stream is full.
  *
@@ -21,18 +21,18 @@
 
 #include "base/banned.h"
 
-#define TUNNEL_READ  (64 * 1024)
-#define TUNNEL_QUEUE (2 * 1024 * 1024) /* more than a stream's window can hold */
+#define TUNNEL_READ  ((size_t)64 * 1024)
+#define TUNNEL_QUEUE ((size_t)2 * 1024 * 1024) /* more than a stream's window can hold */
 
 struct tunnel {
-	struct request *rq;    /* NULL once the stream is closed */
+	struct request *rq; /* NULL once the stream is closed */
 	uv_poll_t poll;
 	bool poll_open, connected;
-	int fd;                /* -1 when closed */
+	int fd; /* -1 when closed */
 	int events;
 	uint16_t port;
-	bool try_ipv6;         /* when IPv4 refuses */
-	struct av_buf queue;   /* from the client, for the socket */
+	bool try_ipv6;       /* when IPv4 refuses */
+	struct av_buf queue; /* from the client, for the socket */
 	bool client_ended, socket_ended;
 };
 
@@ -94,18 +94,22 @@ static void update_events(struct tunnel *t)
 
 static int dial(struct tunnel *t, int family)
 {
-	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(t->port),
+	struct sockaddr_in v4 = {.sin_family = AF_INET,
+	    .sin_port = htons(t->port),
 	    .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(t->port),
+	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6,
+	    .sin6_port = htons(t->port),
 	    .sin6_addr = IN6ADDR_LOOPBACK_INIT};
 	const void *addr = family == AF_INET ? (const void *)&v4 : &v6;
-	AV_CLEANUP(av_closep) int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	AV_CLEANUP(av_closep)
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	int one = 1, r;
 
 	if (fd < 0)
 		return -errno;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	if (connect(fd, addr, family == AF_INET ? sizeof(v4) : sizeof(v6)) < 0 && errno != EINPROGRESS)
+	if (connect(fd, addr, family == AF_INET ? sizeof(v4) : sizeof(v6)) < 0 &&
+	    errno != EINPROGRESS)
 		return -errno;
 	r = uv_poll_init(&t->rq->agent->loop, &t->poll, fd);
 	if (r < 0)
@@ -267,7 +271,7 @@ static bool is_loopback(struct av_str host, int *ret_family, bool *ret_both)
 	*ret_both = av_str_ieq(host, AV_STR("localhost"));
 	*ret_family = av_str_eq_c(host, "::1") ? AF_INET6 : AF_INET;
 	return *ret_both || av_str_eq_c(host, "127.0.0.1") || av_str_eq_c(host, "0.0.0.0") ||
-	    av_str_eq_c(host, "::1");
+	       av_str_eq_c(host, "::1");
 }
 
 void tunnel_open(struct request *rq)
@@ -283,7 +287,8 @@ void tunnel_open(struct request *rq)
 		return;
 	}
 	if (!is_loopback(host, &family, &both)) {
-		request_fail(rq, 403, "tunnels lead to the sandbox's loopback only (localhost, 127.0.0.1, ::1)");
+		request_fail(rq, 403,
+		    "tunnels lead to the sandbox's loopback only (localhost, 127.0.0.1, ::1)");
 		return;
 	}
 	t = calloc(1, sizeof(*t));

@@ -53,7 +53,7 @@ static bool parse_id(struct av_str s, unsigned int *ret)
 static bool name_valid(struct av_str name)
 {
 	return name.n > 0 && name.n <= AGENT_USER_NAME_MAX && !av_str_has_nul(name) &&
-	    av_str_chr(name, ':') < 0 && av_str_chr(name, '\n') < 0 && av_str_chr(name, '/') < 0;
+	       av_str_chr(name, ':') < 0 && av_str_chr(name, '\n') < 0 && av_str_chr(name, '/') < 0;
 }
 
 /* Fills *ret from a line's fields; false if the line is not usable. */
@@ -175,7 +175,7 @@ static int read_small_file(const char *path, char **ret_text, size_t *ret_n)
 		return -errno;
 	if (!S_ISREG(st.st_mode))
 		return -EINVAL;
-	if (st.st_size > AGENT_USER_FILE_MAX)
+	if ((uint64_t)st.st_size > AGENT_USER_FILE_MAX)
 		return -EFBIG;
 	text = malloc((size_t)st.st_size + 1);
 	if (!text)
@@ -221,8 +221,8 @@ int user_lookup(struct av_str name, struct agent_user *ret, struct av_err *err)
 			r = fallback_user(name, &u);
 	}
 	if (r < 0)
-		return av_err_set(err, AV_ERR_UNAUTHORIZED, "invalid username: '%.*s'",
-		    AV_STR_ARG(name));
+		return av_err_set(
+		    err, AV_ERR_UNAUTHORIZED, "invalid username: '%.*s'", AV_STR_ARG(name));
 	if (read_small_file("/etc/group", &group, &n) == 0)
 		user_parse_group(av_str_n(group, n), &u);
 	*ret = u;

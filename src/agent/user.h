@@ -16,14 +16,14 @@
 #define AGENT_USER_NAME_MAX   64
 #define AGENT_USER_GROUPS_MAX 64
 #define AGENT_USER_HOME_MAX   1024
-#define AGENT_USER_FILE_MAX   (1024 * 1024) /* ceiling of either file, bytes */
+#define AGENT_USER_FILE_MAX   ((size_t)1024 * 1024) /* ceiling of either file, bytes */
 
 struct agent_user {
 	char name[AGENT_USER_NAME_MAX + 1];
 	uid_t uid;
 	gid_t gid;
-	char home[AGENT_USER_HOME_MAX + 1];     /* absolute */
-	gid_t groups[AGENT_USER_GROUPS_MAX];    /* supplementary; gid is the first */
+	char home[AGENT_USER_HOME_MAX + 1];  /* absolute */
+	gid_t groups[AGENT_USER_GROUPS_MAX]; /* supplementary; gid is the first */
 	size_t ngroups;
 };
 
@@ -37,7 +37,7 @@ void user_parse_group(struct av_str text, struct agent_user *u);
  * that of a group file (same position in both); dst gets it, or the number when there is none. */
 void user_name_of(struct av_str text, unsigned int id, char *dst, size_t size);
 
-/* Looks name up in /etc/passwd and /etc/group. A number that no line carries is taken as uid and gid
- * with home "/"; without any passwd file "root" is uid 0 with home /root. Reads two small files
+/* Looks name up in /etc/passwd and /etc/group. A number that no line carries is taken as uid and
+ * gid with home "/"; without any passwd file "root" is uid 0 with home /root. Reads two small files
  * (blocking, regular files only). AV_ERR_UNAUTHORIZED "invalid username: '...'" when unknown. */
 int user_lookup(struct av_str name, struct agent_user *ret, struct av_err *err);

@@ -85,8 +85,9 @@ struct av_exit_record {
 static inline void av_exit_record_encode(uint8_t dst[static AV_EXIT_RECORD_SIZE],
     enum av_exit_reason reason, uint32_t code, uint64_t real_ms, const char *text)
 {
+	static const uint8_t magic[4] = {'A', 'V', 'X', '1'};
 	memset(dst, 0, AV_EXIT_RECORD_SIZE);
-	memcpy(dst, "AVX1", 4);
+	memcpy(dst, magic, sizeof(magic));
 	av_put_be32(dst + 4, (uint32_t)reason);
 	av_put_be32(dst + 8, code);
 	av_put_be32(dst + 16, (uint32_t)(real_ms >> 32));

@@ -55,7 +55,8 @@ static void exec_agent(int listen_fd, int record_fd)
 	int l = fcntl(listen_fd, F_DUPFD, 10), r = fcntl(record_fd, F_DUPFD, 10);
 	int null = open("/dev/null", O_RDWR);
 
-	if (av_path_printf(path, sizeof(path), "%s/src/agent/aviary-agent", build ? build : ".") < 0)
+	if (av_path_printf(path, sizeof(path), "%s/src/agent/aviary-agent", build ? build : ".") <
+	    0)
 		_exit(99);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	dup2(null, 0);
@@ -73,7 +74,8 @@ void agent_proc_start(struct agent_proc *a)
 
 	*a = (struct agent_proc){.dir = "/tmp/aviary-agent-XXXXXX"};
 	signal(SIGPIPE, SIG_IGN);
-	if (!mkdtemp(a->dir) || av_path_printf(a->socket, sizeof(a->socket), "%s/sock", a->dir) < 0 ||
+	if (!mkdtemp(a->dir) ||
+	    av_path_printf(a->socket, sizeof(a->socket), "%s/sock", a->dir) < 0 ||
 	    av_path_printf(a->record, sizeof(a->record), "%s/record", a->dir) < 0)
 		die("scratch directory");
 	l = listen_at(a->socket);
@@ -436,7 +438,8 @@ void agent_collect(struct agent_stream *s, struct agent_result *ret)
 	int channel;
 
 	*ret = (struct agent_result){.out = AV_BUF_INIT(64 * 1024 * 1024),
-	    .err = AV_BUF_INIT(64 * 1024 * 1024), .control = AV_BUF_INIT(65536),
+	    .err = AV_BUF_INIT(64 * 1024 * 1024),
+	    .control = AV_BUF_INIT(65536),
 	    .start = AV_BUF_INIT(65536)};
 	while (agent_next_frame(s, &channel, &payload)) {
 		struct av_str p = av_buf_str(&payload);

@@ -3,8 +3,8 @@
  * agent_client.h - a blocking client of aviary-agent for tests, over proto/http2
  *
  * Starts the real agent outside any sandbox (a child with a listening socket as descriptor 3 and an
- * exit record as 4) and speaks HTTP/2 to it. Every wait has a time-out, after which the test process
- * ends with a failure: a hanging stream must not look like a pass. One thread.
+ * exit record as 4) and speaks HTTP/2 to it. Every wait has a time-out, after which the test
+ * process ends with a failure: a hanging stream must not look like a pass. One thread.
  */
 #pragma once
 
@@ -19,7 +19,7 @@
 
 struct agent_proc {
 	pid_t pid;
-	char dir[64];          /* fresh directory, removed by agent_proc_stop */
+	char dir[64]; /* fresh directory, removed by agent_proc_stop */
 	char socket[96], record[96];
 };
 
@@ -45,7 +45,7 @@ struct agent_stream {
 	uint64_t received;              /* body bytes */
 	bool ended;                     /* the agent's side ended in order */
 	bool closed;
-	uint32_t error;                 /* of the close */
+	uint32_t error; /* of the close */
 };
 
 void agent_client_open(struct agent_client *c, const struct agent_proc *a);
@@ -65,7 +65,7 @@ void agent_stream_free(struct agent_stream *s);
 void agent_pump(struct agent_client *c, int timeout_ms);
 /* Pumps until the condition on the stream holds; fails the test after the time-out. */
 void agent_wait_head(struct agent_stream *s);
-void agent_wait_end(struct agent_stream *s);       /* ended or closed */
+void agent_wait_end(struct agent_stream *s);            /* ended or closed */
 void agent_wait_body(struct agent_stream *s, size_t n); /* at least n bytes kept, or ended */
 /* Pumps for this long. */
 void agent_pump_for(struct agent_client *c, int ms);

@@ -50,12 +50,15 @@ static void test_signals(void)
 }
 
 /* Starts argv with output into a pipe; the exit status, or the failure's exit code negated. */
-static int run(const char *const *argv, const char *const *envp, const char *cwd, struct av_buf *out)
+static int run(
+    const char *const *argv, const char *const *envp, const char *cwd, struct av_buf *out)
 {
-	struct agent_user me = {.name = "me", .uid = geteuid(), .gid = getegid(), .ngroups = 1,
-	    .groups = {getegid()}};
+	struct agent_user me = {
+	    .name = "me", .uid = geteuid(), .gid = getegid(), .ngroups = 1, .groups = {getegid()}};
 	struct spawn_params p = {.argv = (char *const *)(uintptr_t)argv,
-	    .envp = (char *const *)(uintptr_t)envp, .cwd = cwd, .user = &me};
+	    .envp = (char *const *)(uintptr_t)envp,
+	    .cwd = cwd,
+	    .user = &me};
 	struct spawn_failure f = {0};
 	struct av_err err = {0};
 	char text[4096];
@@ -83,7 +86,8 @@ static int run(const char *const *argv, const char *const *envp, const char *cwd
 static void test_spawn(void)
 {
 	static char dir[] = "/tmp/aviary-spawn-XXXXXX", path_env[64], sub[64], script[96];
-	const char *const plain[] = {"PATH=/bin:/usr/bin", NULL}, *const with_dir[] = {path_env, NULL};
+	const char *const plain[] = {"PATH=/bin:/usr/bin", NULL}, *const with_dir[] = {
+	                                                              path_env, NULL};
 	struct av_buf out = AV_BUF_INIT(65536);
 	int fd;
 
@@ -103,13 +107,17 @@ static void test_spawn(void)
 	is_int(run((const char *const[]){"false", NULL}, plain, "/", &out), 1, "its exit code");
 	is_int(run((const char *const[]){"nope", NULL}, plain, "/", &out), -127, "not in PATH");
 	is_int(run((const char *const[]){"/nope", NULL}, plain, "/", &out), -127, "not there");
-	is_int(run((const char *const[]){"/etc/passwd", NULL}, plain, "/", &out), -126, "not executable");
-	is_int(run((const char *const[]){"/etc/passwd/x", NULL}, plain, "/", &out), -127, "below a file");
-	is_int(run((const char *const[]){"true", NULL}, plain, "/nope", &out), -125, "no such directory");
+	is_int(run((const char *const[]){"/etc/passwd", NULL}, plain, "/", &out), -126,
+	    "not executable");
+	is_int(run((const char *const[]){"/etc/passwd/x", NULL}, plain, "/", &out), -127,
+	    "below a file");
+	is_int(run((const char *const[]){"true", NULL}, plain, "/nope", &out), -125,
+	    "no such directory");
 	is_int(run((const char *const[]){"false", NULL}, with_dir, "/", &out), 1,
 	    "a file that may not be executed does not hide a later one");
 	av_buf_reset(&out);
-	is_int(run((const char *const[]){"bare", "arg", NULL}, with_dir, "/", &out), 0, "a script without #!");
+	is_int(run((const char *const[]){"bare", "arg", NULL}, with_dir, "/", &out), 0,
+	    "a script without #!");
 	is_avstr(av_buf_str(&out), "script arg\n", "is run by sh");
 	unlink(script);
 	unlink(sub);

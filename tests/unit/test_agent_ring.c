@@ -63,7 +63,8 @@ static void test_small(void)
 	ring_append(&r, 2, "two", 3);
 	ring_append(&r, 3, "err", 3);
 	ok(ring_read(&r, &c, &channel, record, &n) == RING_RECORD && n == 6 && channel == 2 &&
-	    memcmp(record, "onetwo", 6) == 0, "bytes of one channel join");
+	        memcmp(record, "onetwo", 6) == 0,
+	    "bytes of one channel join");
 	ok(ring_read(&r, &c, &channel, record, &n) == RING_RECORD && n == 3 && channel == 3,
 	    "channels stay in order");
 	ring_append(&r, 3, "more", 4);
@@ -110,7 +111,8 @@ static void test_budget(void)
 	ok(tight.used <= tight.max && drain(&a, &ca, &pos, &gap) && pos == at, "first ring");
 	write_bytes(&b, 2, &bt, 5000);
 	pos = gap = 0;
-	ok(b.cap == 0 && drain(&b, &cb, &pos, &gap) && gap == 5000, "no memory left: all is counted");
+	ok(b.cap == 0 && drain(&b, &cb, &pos, &gap) && gap == 5000,
+	    "no memory left: all is counted");
 	write_bytes(&a, 2, &at, 100000);
 	pos = 15000;
 	gap = 0;

@@ -21,17 +21,17 @@ static void check(const char *text, const char *name, int want, long uid, const 
 static void test_passwd(void)
 {
 	static const char text[] = "root:x:0:0:root:/root:/bin/bash\n"
-	    "bad:x:1:0:five fields:/x\n"
-	    "long:x:1:1:::::::\n"
-	    "neg:x:-1:0::/n:/bin/sh\n"
-	    "all:x:4294967295:0::/n:/bin/sh\n"
-	    "huge:x:99999999999999999999:0::/n:/bin/sh\n"
-	    "rel:x:7:7::home/rel:/bin/sh\n"
-	    "nohome:x:8:8:::/bin/sh\n"
-	    "\n:x:0:0::/:\n"
-	    "user:x:1000:1001:a user:/home/user:/bin/sh\n"
-	    "twin:x:1000:1000::/twin:/bin/sh\n"
-	    "last:x:2000:2000::/last:";
+	                           "bad:x:1:0:five fields:/x\n"
+	                           "long:x:1:1:::::::\n"
+	                           "neg:x:-1:0::/n:/bin/sh\n"
+	                           "all:x:4294967295:0::/n:/bin/sh\n"
+	                           "huge:x:99999999999999999999:0::/n:/bin/sh\n"
+	                           "rel:x:7:7::home/rel:/bin/sh\n"
+	                           "nohome:x:8:8:::/bin/sh\n"
+	                           "\n:x:0:0::/:\n"
+	                           "user:x:1000:1001:a user:/home/user:/bin/sh\n"
+	                           "twin:x:1000:1000::/twin:/bin/sh\n"
+	                           "last:x:2000:2000::/last:";
 	char name[300];
 
 	check(text, "root", 0, 0, "/root");
@@ -61,7 +61,8 @@ static void test_nul(void)
 	static const char text[] = "root:x:0\0:0::/r:/s\nroot:x:5:5::/five:/s\n";
 	struct agent_user u;
 
-	ok(user_parse_passwd(av_str_n(text, sizeof(text) - 1), AV_STR("root"), &u) == 0 && u.uid == 5,
+	ok(user_parse_passwd(av_str_n(text, sizeof(text) - 1), AV_STR("root"), &u) == 0 &&
+	        u.uid == 5,
 	    "a line with NUL is skipped");
 }
 
@@ -72,7 +73,8 @@ static void test_group(void)
 	size_t n = 0;
 
 	user_parse_group(AV_STR("user:x:1001:user\nsudo:x:27:a,user\naudio:x:29:userx,xuser\n"
-	    "bad:x:x:user\nfew:x:30\nvideo:x:44:user"), &u);
+	                        "bad:x:x:user\nfew:x:30\nvideo:x:44:user"),
+	    &u);
 	ok(u.ngroups == 3 && u.groups[0] == 1001 && u.groups[1] == 27 && u.groups[2] == 44,
 	    "member of %zu groups", u.ngroups);
 	for (int i = 0; i < 1000; i++)
@@ -87,7 +89,8 @@ static void test_names(void)
 
 	user_name_of(AV_STR("root:x:0:0\nuser:x:1000:1000::"), 1000, name, sizeof(name));
 	is_str(name, "user", "name of an id");
-	user_name_of(AV_STR("root:x:0:0\nveryveryveryverylong:x:1000:1000::"), 1000, name, sizeof(name));
+	user_name_of(
+	    AV_STR("root:x:0:0\nveryveryveryverylong:x:1000:1000::"), 1000, name, sizeof(name));
 	is_str(name, "1000", "a number when there is no usable name");
 }
 
@@ -102,6 +105,7 @@ int main(void)
 	test_names();
 	ok(user_lookup(AV_STR("root"), &u, &err) == 0 && u.uid == 0, "root of this machine");
 	ok(user_lookup(AV_STR("no such user"), &u, &err) < 0 && err.kind == AV_ERR_UNAUTHORIZED &&
-	    strstr(err.message, "invalid username: 'no such user'"), "an unknown one");
+	        strstr(err.message, "invalid username: 'no such user'"),
+	    "an unknown one");
 	return tap_done();
 }

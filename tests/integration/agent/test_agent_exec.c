@@ -14,8 +14,9 @@
 #include "proto/connect.h"
 #include "proto/frame.h"
 
-#define SH(script) "{\"process\":{\"cmd\":\"/bin/sh\",\"args\":[\"-c\",\"" script "\"]},\"stdin\":false}"
-#define SH_MORE(script, more) \
+#define SH(script)                                                                                 \
+	"{\"process\":{\"cmd\":\"/bin/sh\",\"args\":[\"-c\",\"" script "\"]},\"stdin\":false}"
+#define SH_MORE(script, more)                                                                      \
 	"{\"process\":{\"cmd\":\"/bin/sh\",\"args\":[\"-c\",\"" script "\"]}," more "}"
 
 static struct agent_proc agent;
@@ -30,18 +31,24 @@ static void test_exec(void)
 	is_avstr(av_buf_str(&r.out), "out\n", "stdout");
 	is_avstr(av_buf_str(&r.err), "err\n", "stderr");
 	is_int(agent_number(&r.control, "exitCode"), 3, "exit code");
-	ok(agent_has(&r.control, "\"exited\":true") && agent_has(&r.control, "exit status 3"), "end event");
+	ok(agent_has(&r.control, "\"exited\":true") && agent_has(&r.control, "exit status 3"),
+	    "end event");
 	agent_result_clear(&r);
 
 	agent_run(&cl, SH("kill -SEGV $$"), &r);
-	ok(agent_has(&r.control, "\"exited\":false") && agent_number(&r.control, "signal") == SIGSEGV &&
-	    agent_has(&r.control, "signal: segmentation fault"), "killed by a signal");
-	is_int(agent_number(&r.control, "exitCode"), 128 + SIGSEGV, "its exit code is 128 + signal");
+	ok(agent_has(&r.control, "\"exited\":false") &&
+	        agent_number(&r.control, "signal") == SIGSEGV &&
+	        agent_has(&r.control, "signal: segmentation fault"),
+	    "killed by a signal");
+	is_int(
+	    agent_number(&r.control, "exitCode"), 128 + SIGSEGV, "its exit code is 128 + signal");
 	agent_result_clear(&r);
 
 	agent_run(&cl, "{\"process\":{\"cmd\":\"no-such-program\"}}", &r);
-	ok(agent_has(&r.control, "\"code\":\"not_found\"") && agent_number(&r.control, "exitCode") == 127 &&
-	    agent_has(&r.control, "no-such-program"), "a missing command is not_found and 127");
+	ok(agent_has(&r.control, "\"code\":\"not_found\"") &&
+	        agent_number(&r.control, "exitCode") == 127 &&
+	        agent_has(&r.control, "no-such-program"),
+	    "a missing command is not_found and 127");
 	agent_result_clear(&r);
 
 	agent_run(&cl, "{\"process\":{\"cmd\":\"/etc/passwd\"}}", &r);
@@ -57,10 +64,13 @@ static void test_child_setup(void)
 {
 	struct agent_result r;
 
-	agent_run(&cl, "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"pwd; echo $A-$HOME-$AVIARY_SANDBOX_ID; "
+	agent_run(&cl,
+	    "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"pwd; echo "
+	    "$A-$HOME-$AVIARY_SANDBOX_ID; "
 	    "ls /proc/self/fd | wc -l; grep -E 'SigBlk|SigIgn' /proc/self/status | tr -d '\\n'; "
 	    "cut -d' ' -f5,6 /proc/$$/stat | grep -c \\\"^$$ $$\\\"\"],"
-	    "\"envs\":{\"A\":\"b c\"},\"cwd\":\"/usr\"},\"user\":\"root\",\"stdin\":false}", &r);
+	    "\"envs\":{\"A\":\"b c\"},\"cwd\":\"/usr\"},\"user\":\"root\",\"stdin\":false}",
+	    &r);
 	ok(agent_has(&r.out, "/usr\n"), "cwd");
 	ok(agent_has(&r.out, "b c-/root-sbtest\n"), "environment");
 	ok(agent_has(&r.out, "\n4\n"), "only descriptors 0, 1, 2 (and that of ls)");
@@ -69,15 +79,25 @@ static void test_child_setup(void)
 	ok(agent_has(&r.out, "1\n"), "own session and process group");
 	agent_result_clear(&r);
 
+	agent_run(&cl,
+	    SH("sleep 0.02; a=$(cat /proc/$PPID/oom_score_adj) b=$(cat /proc/self/oom_score_adj); "
+	       "test $b -gt $a && echo higher"),
+	    &r);
+	is_avstr(av_buf_str(&r.out), "higher\n", "the OOM killer takes it before the agent");
+	agent_result_clear(&r);
+
 	agent_run(&cl, "{\"process\":{\"cmd\":\"id\"},\"user\":\"no-such-user\"}", &r);
 	ok(agent_has(&r.control, "invalid username: 'no-such-user'"), "unknown user");
 	agent_result_clear(&r);
 
 	if (geteuid() == 0) {
-		agent_run(&cl, "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"id -u; id -g; echo $USER; "
-		    "grep CapEff /proc/self/status\"]},\"user\":\"nobody\"}", &r);
+		agent_run(&cl,
+		    "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"id -u; id -g; echo $USER; "
+		    "grep CapEff /proc/self/status\"]},\"user\":\"nobody\"}",
+		    &r);
 		ok(agent_has(&r.out, "65534\n65534\nnobody\n") &&
-		    agent_has(&r.out, "CapEff:\t0000000000000000"), "another user, without capabilities");
+		        agent_has(&r.out, "CapEff:\t0000000000000000"),
+		    "another user, without capabilities");
 		agent_result_clear(&r);
 	}
 }
@@ -100,7 +120,8 @@ static void test_stdin(void)
 	agent_stream_free(s);
 
 	memset(data, 'x', big);
-	s = agent_frames(&cl, "Start", "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"sleep 0.2; wc -c\"]},\"stdin\":true}");
+	s = agent_frames(&cl, "Start",
+	    "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"sleep 0.2; wc -c\"]},\"stdin\":true}");
 	for (size_t off = 0; off < big; off += 65536)
 		agent_send_frame(s, AV_FRAME_STDIN, data + off, 65536);
 	agent_send_frame(s, AV_FRAME_STDIN, NULL, 0);
@@ -134,14 +155,41 @@ static void test_output(void)
 	s = agent_frames(&cl, "Start", SH("head -c 10000000 /dev/zero; echo done >&2"));
 	s->hold = true;
 	agent_pump_for(&cl, 300);
-	ok(s->received < 4 * 1024 * 1024 && !s->ended, "a slow reader holds the process back (%llu bytes)",
-	    (unsigned long long)s->received);
+	ok(s->received < 4 * 1024 * 1024 && !s->ended,
+	    "a slow reader holds the process back (%llu bytes)", (unsigned long long)s->received);
 	s->hold = false;
 	av_http2_consume(s->stream, av_http2_unconsumed(s->stream));
 	agent_collect(s, &r);
 	ok(r.out.n == 10000000 && agent_has(&r.err, "done"), "and no byte is lost");
 	agent_result_clear(&r);
 	agent_stream_free(s);
+}
+
+static void test_several_readers(void)
+{
+	struct agent_stream *first, *second;
+	struct agent_result a, b;
+
+	first = agent_frames(
+	    &cl, "Start", SH_MORE("read x; head -c 5000000 /dev/zero; exit 6", "\"tag\":\"many\""));
+	agent_skip_frames(first, 1);
+	second = agent_frames(&cl, "Connect", "{\"process\":{\"tag\":\"many\"}}");
+	agent_skip_frames(second, 1);
+	second->hold = true;
+	agent_send_frame(first, AV_FRAME_STDIN, "\n", 1);
+	agent_pump_for(&cl, 300);
+	ok(!first->ended && first->received < 4 * 1024 * 1024, "the slowest of two readers counts");
+	second->hold = false;
+	av_http2_consume(second->stream, av_http2_unconsumed(second->stream));
+	agent_collect(first, &a);
+	agent_collect(second, &b);
+	ok(a.out.n == 5000000 && b.out.n == 5000000, "both get every byte");
+	ok(agent_number(&a.control, "exitCode") == 6 && agent_number(&b.control, "exitCode") == 6,
+	    "and the end");
+	agent_result_clear(&a);
+	agent_result_clear(&b);
+	agent_stream_free(first);
+	agent_stream_free(second);
 }
 
 static void test_end_rules(void)
@@ -156,11 +204,13 @@ static void test_end_rules(void)
 	agent_result_clear(&r);
 
 	t = av_mono_ns();
-	agent_run(&cl, SH_MORE("sleep 30 & echo x; sleep 30", "\"timeoutMs\":200,\"killGroup\":true"), &r);
+	agent_run(&cl,
+	    SH_MORE("sleep 30 & echo x; sleep 30", "\"timeoutMs\":200,\"killGroup\":true"), &r);
 	t = (av_mono_ns() - t) / AV_NS_PER_MS;
 	ok(t >= 200 && t < 400, "time-out after %d ms", (int)t);
-	ok(agent_has(&r.control, "\"timedOut\":true") && agent_number(&r.control, "signal") == SIGKILL &&
-	    agent_has(&r.out, "x"), "it is told, with what was written before");
+	ok(agent_has(&r.control, "\"timedOut\":true") &&
+	        agent_number(&r.control, "signal") == SIGKILL && agent_has(&r.out, "x"),
+	    "it is told, with what was written before");
 	agent_result_clear(&r);
 
 	t = av_mono_ns();
@@ -170,11 +220,13 @@ static void test_end_rules(void)
 	    "time-out while only a child holds the output");
 	agent_result_clear(&r);
 
-	s = agent_frames(&cl, "Start", SH("trap 'echo got; exit 7' TERM; echo up; while :; do sleep 0.05; done"));
+	s = agent_frames(&cl, "Start",
+	    SH("trap 'echo got; exit 7' TERM; echo up; while :; do sleep 0.05; done"));
 	agent_skip_frames(s, 2);
 	agent_send_frame(s, AV_FRAME_CONTROL, "{\"signal\":\"SIGTERM\"}", 20);
 	agent_collect(s, &r);
-	ok(agent_has(&r.out, "got") && agent_number(&r.control, "exitCode") == 7, "signal in the stream");
+	ok(agent_has(&r.out, "got") && agent_number(&r.control, "exitCode") == 7,
+	    "signal in the stream");
 	agent_result_clear(&r);
 	agent_stream_free(s);
 }
@@ -186,8 +238,9 @@ static void test_detach(void)
 	char json[128];
 	int pid;
 
-	s = agent_frames(&cl, "Start", SH_MORE("echo first; for i in 1 2 3 4; do sleep 0.1; echo n$i; done; exit 9",
-	    "\"tag\":\"bg\""));
+	s = agent_frames(&cl, "Start",
+	    SH_MORE("echo first; for i in 1 2 3 4; do sleep 0.1; echo n$i; done; exit 9",
+	        "\"tag\":\"bg\""));
 	agent_skip_frames(s, 2);
 	agent_stream_free(s);
 	agent_pump_for(&cl, 700);
@@ -198,7 +251,8 @@ static void test_detach(void)
 	agent_result_clear(&r);
 	agent_stream_free(s);
 
-	s = agent_frames(&cl, "Start", SH_MORE("exec sleep 30", "\"onDetach\":\"kill\",\"tag\":\"k\""));
+	s = agent_frames(
+	    &cl, "Start", SH_MORE("exec sleep 30", "\"onDetach\":\"kill\",\"tag\":\"k\""));
 	agent_wait_body(s, 20);
 	agent_stream_free(s);
 	agent_pump_for(&cl, 100);
@@ -206,24 +260,29 @@ static void test_detach(void)
 	ok(s->status == 200 && !agent_has(&s->body, "\"k\""), "onDetach kill");
 	agent_stream_free(s);
 
-	s = agent_frames(&cl, "Start", SH_MORE("head -c 3000000 /dev/zero; echo end; sleep 30", "\"tag\":\"flood\""));
+	s = agent_frames(&cl, "Start",
+	    SH_MORE("head -c 3000000 /dev/zero; echo end; sleep 30", "\"tag\":\"flood\""));
 	s->hold = true;
 	agent_wait_body(s, 64);
 	agent_reset(s);
 	agent_stream_free(s);
 	agent_pump_for(&cl, 300);
-	s = agent_frames(&cl, "Connect", "{\"process\":{\"tag\":\"flood\"},\"replay\":true,\"follow\":false}");
+	s = agent_frames(
+	    &cl, "Connect", "{\"process\":{\"tag\":\"flood\"},\"replay\":true,\"follow\":false}");
 	agent_collect(s, &r);
 	ok(r.gap > 100000 && r.out.n > 900000 && r.out.n <= 1048576 && agent_has(&r.out, "end\n"),
-	    "the ring keeps the newest: %zu bytes, %llu dropped", r.out.n, (unsigned long long)r.gap);
-	ok(s->ended && r.control.n == 0, "without following the stream ends while the process runs");
+	    "the ring keeps the newest: %zu bytes, %llu dropped", r.out.n,
+	    (unsigned long long)r.gap);
+	ok(s->ended && r.control.n == 0,
+	    "without following the stream ends while the process runs");
 	agent_result_clear(&r);
 	agent_stream_free(s);
 
 	s = agent_frames(&cl, "Connect", "{\"process\":{\"tag\":\"flood\"}}");
 	agent_wait_body(s, 20);
 	pid = (int)agent_number(&s->body, "pid");
-	snprintf(json, sizeof(json), "{\"process\":{\"pid\":%d},\"signal\":\"SIGNAL_SIGKILL\"}", pid);
+	snprintf(
+	    json, sizeof(json), "{\"process\":{\"pid\":%d},\"signal\":\"SIGNAL_SIGKILL\"}", pid);
 	agent_stream_free(agent_rpc(&cl, "SendSignal", json));
 	agent_collect(s, &r);
 	ok(agent_has(&r.control, "signal: killed"), "SendSignal");
@@ -237,21 +296,25 @@ static void test_pty(void)
 	struct agent_stream *s;
 	struct agent_result r;
 
-	s = agent_frames(&cl, "Start", "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"stty size; tty; read a; echo got $a; stty size\"]},"
+	s = agent_frames(&cl, "Start",
+	    "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"stty size; tty; read a; echo got $a; "
+	    "stty size\"]},"
 	    "\"pty\":{\"size\":{\"cols\":100,\"rows\":30}}}");
 	agent_skip_frames(s, 1);
 	agent_wait_body(s, 13);
 	agent_send_frame(s, AV_FRAME_CONTROL, "{\"resize\":{\"cols\":81,\"rows\":25}}", 32);
 	agent_send_frame(s, AV_FRAME_PTY, "line\n", 5);
 	agent_collect(s, &r);
-	ok(agent_has(&r.out, "30 100\r\n") && agent_has(&r.out, "/dev/pts/"), "a terminal of the size asked for");
+	ok(agent_has(&r.out, "30 100\r\n") && agent_has(&r.out, "/dev/pts/"),
+	    "a terminal of the size asked for");
 	ok(agent_has(&r.out, "got line") && agent_has(&r.out, "25 81\r\n"), "input and resize");
 	is_int(agent_number(&r.control, "exitCode"), 0, "its end");
 	agent_result_clear(&r);
 	agent_stream_free(s);
 }
 
-static struct agent_stream *connect_json(const char *method, const char *json, const char *const *headers)
+static struct agent_stream *connect_json(
+    const char *method, const char *json, const char *const *headers)
 {
 	struct av_buf body = AV_BUF_INIT(65536);
 	struct agent_stream *s;
@@ -268,17 +331,20 @@ static struct agent_stream *connect_json(const char *method, const char *json, c
 static void test_connect_codec(void)
 {
 	static const char *const plain[] = {"content-type", "application/connect+json", NULL};
-	static const char *const timed[] = {"content-type", "application/connect+json",
-	    "connect-timeout-ms", "200", NULL};
+	static const char *const timed[] = {
+	    "content-type", "application/connect+json", "connect-timeout-ms", "200", NULL};
 	struct agent_stream *s;
 
 	s = connect_json("Start", SH("echo hi; exit 1"), plain);
 	agent_wait_end(s);
 	is_int(s->status, 200, "Connect codec answers 200");
 	ok(agent_has(&s->body, "{\"event\":{\"start\":{\"pid\":") &&
-	    agent_has(&s->body, "{\"event\":{\"data\":{\"stdout\":\"aGkK\"}}}") &&
-	    agent_has(&s->body, "{\"event\":{\"end\":{\"exitCode\":1,\"exited\":true,\"status\":\"exit status 1\","
-	    "\"error\":\"exit status 1\"}}}") && agent_has(&s->body, "{}"), "events in E2B's shape");
+	        agent_has(&s->body, "{\"event\":{\"data\":{\"stdout\":\"aGkK\"}}}") &&
+	        agent_has(&s->body, "{\"event\":{\"end\":{\"exitCode\":1,\"exited\":true,"
+	                            "\"status\":\"exit status 1\","
+	                            "\"error\":\"exit status 1\"}}}") &&
+	        agent_has(&s->body, "{}"),
+	    "events in E2B's shape");
 	agent_stream_free(s);
 
 	s = connect_json("Start", "{\"process\":{\"cmd\":\"no-such\"}}", plain);
@@ -294,7 +360,8 @@ static void test_connect_codec(void)
 
 	s = connect_json("Start", "{\"process\":{\"cmd\":\"true\",\"cwd\":\"/nope\"}}", plain);
 	agent_wait_end(s);
-	ok(agent_has(&s->body, "\"invalid_argument\"") && agent_has(&s->body, "cwd '/nope' does not exist"),
+	ok(agent_has(&s->body, "\"invalid_argument\"") &&
+	        agent_has(&s->body, "cwd '/nope' does not exist"),
 	    "errors are end messages");
 	agent_stream_free(s);
 
@@ -309,20 +376,26 @@ static void test_unary(void)
 	struct agent_stream *s, *u;
 	struct agent_result r;
 
-	s = agent_frames(&cl, "Start", "{\"process\":{\"cmd\":\"cat\",\"envs\":{\"X\":\"1\"}},\"tag\":\"cat\",\"stdin\":true}");
+	s = agent_frames(&cl, "Start",
+	    "{\"process\":{\"cmd\":\"cat\",\"envs\":{\"X\":\"1\"}},\"tag\":\"cat\",\"stdin\":"
+	    "true}");
 	agent_wait_body(s, 20);
 	u = agent_rpc(&cl, "List", "{}");
-	ok(agent_has(&u->body, "{\"config\":{\"cmd\":\"cat\",\"envs\":{\"X\":\"1\"}}") && agent_has(&u->body, "\"tag\":\"cat\""),
+	ok(agent_has(&u->body, "{\"config\":{\"cmd\":\"cat\",\"envs\":{\"X\":\"1\"}}") &&
+	        agent_has(&u->body, "\"tag\":\"cat\""),
 	    "List");
 	agent_stream_free(u);
-	u = agent_rpc(&cl, "SendInput", "{\"process\":{\"tag\":\"cat\"},\"input\":{\"stdin\":\"aGVsbG8=\"}}");
+	u = agent_rpc(
+	    &cl, "SendInput", "{\"process\":{\"tag\":\"cat\"},\"input\":{\"stdin\":\"aGVsbG8=\"}}");
 	is_int(u->status, 200, "SendInput");
 	agent_stream_free(u);
-	u = agent_rpc(&cl, "SendInput", "{\"process\":{\"tag\":\"cat\"},\"input\":{\"pty\":\"aGVsbG8=\"}}");
+	u = agent_rpc(
+	    &cl, "SendInput", "{\"process\":{\"tag\":\"cat\"},\"input\":{\"pty\":\"aGVsbG8=\"}}");
 	ok(u->status == 500 && agent_has(&u->body, "\"internal\""), "terminal input to a pipe");
 	agent_stream_free(u);
 	u = agent_rpc(&cl, "SendSignal", "{\"process\":{\"tag\":\"cat\"},\"signal\":2}");
-	ok(u->status == 501 && agent_has(&u->body, "invalid signal: 2"), "signals E2B does not have");
+	ok(u->status == 501 && agent_has(&u->body, "invalid signal: 2"),
+	    "signals E2B does not have");
 	agent_stream_free(u);
 	u = agent_rpc(&cl, "CloseStdin", "{\"process\":{\"tag\":\"cat\"}}");
 	is_int(u->status, 200, "CloseStdin");
@@ -331,7 +404,8 @@ static void test_unary(void)
 	is_avstr(av_buf_str(&r.out), "hello", "input arrived");
 	agent_result_clear(&r);
 	agent_stream_free(s);
-	u = agent_rpc(&cl, "SendInput", "{\"process\":{\"tag\":\"cat\"},\"input\":{\"stdin\":\"aGVsbG8=\"}}");
+	u = agent_rpc(
+	    &cl, "SendInput", "{\"process\":{\"tag\":\"cat\"},\"input\":{\"stdin\":\"aGVsbG8=\"}}");
 	is_int(u->status, 404, "a process that has ended is not found");
 	agent_stream_free(u);
 	u = agent_rpc(&cl, "SendInput", "{not json");
@@ -348,11 +422,13 @@ static void test_bad_streams(void)
 	s = agent_call(&cl, "POST", "/process.Process/Start", text, "x");
 	is_int(s->status, 415, "an unknown codec");
 	agent_stream_free(s);
-	s = agent_request(&cl, "POST", "/process.Process/Start", frames, AV_STR("\xff\xff\xff\xff\x00"), false);
+	s = agent_request(
+	    &cl, "POST", "/process.Process/Start", frames, AV_STR("\xff\xff\xff\xff\x00"), false);
 	agent_wait_end(s);
 	ok(s->ended && agent_has(&s->body, "\"error\""), "a frame too large");
 	agent_stream_free(s);
-	s = agent_request(&cl, "POST", "/process.Process/Start", frames, AV_STR("\0\0\0\1\1x"), false);
+	s = agent_request(
+	    &cl, "POST", "/process.Process/Start", frames, AV_STR("\0\0\0\1\1x"), false);
 	agent_wait_end(s);
 	ok(s->ended && agent_has(&s->body, "\"error\""), "data before the request");
 	agent_stream_free(s);
@@ -390,7 +466,14 @@ static void measure(void)
 		agent_result_clear(&r);
 	}
 	qsort(t, N, sizeof(t[0]), compare);
-	diag("exec true: p50 %d us, p99 %d us", (int)(t[N / 2] / 1000), (int)(t[N * 99 / 100] / 1000));
+	int64_t begin = av_mono_ns();
+	struct agent_result r;
+
+	agent_run(&cl, SH("head -c 60000000 /dev/zero"), &r);
+	diag("output: %d MB/s", (int)(60000000 * 1000LL / (av_mono_ns() - begin)));
+	agent_result_clear(&r);
+	diag("exec true: p50 %d us, p99 %d us", (int)(t[N / 2] / 1000),
+	    (int)(t[N * 99 / 100] / 1000));
 }
 
 static void test_orphans(void)
@@ -413,6 +496,7 @@ int main(void)
 	test_child_setup();
 	test_stdin();
 	test_output();
+	test_several_readers();
 	test_end_rules();
 	test_detach();
 	test_pty();

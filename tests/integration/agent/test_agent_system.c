@@ -27,19 +27,22 @@ static void test_health(void)
 {
 	struct agent_stream *s = agent_call(&cl, "GET", "/health", NULL, NULL);
 
-	ok(s->status == 200 && agent_number(&s->body, "protocol_version") == AV_AGENT_PROTOCOL_VERSION,
+	ok(s->status == 200 &&
+	        agent_number(&s->body, "protocol_version") == AV_AGENT_PROTOCOL_VERSION,
 	    "health");
 	agent_stream_free(s);
 	s = agent_call(&cl, "GET", "/metrics", NULL, NULL);
 	ok(s->status == 200 && agent_number(&s->body, "mem_total") > 0 &&
-	    agent_number(&s->body, "disk_total") > 0 && agent_number(&s->body, "cpu_count") > 0, "metrics");
+	        agent_number(&s->body, "disk_total") > 0 && agent_number(&s->body, "cpu_count") > 0,
+	    "metrics");
 	agent_stream_free(s);
 }
 
 static void test_init(void)
 {
 	static const char body[] = "{\"envVars\":{\"COLOR\":\"red\",\"PATH\":\"/bin:/usr/bin\"},"
-	    "\"defaultUser\":\"root\",\"defaultWorkdir\":\"/usr/../tmp\",\"lifecycleID\":\"ignored\"}";
+	                           "\"defaultUser\":\"root\",\"defaultWorkdir\":\"/usr/../"
+	                           "tmp\",\"lifecycleID\":\"ignored\"}";
 	struct agent_stream *s, *first;
 	struct agent_result r;
 
@@ -49,7 +52,8 @@ static void test_init(void)
 	s = agent_call(&cl, "GET", "/envs", NULL, NULL);
 	is_avstr(av_buf_str(&s->body), "{\"COLOR\":\"red\",\"PATH\":\"/bin:/usr/bin\"}", "envs");
 	agent_stream_free(s);
-	agent_run(&cl, "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"echo $COLOR $PATH $(pwd)\"]}}", &r);
+	agent_run(&cl,
+	    "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"echo $COLOR $PATH $(pwd)\"]}}", &r);
 	is_avstr(av_buf_str(&r.out), "red /bin:/usr/bin /tmp\n", "a process gets them");
 	agent_result_clear(&r);
 	s = agent_call(&cl, "POST", "/init", NULL, "{\"envVars\":{\"A\":1}}");
@@ -72,7 +76,8 @@ static void test_init(void)
 	agent_stream_free(first);
 
 	first = agent_request(&cl, "POST", "/init", NULL, AV_STR("{\"envVars\":"), false);
-	s = agent_frames(&cl, "Start", "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"echo $COLOR\"]}}");
+	s = agent_frames(
+	    &cl, "Start", "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"echo $COLOR\"]}}");
 	agent_pump_for(&cl, 100);
 	agent_reset(first);
 	agent_collect(s, &r);
@@ -136,7 +141,8 @@ static void check_tunnel(int family, const char *host)
 	agent_send(s, data, sizeof(data));
 	agent_end(s);
 	agent_wait_end(s);
-	is_bytes(av_buf_str(&s->body), av_str_n(data, sizeof(data)), "3 MiB there, half-close, and back");
+	is_bytes(av_buf_str(&s->body), av_str_n(data, sizeof(data)),
+	    "3 MiB there, half-close, and back");
 	agent_stream_free(s);
 	close(fd);
 	waitpid(pid, NULL, 0);
@@ -159,7 +165,8 @@ static void test_tunnel(void)
 	check_tunnel(AF_INET6, "[::1]");
 	check_tunnel(AF_INET6, "localhost");
 	for (size_t i = 0; i < AV_ARRAY_LEN(bad); i++) {
-		struct agent_stream *s = agent_request(&cl, "CONNECT", bad[i].target, NULL, AV_STR(""), false);
+		struct agent_stream *s =
+		    agent_request(&cl, "CONNECT", bad[i].target, NULL, AV_STR(""), false);
 
 		agent_wait_end(s);
 		is_int(s->status, bad[i].status, bad[i].target);
@@ -172,7 +179,7 @@ static void test_hostile_bytes(void)
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	struct agent_stream *s;
-	char noise[4096];
+	char noise[8192];
 
 	if (av_str_copy(un.sun_path, sizeof(un.sun_path), av_str_c(agent.socket)) < 0)
 		abort();
@@ -202,7 +209,8 @@ static void test_lost_connection(void)
 
 	agent_client_open(&other, &agent);
 	s = agent_frames(&other, "Start",
-	    "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"sleep 0.3; echo survived\"]},\"tag\":\"lost\"}");
+	    "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"sleep 0.3; echo "
+	    "survived\"]},\"tag\":\"lost\"}");
 	agent_wait_body(s, 20);
 	got = agent_request(&other, "GET", "/files?path=/etc/passwd", NULL, AV_STR(""), true);
 	close(other.fd);
@@ -228,11 +236,13 @@ static void test_term(void)
 	ssize_t n;
 
 	s = agent_frames(&cl, "Start",
-	    "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"trap 'exit 4' TERM; echo up; while :; do sleep 0.02; done\"]}}");
+	    "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"trap 'exit 4' TERM; echo up; while :; "
+	    "do sleep 0.02; done\"]}}");
 	agent_skip_frames(s, 2);
 	kill(agent.pid, SIGTERM);
 	agent_collect(s, &r);
-	is_int(agent_number(&r.control, "exitCode"), 4, "SIGTERM is passed on, and the stream ends in order");
+	is_int(agent_number(&r.control, "exitCode"), 4,
+	    "SIGTERM is passed on, and the stream ends in order");
 	agent_result_clear(&r);
 	agent_stream_free(s);
 	waitpid(agent.pid, &status, 0);
@@ -242,7 +252,8 @@ static void test_term(void)
 	n = read(fd, bytes, sizeof(bytes));
 	close(fd);
 	ok(n == AV_EXIT_RECORD_SIZE && av_exit_record_decode(bytes, (size_t)n, &rec) == 0 &&
-	    rec.reason == AV_EXIT_STOPPED && rec.real_ms + 60000 > (uint64_t)av_real_ms(), "and leaves a record");
+	        rec.reason == AV_EXIT_STOPPED && rec.real_ms + 60000 > (uint64_t)av_real_ms(),
+	    "and leaves a record");
 }
 
 int main(void)
