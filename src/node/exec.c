@@ -37,6 +37,7 @@ struct node_exec {
 	int bad_status;
 	bool started;
 	bool have_end;
+	bool snapshot; /* without following: the stream ends while the process goes on */
 	bool paused;
 	size_t owed; /* bytes not given back to the window */
 	struct node_exec_end end;
@@ -218,7 +219,7 @@ static void exec_on_complete(struct conv *c)
 	} else if (e->agent_err) {
 		err = *e->agent_err;
 		conv_fail(c, &err);
-	} else if (!e->have_end || !av_frame_dec_idle(&e->dec)) {
+	} else if ((!e->have_end && !e->snapshot) || !av_frame_dec_idle(&e->dec)) {
 		(void)av_err_set(&err, AV_ERR_AGENT,
 		    "the sandbox's agent left without saying how the process ended");
 		conv_fail(c, &err);
@@ -226,7 +227,7 @@ static void exec_on_complete(struct conv *c)
 		(void)av_failpoint("exec.ended");
 		av_timer_stop(&e->safety);
 		conv_end(c, true); /* the memory lives until the stream is closed */
-		e->ev.on_end(e->ctx, &end, NULL);
+		e->ev.on_end(e->ctx, e->have_end ? &end : NULL, NULL);
 	}
 }
 
@@ -370,6 +371,8 @@ static int open_json(struct node_sandbox *sb, const char *path, const json_t *fi
 	else
 		r = open_frames(sb, path, av_buf_str(&b), ev, ctx, ret, err);
 	av_buf_clear(&b);
+	if (r == 0)
+		(*ret)->snapshot = json_is_false(json_object_get(first, "follow"));
 	return r;
 }
 

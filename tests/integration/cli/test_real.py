@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 
 from aviary_test import contains, equal, main, ok, program, wait_for
 
@@ -98,6 +99,19 @@ def test_create_exec_background(d):
     aviary(d, "logs", "work", "nosuch", code=125)
     aviary(d, "exec", "-d", "work", "nosuch", code=127)
     aviary(d, "exec", "sb" + "0" * 25, "true", code=125)
+
+
+def test_logs(d):
+    pid, _ = aviary(d, "exec", "-d", "--tag", "talk", "work", "sh", "-c",
+                    "echo one; sleep 1; echo two; exec sleep 60")[0].split()
+    time.sleep(1.5)
+    equal(aviary(d, "logs", "work")[0], "one\ntwo\n", "output so far")
+    equal(aviary(d, "logs", "work", pid)[0], "one\ntwo\n", "output so far, by pid")
+    p = command(d, ["logs", "-f", "work", "talk"], stdin=subprocess.DEVNULL)
+    time.sleep(0.5)
+    aviary(d, "exec", "work", "kill", pid)
+    out, _ = p.communicate(timeout=20)
+    equal((out, p.returncode), (b"one\ntwo\n", 0), "followed to the end")
 
 
 def test_copy(d):
