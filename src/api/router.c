@@ -14,8 +14,8 @@ const struct api_route api_routes[API_ROUTE_COUNT] = {
 #define API_ROUTE(id_, method_, pattern_, handler_, auth_, body_, limit_)                          \
 	[API_ROUTE_##id_] = {.id = API_ROUTE_##id_,                                                \
 	    .method = API_##method_,                                                               \
-	    .pattern = pattern_,                                                                   \
-	    .handler = handler_,                                                                   \
+	    .pattern = (pattern_),                                                                 \
+	    .handler = (handler_),                                                                 \
 	    .auth = API_AUTH_##auth_,                                                              \
 	    .body = API_BODY_##body_,                                                              \
 	    .limit = (limit_)},

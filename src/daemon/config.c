@@ -17,7 +17,7 @@
 #include "base/path.h"
 #include "base/banned.h"
 
-#define CONFIG_FILE_MAX (64 * 1024)
+#define CONFIG_FILE_MAX ((size_t)64 << 10)
 
 enum scope { USER, FLAG, PRIVATE };
 
@@ -29,8 +29,11 @@ static const struct opt {
 	const char *help;
 } opts[DAEMON_OPT_COUNT] = {
 #define DAEMON_OPT(id, name_, meta_, scope_, text_, help_)                                         \
-	[DAEMON_OPT_##id] = {                                                                      \
-	    .name = name_, .meta = meta_, .scope = scope_, .text = text_, .help = help_},
+	[DAEMON_OPT_##id] = {.name = (name_),                                                      \
+	    .meta = (meta_),                                                                       \
+	    .scope = (scope_),                                                                     \
+	    .text = (text_),                                                                       \
+	    .help = (help_)},
 #include "daemon/options.def"
 #undef DAEMON_OPT
 };
@@ -309,9 +312,8 @@ static int default_dirs(struct daemon_config *c, struct av_err *err)
 	}
 	if (root)
 		r = default_path(c, DAEMON_OPT_RUN, "/run/aviary");
-	else if (user_dir(path, "XDG_RUNTIME_DIR", NULL) == 0)
-		r = default_path(c, DAEMON_OPT_RUN, path);
-	else if (av_path_printf(path, sizeof path, "%s/run", c->value[DAEMON_OPT_STATE]) == 0)
+	else if (user_dir(path, "XDG_RUNTIME_DIR", NULL) == 0 ||
+	         av_path_printf(path, sizeof path, "%s/run", c->value[DAEMON_OPT_STATE]) == 0)
 		r = default_path(c, DAEMON_OPT_RUN, path);
 	if (r == 0 && config_dir(dir) == 0 &&
 	    av_path_printf(path, sizeof path, "%s/credentials.json", dir) == 0)

@@ -301,11 +301,10 @@ static void on_control_started(
 	av_log(AV_LOG_INFO, "compared records with the machine", "adopted", adopted, "finished",
 	    finished, "lost", lost, "removed", removed, NULL);
 	/* The listener first: its port goes into the credentials. */
-	if (listen_all(d, &mine) < 0 ||
-	    control_first_start(d->control, hand_over_secret, on_first_start, d) < 0) {
-		if (d->url[0])
-			(void)av_err_set(
-			    &mine, AV_ERR_INTERNAL, "cannot look for the first administrator");
+	if (listen_all(d, &mine) < 0) {
+		daemon_fail(d, &mine);
+	} else if (control_first_start(d->control, hand_over_secret, on_first_start, d) < 0) {
+		(void)av_err_set(&mine, AV_ERR_INTERNAL, "cannot look for the first administrator");
 		daemon_fail(d, &mine);
 	}
 }

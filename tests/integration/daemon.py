@@ -105,6 +105,18 @@ def test_second_daemon_on_the_same_state_is_refused(d):
     d.expect(200, "GET", "/ready", key=False)
 
 
+def test_address_in_use(d):
+    own = Daemon()
+    try:
+        r = aviaryd("--state", own.state, "--run", own.run, "--listen", f"{d.host}:{d.port}", "--config",
+                    "/dev/null", "--credentials", own.credentials)
+        equal(r.returncode, 78, "it gives up instead of trying for ever")
+        contains(r.stderr, f"--listen {d.host}:{d.port}", "and says why")
+    finally:
+        own.sweep()
+        own.remove_dir()
+
+
 def test_stop_and_start_again(d):
     sb = d.create()["id"]
     key, url = d.key, d.url

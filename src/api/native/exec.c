@@ -19,7 +19,7 @@
 #include "base/banned.h"
 
 #define EXEC_TIMEOUT_DEFAULT_MS 30000
-#define PROCESSES_JSON_MAX      (16 * 1024 * 1024)
+#define PROCESSES_JSON_MAX      ((size_t)16 << 20)
 
 static void on_started(void *ctx, uint32_t pid, const char *tag, const struct av_err *err)
 {

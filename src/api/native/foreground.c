@@ -25,10 +25,10 @@
 #include "net/loop.h"
 #include "base/banned.h"
 
-#define PIECE_BYTES    (48 * 1024) /* a multiple of 3: base64 of pieces can be joined */
-#define AT_ONCE_BYTES  (32 * 1024) /* answers up to this are sent whole */
-#define PIECE_JSON_MAX (1024 * 1024)
-#define SHORT_TEXT     (1024 * 1024) /* text up to this stays text, however it must be escaped */
+#define PIECE_BYTES    ((size_t)48 << 10) /* a multiple of 3: base64 of pieces can be joined */
+#define AT_ONCE_BYTES  ((size_t)32 << 10) /* answers up to this are sent whole */
+#define PIECE_JSON_MAX ((size_t)1 << 20)
+#define SHORT_TEXT     ((size_t)1 << 20) /* text up to this stays text, however it must be escaped */
 
 /* rq->state of a foreground exec. */
 struct foreground {

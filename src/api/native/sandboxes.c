@@ -16,8 +16,8 @@
 #include "base/log.h"
 #include "base/banned.h"
 
-#define SANDBOX_JSON_MAX (1024 * 1024)
-#define LIST_JSON_MAX    (64 * 1024 * 1024)
+#define SANDBOX_JSON_MAX ((size_t)1 << 20)
+#define LIST_JSON_MAX    ((size_t)64 << 20)
 
 static void send_sandbox(struct api_request *rq, int status, const struct sandbox_info *sb)
 {

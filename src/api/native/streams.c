@@ -40,7 +40,7 @@
 #include "base/banned.h"
 
 #define FIRST_MESSAGE_MS 30000
-#define MESSAGE_JSON_MAX (1024 * 1024)
+#define MESSAGE_JSON_MAX ((size_t)1 << 20)
 #define CARRY_MAX        4
 
 struct stream {

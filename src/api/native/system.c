@@ -7,7 +7,7 @@
 #include "api/request.h"
 #include "base/banned.h"
 
-#define METRICS_MAX (512 * 1024)
+#define METRICS_MAX ((size_t)512 << 10)
 
 void native_health(struct api_request *rq)
 {
