@@ -73,6 +73,11 @@ struct creation {
 	char *envs, *metadata;    /* owned until sb takes them */
 	char *idem_key;           /* owned, NULL: none; "<team>:<key>" */
 	uint8_t request_hash[STORE_HASH_SIZE];
+	bool requested; /* the driver was asked */
+	bool made;      /* and answered: made_err or evidence */
+	bool discarded; /* the record could not be written */
+	struct av_err made_err;
+	struct store_evidence evidence;
 	struct av_list waiters; /* struct waiter; may become empty */
 };
 
@@ -199,6 +204,8 @@ void sandbox_answer_deferred(struct waiter *w);
 
 /* What the agent of this sandbox is told; *ret_envs is owned. */
 int sandbox_agent_envs(const struct store_sandbox *rec, char **ret_envs);
+/* Lives, or is being made: what the machine has under this id is no orphan. */
+bool control_knows(const struct control *c, const char *id);
 /* Its sandbox ended before it ran: answers with err. */
 void creation_fail(struct creation *cr, const struct av_err *err);
 

@@ -3,10 +3,15 @@
  * create.c - making a sandbox: limits, idempotency, record, driver, record again, answer
  *
  * Order, so that a daemon killed anywhere loses no answered create and leaves no orphan: the record
- * (state starting) is committed before the driver is asked, so that whatever exists has a record;
- * the record with the evidence (state running) is committed before anybody is answered, so that
- * whatever was answered is adopted. A record that says starting at the next start was never
- * answered: it is taken down, and its idempotency key released.
+ * with the evidence (state running) is committed before anybody is answered, so that whatever was
+ * answered is adopted. The first record (state starting) is written while the driver already works:
+ * what is made without a record is removed at the next start, and nobody sees the sandbox before
+ * its record is on disk. Only with an idempotency key does the record come first, as it may turn
+ * out that nothing is to be made. A record that says starting at the next start was never answered:
+ * it is taken down, and its idempotency key released.
+ *
+ *   insert queued ──────────────> recorded ─┐
+ *        └─> driver asked ──────> made ─────┴─> running queued ──> committed ──> answered
  */
 #include <errno.h>
 #include <sodium.h>
@@ -268,30 +273,29 @@ static void take_evidence(struct store_evidence *dst, const struct driver_eviden
 	memcpy(dst->boot_id, ev->boot_id, sizeof(dst->boot_id));
 }
 
-/* The driver made it, or could not. */
-static void on_made(void *ctx, struct node_sandbox *handle, const struct driver_evidence *ev,
-    const struct av_err *err)
+/* It is recorded, and the driver made it or could not. */
+static void proceed(struct creation *cr)
 {
-	struct creation *cr = ctx;
 	struct sandbox *sb = cr->sb;
 	struct av_err why;
 
-	(void)handle;
 	if (sb->ending) {
 		on_running(cr, NULL);
 		return;
 	}
-	if (err) {
-		why = *err;
+	if (cr->made_err.kind == AV_ERR_NONE && !node_find(cr->c->node, sb->rec.id))
+		(void)av_err_set(&cr->made_err, AV_ERR_AGENT, "it ended while it was being made");
+	if (cr->made_err.kind != AV_ERR_NONE) {
+		why = cr->made_err;
 		/* The driver closes: whether it was made is for the next start to find out. */
-		if (err->kind != AV_ERR_CANCELED)
-			sandbox_end(sb, SANDBOX_REASON_CREATE_FAILED, true, err->message);
+		if (why.kind != AV_ERR_CANCELED)
+			sandbox_end(sb, SANDBOX_REASON_CREATE_FAILED, true, why.message);
 		creation_fail(cr, &why);
 		return;
 	}
 	(void)av_failpoint("create.made");
 	cr->rec = sb->rec;
-	take_evidence(&cr->rec.evidence, ev);
+	cr->rec.evidence = cr->evidence;
 	sandbox_set_state(&cr->rec, SANDBOX_RUNNING);
 	cr->rec.started_ms = cr->rec.updated_ms = cr->rec.last_active_ms = control_real_ms(cr->c);
 	cr->rec.last_active_boot_ns = control_boot_ns(cr->c);
@@ -301,34 +305,77 @@ static void on_made(void *ctx, struct node_sandbox *handle, const struct driver_
 	}
 }
 
-/* Asks the node for it. A pool of ready sandboxes would be asked here first. */
-static void make(struct creation *cr)
+static void on_discarded(void *ctx, const struct av_err *err)
 {
-	struct sandbox *sb = cr->sb;
+	(void)ctx;
+	(void)err; /* a sweep finds what is left */
+}
+
+/* There will be no record: what was or will be made goes away. Frees cr when the driver is done. */
+static void discard(struct creation *cr)
+{
+	struct node *n = cr->c->node;
+	struct node_sandbox *handle;
+	struct av_err why;
+
+	cr->discarded = true;
+	if (cr->requested && !cr->made)
+		return;
+	if (cr->requested && cr->made_err.kind == AV_ERR_NONE) {
+		(void)av_err_set(&why, AV_ERR_INVALID_STATE, "the sandbox was not recorded");
+		handle = node_find(n, cr->rec.id);
+		if (handle)
+			node_forget(handle, &why);
+		(void)node_destroy(n, cr->rec.id, on_discarded, NULL);
+	}
+	creation_free(cr);
+}
+
+static void on_made(void *ctx, struct node_sandbox *handle, const struct driver_evidence *ev,
+    const struct av_err *err)
+{
+	struct creation *cr = ctx;
+
+	(void)handle;
+	cr->made = true;
+	if (err)
+		cr->made_err = *err;
+	else
+		take_evidence(&cr->evidence, ev);
+	if (cr->discarded)
+		discard(cr);
+	else if (cr->sb)
+		proceed(cr);
+}
+
+/* Asks the node for it. A pool of ready sandboxes would be asked here first. */
+static void request(struct creation *cr)
+{
+	const struct store_sandbox *rec = &cr->rec;
 	struct driver_spec spec = {
-	    .memory_bytes = (uint64_t)sb->rec.memory_bytes,
-	    .cpu_milli = (uint32_t)sb->rec.cpu_milli,
-	    .pids_max = (uint32_t)sb->rec.pids_max,
-	    .disk_bytes = (uint64_t)sb->rec.disk_bytes,
-	    .sudo = sb->rec.sudo,
+	    .memory_bytes = (uint64_t)rec->memory_bytes,
+	    .cpu_milli = (uint32_t)rec->cpu_milli,
+	    .pids_max = (uint32_t)rec->pids_max,
+	    .disk_bytes = (uint64_t)rec->disk_bytes,
+	    .sudo = rec->sudo,
 	};
 	struct node_agent_config agent = {0};
 	char *envs = NULL;
-	struct av_err err;
 	int r;
 
-	memcpy(spec.id, sb->rec.id, sizeof(spec.id));
-	memcpy(spec.template_id, sb->rec.template_id, sizeof(spec.template_id) - 1);
-	r = sandbox_agent_envs(&sb->rec, &envs);
+	memcpy(spec.id, rec->id, sizeof(spec.id));
+	memcpy(spec.template_id, rec->template_id, sizeof(spec.template_id) - 1);
+	r = sandbox_agent_envs(rec, &envs);
 	agent.envs_json = envs;
 	if (r == 0)
 		r = node_create(cr->c->node, &spec, &agent, on_made, cr);
 	free(envs);
 	if (r < 0) {
-		(void)av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
-		on_made(cr, NULL, NULL, &err);
+		cr->made = true;
+		(void)av_err_set(&cr->made_err, AV_ERR_NO_MEMORY, "out of memory");
 		return;
 	}
+	cr->requested = true;
 	(void)av_failpoint("create.requested");
 }
 
@@ -370,19 +417,26 @@ static void on_recorded(
 		return;
 	}
 	if (err) {
-		creation_fail(cr, err);
+		c->stats.create_failed++;
+		answer_all(cr, NULL, err);
+		discard(cr);
 		return;
 	}
 	(void)av_failpoint("create.recorded");
 	if (sandbox_add(c, &cr->rec, cr->envs, cr->metadata, &cr->sb) < 0) {
 		/* The record stays behind as "starting"; the next start takes it down. */
 		(void)av_err_set(&why, AV_ERR_NO_MEMORY, "out of memory");
-		creation_fail(cr, &why);
+		c->stats.create_failed++;
+		answer_all(cr, NULL, &why);
+		discard(cr);
 		return;
 	}
 	cr->envs = cr->metadata = NULL;
 	cr->sb->creation = cr;
-	make(cr);
+	if (!cr->requested && !cr->made)
+		request(cr);
+	if (cr->made)
+		proceed(cr);
 }
 
 /* ---- the request ---- */
@@ -527,7 +581,20 @@ static int begin(
 		return av_err_sys(
 		    err, AV_ERR_UNAVAILABLE, r, "the database takes no more requests");
 	}
+	/* With a key it may turn out that nothing is to be made. */
+	if (!cr->idem_key)
+		request(cr);
 	return 0;
+}
+
+bool control_knows(const struct control *c, const char *id)
+{
+	const struct creation *cr;
+
+	AV_LIST_FOREACH(cr, &c->creating, const struct creation, link)
+	if (strcmp(cr->rec.id, id) == 0)
+		return true;
+	return av_map_get(&c->sandboxes, av_str_c(id)) != NULL;
 }
 
 int control_create(struct control *c, const struct control_actor *a, const struct sandbox_params *p,

@@ -90,7 +90,7 @@ static void on_history(void *ctx, const struct store_sandbox *v, size_t n, const
 {
 	struct removal *rm = ctx;
 	struct control *c = rm->c;
-	bool keep = err != NULL || av_map_get(&c->sandboxes, av_str_c(rm->id));
+	bool keep = err != NULL || control_knows(c, rm->id);
 
 	if (n && strcmp(v[0].reason, sandbox_reason_text(SANDBOX_REASON_HOST_REBOOT)) == 0 &&
 	    control_real_ms(c) - v[0].stopped_ms < KEPT_DISK_MS)
@@ -118,7 +118,7 @@ static void remove_unknown(struct control *c, const char *id)
 static void remove_unknowns(struct control *c, const char (*ids)[AV_ID_SIZE], size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		if (!av_map_get(&c->sandboxes, av_str_c(ids[i])))
+		if (!control_knows(c, ids[i]))
 			remove_unknown(c, ids[i]);
 }
 

@@ -201,6 +201,12 @@ static int link_ready(struct link *l, struct av_err *err)
 	return link_connect(l, err);
 }
 
+void link_warm(struct link *l)
+{
+	if (!l->conn && link_connect(l, NULL) == 0)
+		av_timer_start(&l->idle, LINK_IDLE_MS);
+}
+
 /* ---- conversations ---- */
 
 /* Out of its sandbox's list; the link may become idle. */

@@ -285,6 +285,22 @@ static void on_alive(
 	fn(fn_ctx, sb, err ? NULL : ev, err);
 }
 
+static void on_created(
+    void *ctx, const struct driver_evidence *ev, int pidfd, const struct av_err *err)
+{
+	struct node *n = ((struct wrap *)ctx)->node;
+	char id[AV_ID_SIZE];
+	struct node_sandbox *sb;
+
+	memcpy(id, ((struct wrap *)ctx)->id, sizeof(id));
+	on_alive(ctx, ev, pidfd, err);
+	/* Its first exec is likely to come soon: the connection is made while the record is
+	 * written. */
+	sb = av_map_get(&n->sandboxes, av_str_c(id));
+	if (sb)
+		link_warm(&sb->links[LINK_INTERACTIVE]);
+}
+
 static struct wrap *wrap_for_agent(struct node *n, const char *id,
     const struct node_agent_config *a, node_sandbox_fn *fn, void *ctx)
 {
@@ -309,7 +325,7 @@ int node_create(struct node *n, const struct driver_spec *spec, const struct nod
 
 	if (!w)
 		return -ENOMEM;
-	r = n->driver->ops->create(n->driver, spec, on_alive, w);
+	r = n->driver->ops->create(n->driver, spec, on_created, w);
 	if (r < 0)
 		wrap_free(w);
 	return r;

@@ -99,6 +99,9 @@ void link_init(struct link *l, struct node_sandbox *sb);
 /* Closes the connection; conversations on it end as lost or failed. */
 void link_clear(struct link *l);
 
+/* Connects now, if it can, for a conversation that will come. */
+void link_warm(struct link *l);
+
 /* Opens the stream; rq as for av_h2c_request. On success c is in sb's list; the owner's memory
  * belongs to the conversation from here on. On failure nothing happened and c is the caller's. */
 int conv_open(struct conv *c, struct node_sandbox *sb, enum link_kind kind,

@@ -185,8 +185,8 @@ static int run_plain(struct store_db *db, enum stmt which, struct av_err *err)
 	sqlite3_stmt *st = stmt_get(db, which);
 
 	if (!st)
-		return sql_error(db, err, sql_texts[which]);
-	return stmt_run(db, st, sql_texts[which], err);
+		return sql_error(db, err, "cannot record the change");
+	return stmt_run(db, st, "cannot record the change", err);
 }
 
 static void bind_text(sqlite3_stmt *st, int i, const char *s)

@@ -3,6 +3,7 @@
  * test_control.c - the domain's rules over a real database and a driver whose sandboxes only sleep
  */
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "base/avtime.h"
@@ -576,6 +577,37 @@ static void test_cancel(struct world *w)
 	(void)delete (w, a.id);
 }
 
+/* Every write fails for a while, as on a broken disk. Nothing is printed meanwhile. */
+static void test_broken_disk(struct world *w)
+{
+	struct answer a = create(w, &(struct sandbox_params){0}), bad, d;
+	struct rlimit limit;
+	size_t left = 0;
+	struct av_list *n;
+
+	(void)signal(SIGXFSZ, SIG_IGN);
+	(void)getrlimit(RLIMIT_FSIZE, &limit);
+	limit.rlim_cur = 0;
+	(void)setrlimit(RLIMIT_FSIZE, &limit);
+	bad = create(w, &(struct sandbox_params){0});
+	d = delete (w, a.id);
+	run_for(w, 50);
+	for (n = w->machine->boxes.next; n != &w->machine->boxes; n = n->next)
+		left++;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_FSIZE, &limit);
+	ok(bad.kind == AV_ERR_INTERNAL || bad.kind == AV_ERR_NO_SPACE, "a create is refused: %s",
+	    bad.message);
+	ok(d.kind == AV_ERR_INTERNAL || d.kind == AV_ERR_NO_SPACE, "a delete says so: %s",
+	    d.message);
+	is_int(left, 0, "but what was to go is gone, and what was made too");
+	run_for(w, 500);
+	is_int(get(w, a.id).reason, SANDBOX_REASON_DELETED, "the record follows when it can");
+	bad = create(w, &(struct sandbox_params){0});
+	is_int(bad.kind, 0, "creates work again");
+	(void)delete (w, bad.id);
+}
+
 static void on_key(void *ctx, const struct control_key *key, const struct av_err *err)
 {
 	struct answer *a = ctx;
@@ -743,6 +775,7 @@ int main(void)
 	test_destroy_retry(&w);
 	test_cancel(&w);
 	test_keys(&w);
+	test_broken_disk(&w);
 	world_close(&w, true);
 	control_limits_init(&three);
 	three.sandboxes_max = 3;

@@ -796,14 +796,14 @@ static void test_hostile_connections(void)
 {
 	struct seen s;
 
-	make_sandbox();
 	raw_garbage = true;
+	make_sandbox();
 	s = run("hello");
 	raw_garbage = false;
 	ok(s.err.kind == AV_ERR_AGENT, "an agent that speaks no HTTP/2: %s", s.err.message);
 	ok(run("hello").has_end, "the next connection is tried afresh");
-	make_sandbox();
 	init_status = 400;
+	make_sandbox();
 	s = run("hang");
 	init_status = 204;
 	ok(s.err.kind == AV_ERR_AGENT && s.calls == 1, "one that refuses its configuration: %s",
