@@ -284,8 +284,8 @@ static void free_waiters(struct av_list *l)
 {
 	struct waiter *w;
 
-	while ((w = AV_LIST_FIRST(l, struct waiter, link)))
-		waiter_free(w);
+	AV_LIST_FOREACH(w, l, struct waiter, link)
+	waiter_free(w);
 }
 
 void control_free(struct control *c)
@@ -294,7 +294,8 @@ void control_free(struct control *c)
 
 	if (!c)
 		return;
-	while ((sb = AV_LIST_FIRST(&c->live, struct sandbox, link))) {
+	AV_LIST_FOREACH(sb, &c->live, struct sandbox, link)
+	{
 		free_waiters(&sb->waiters);
 		sandbox_drop(sb);
 	}

@@ -26,7 +26,7 @@
 #include "base/banned.h"
 
 #define TEXT_MAX       65536 /* of one metadata or environment object, as JSON */
-#define ENVS_TEXT_MAX  (1024 * 1024)
+#define ENVS_TEXT_MAX  (1024UL * 1024)
 #define NAME_MAX_CHARS 128
 
 static const struct {

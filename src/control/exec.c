@@ -16,8 +16,8 @@
 
 #include "base/banned.h"
 
-#define RPC_ANSWER_MAX (16 * 1024 * 1024)
-#define FILE_PATH_MAX  (16 * 1024)
+#define RPC_ANSWER_MAX (16UL * 1024 * 1024)
+#define FILE_PATH_MAX  (16UL * 1024)
 
 static int running(struct control *c, const struct control_actor *a, const char *id,
     struct node_sandbox **ret, struct av_err *err)

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <sodium.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -118,17 +119,18 @@ int control_key_verify(
 static void make_secret(struct store_key *rec, char *secret, size_t size)
 {
 	uint8_t random[AV_KEY_SECRET_LEN / 2];
-	size_t n = strlen(KEY_PREFIX);
+	char digits[AV_KEY_SECRET_LEN + 1];
 
 	static_assert(
 	    sizeof(rec->prefix) > sizeof(KEY_PREFIX) + KEY_SHOWN_DIGITS, "the prefix fits");
-	assert(size >= n + AV_KEY_SECRET_LEN + 1);
 	av_random(random, sizeof(random));
-	memcpy(secret, KEY_PREFIX, n);
-	av_hex_encode(secret + n, random, sizeof(random));
-	(void)crypto_hash_sha256(rec->hash, (const unsigned char *)secret + n, AV_KEY_SECRET_LEN);
-	memcpy(rec->prefix, secret, n + KEY_SHOWN_DIGITS);
+	av_hex_encode(digits, random, sizeof(random));
+	(void)crypto_hash_sha256(rec->hash, (const unsigned char *)digits, AV_KEY_SECRET_LEN);
+	(void)snprintf(secret, size, "%s%s", KEY_PREFIX, digits);
+	(void)snprintf(
+	    rec->prefix, sizeof(rec->prefix), "%s%.*s", KEY_PREFIX, KEY_SHOWN_DIGITS, digits);
 	explicit_bzero(random, sizeof(random));
+	explicit_bzero(digits, sizeof(digits));
 	av_id_make(rec->id, AV_ID_KEY);
 }
 

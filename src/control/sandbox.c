@@ -301,9 +301,13 @@ int control_get(struct control *c, const struct control_actor *a, const char *id
 
 /* ---- list ---- */
 
+struct owned {
+	json_t *metadata;
+};
+
 struct listing {
 	struct sandbox_info *v;
-	json_t **owned; /* metadata of history */
+	struct owned *owned; /* metadata of history */
 	size_t n, cap;
 };
 
@@ -360,7 +364,7 @@ static void add_history(
 			json_decref(metadata);
 			continue;
 		}
-		l->owned[l->n++] = metadata;
+		l->owned[l->n++].metadata = metadata;
 	}
 }
 
@@ -384,7 +388,7 @@ static void answer_list(struct waiter *w, const struct store_sandbox *v, size_t 
 		w->fn.sandboxes(w->ctx, NULL, 0, &err);
 	}
 	for (size_t i = 0; l.owned && i < l.cap; i++)
-		json_decref(l.owned[i]);
+		json_decref(l.owned[i].metadata);
 	free(l.owned);
 	free(l.v);
 	waiter_free(w);

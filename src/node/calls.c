@@ -15,7 +15,7 @@
 #include "base/banned.h"
 
 #define PROCESSES_MAX        65536
-#define PROCESSES_ANSWER_MAX (8 * 1024 * 1024)
+#define PROCESSES_ANSWER_MAX (8UL * 1024 * 1024)
 
 /* ---- unary calls ---- */
 
@@ -122,8 +122,10 @@ int node_rpc(struct node_sandbox *sb, const char *path, struct av_str body, size
 	struct rpc *r = calloc(1, sizeof(*r));
 	int result;
 
-	if (!r)
-		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	if (!r) {
+		(void)av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+		return -ENOMEM;
+	}
 	r->call.cancel = rpc_cancel;
 	r->max = max_answer;
 	av_buf_init(&r->body, max_answer);

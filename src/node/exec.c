@@ -24,7 +24,7 @@
 
 #include "base/banned.h"
 
-#define FIRST_MAX (4 * 1024 * 1024)
+#define FIRST_MAX (4UL * 1024 * 1024)
 #define SAFETY_MS 10000 /* beyond the process's own time-out */
 
 struct node_exec {
@@ -361,19 +361,25 @@ static int open_json(struct node_sandbox *sb, const char *path, const json_t *fi
     const struct node_exec_events *ev, void *ctx, struct node_exec **ret, struct av_err *err)
 {
 	struct av_buf b = AV_BUF_INIT(FIRST_MAX);
+	struct node_exec *e = NULL;
 	int r;
 
-	if (!first || av_json_dump(&b, first) < 0)
-		r = first && av_buf_error(&b) == -EMSGSIZE
-		        ? av_err_set(err, AV_ERR_TOO_LARGE,
-		              "command, arguments and environment are too long")
-		        : av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
-	else
-		r = open_frames(sb, path, av_buf_str(&b), ev, ctx, ret, err);
+	if (!first || (av_json_dump(&b, first) < 0 && av_buf_error(&b) != -EMSGSIZE)) {
+		(void)av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+		r = -ENOMEM;
+	} else if (av_buf_error(&b)) {
+		(void)av_err_set(err, AV_ERR_TOO_LARGE,
+		    "command, arguments and environment are more than %lu bytes", FIRST_MAX);
+		r = -EMSGSIZE;
+	} else {
+		r = open_frames(sb, path, av_buf_str(&b), ev, ctx, &e, err);
+	}
 	av_buf_clear(&b);
-	if (r == 0)
-		(*ret)->snapshot = json_is_false(json_object_get(first, "follow"));
-	return r;
+	if (!e)
+		return r;
+	e->snapshot = json_is_false(json_object_get(first, "follow"));
+	*ret = e;
+	return 0;
 }
 
 int node_exec_open(struct node_sandbox *sb, const struct node_exec_spec *spec,

@@ -25,8 +25,8 @@
 
 #include "base/banned.h"
 
-#define COLLECT_MAX_DEFAULT (16 * 1024 * 1024)
-#define INIT_MAX            (4 * 1024 * 1024)
+#define COLLECT_MAX_DEFAULT (16UL * 1024 * 1024)
+#define INIT_MAX            (4UL * 1024 * 1024)
 
 struct wrap {
 	struct av_list link;

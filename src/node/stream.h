@@ -98,8 +98,8 @@ struct node_exec_events {
 	void (*on_frame)(void *ctx, struct av_str frame);
 	/* There is room again after node_exec_send returned false; NULL allowed. */
 	void (*on_drain)(void *ctx);
-	/* Either the process ended (end != NULL, err NULL), or the conversation failed (err != NULL), or
-	 * neither: without following, all that was kept has been shown. */
+	/* Either the process ended (end != NULL, err NULL), or the conversation failed (err !=
+	 * NULL), or neither: without following, all that was kept has been shown. */
 	void (*on_end)(void *ctx, const struct node_exec_end *end, const struct av_err *err);
 };
 

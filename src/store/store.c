@@ -103,11 +103,6 @@ static void req_free(struct store_req *r)
 	free(r);
 }
 
-static void req_freep(struct store_req **r)
-{
-	req_free(*r);
-}
-
 static void list_free(struct req_list *l)
 {
 	struct store_req *r;
@@ -281,20 +276,20 @@ static struct store_req *req_new(enum store_op op, void *ctx)
 	return r;
 }
 
-/* Takes *r over on success. */
-static int submit(struct store *s, struct store_req **r)
+/* Takes r over; frees it when error says that it could not be filled, or the queue is full. */
+static int submit(struct store *s, struct store_req *r, int error)
 {
-	int result = 0;
-
 	pthread_mutex_lock(&s->lock);
-	if (s->closing || s->todo.n >= STORE_QUEUE_MAX) {
-		result = -EAGAIN;
-	} else {
-		list_append(&s->todo, AV_TAKE_PTR(*r));
+	if (!error && (s->closing || s->todo.n >= STORE_QUEUE_MAX))
+		error = -EAGAIN;
+	if (!error) {
+		list_append(&s->todo, r);
 		pthread_cond_signal(&s->work);
 	}
 	pthread_mutex_unlock(&s->lock);
-	return result;
+	if (error)
+		req_free(r);
+	return error;
 }
 
 static int dup_text(char **ret, const char *text)
@@ -306,28 +301,29 @@ static int dup_text(char **ret, const char *text)
 int store_sandbox_insert(struct store *s, const struct store_sandbox *rec,
     const struct store_idempotency *idem, int64_t keep_ms, store_insert_fn *fn, void *ctx)
 {
-	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_SANDBOX_INSERT, ctx);
+	struct store_req *r = req_new(STORE_OP_SANDBOX_INSERT, ctx);
+	int error;
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.insert = fn;
 	r->args.insert.rec = *rec;
 	r->args.insert.keep_ms = keep_ms;
-	if (dup_text(&r->text[0], rec->envs_json ? rec->envs_json : "{}") < 0 ||
-	    dup_text(&r->text[1], rec->metadata_json ? rec->metadata_json : "{}") < 0)
-		return -ENOMEM;
+	error = dup_text(&r->text[0], rec->envs_json ? rec->envs_json : "{}");
+	if (!error)
+		error = dup_text(&r->text[1], rec->metadata_json ? rec->metadata_json : "{}");
 	if (idem) {
 		memcpy(r->args.insert.request_hash, idem->request_hash, STORE_HASH_SIZE);
-		if (dup_text(&r->name, idem->key) < 0)
-			return -ENOMEM;
+		if (!error)
+			error = dup_text(&r->name, idem->key);
 	}
-	return submit(s, &r);
+	return submit(s, r, error);
 }
 
 int store_sandbox_update(
     struct store *s, const struct store_sandbox *rec, store_done_fn *fn, void *ctx)
 {
-	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_SANDBOX_UPDATE, ctx);
+	struct store_req *r = req_new(STORE_OP_SANDBOX_UPDATE, ctx);
 
 	if (!r)
 		return -ENOMEM;
@@ -335,7 +331,7 @@ int store_sandbox_update(
 	r->args.sandbox = *rec;
 	r->args.sandbox.envs_json = NULL;
 	r->args.sandbox.metadata_json = NULL;
-	return submit(s, &r);
+	return submit(s, r, 0);
 }
 
 static int set_id(char dst[static AV_ID_SIZE], const char *id)
@@ -345,38 +341,39 @@ static int set_id(char dst[static AV_ID_SIZE], const char *id)
 
 int store_sandbox_get(struct store *s, const char *id, store_sandboxes_fn *fn, void *ctx)
 {
-	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_SANDBOX_GET, ctx);
+	struct store_req *r = req_new(STORE_OP_SANDBOX_GET, ctx);
+	int error;
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.sandboxes = fn;
-	if (set_id(r->args.id, id) < 0)
-		return -EINVAL;
-	return submit(s, &r);
+	error = set_id(r->args.id, id);
+	return submit(s, r, error);
 }
 
 int store_sandbox_list(
     struct store *s, const struct store_query *q, store_sandboxes_fn *fn, void *ctx)
 {
-	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_SANDBOX_LIST, ctx);
+	struct store_req *r = req_new(STORE_OP_SANDBOX_LIST, ctx);
+	int error;
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.sandboxes = fn;
-	if (set_id(r->args.list.team_id, q->team_id) < 0 ||
-	    set_id(r->args.list.before_id, q->before_id) < 0)
-		return -EINVAL;
+	error = set_id(r->args.list.team_id, q->team_id);
+	if (!error)
+		error = set_id(r->args.list.before_id, q->before_id);
 	r->args.list.live_only = q->live_only;
 	r->args.list.final_only = q->final_only;
 	r->args.list.created_before_ms = q->created_before_ms;
 	r->args.list.limit = q->limit;
-	return submit(s, &r);
+	return submit(s, r, error);
 }
 
 int store_prune(struct store *s, int64_t stopped_before_ms, int64_t keep_newest,
     int64_t keys_before_ms, store_done_fn *fn, void *ctx)
 {
-	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_PRUNE, ctx);
+	struct store_req *r = req_new(STORE_OP_PRUNE, ctx);
 
 	if (!r)
 		return -ENOMEM;
@@ -386,87 +383,89 @@ int store_prune(struct store *s, int64_t stopped_before_ms, int64_t keep_newest,
 	    .keep_newest = keep_newest,
 	    .keys_before_ms = keys_before_ms,
 	};
-	return submit(s, &r);
+	return submit(s, r, 0);
 }
 
 int store_key_list(struct store *s, store_keys_fn *fn, void *ctx)
 {
-	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_KEY_LIST, ctx);
+	struct store_req *r = req_new(STORE_OP_KEY_LIST, ctx);
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.keys = fn;
-	return submit(s, &r);
+	return submit(s, r, 0);
 }
 
 int store_key_insert(struct store *s, const struct store_key *rec, store_done_fn *fn, void *ctx)
 {
-	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_KEY_INSERT, ctx);
+	struct store_req *r = req_new(STORE_OP_KEY_INSERT, ctx);
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.done = fn;
 	r->args.key = *rec;
-	return submit(s, &r);
+	return submit(s, r, 0);
 }
 
 int store_key_delete(struct store *s, const char *id, store_done_fn *fn, void *ctx)
 {
-	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_KEY_DELETE, ctx);
+	struct store_req *r = req_new(STORE_OP_KEY_DELETE, ctx);
+	int error;
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.done = fn;
-	if (set_id(r->args.id, id) < 0)
-		return -EINVAL;
-	return submit(s, &r);
+	error = set_id(r->args.id, id);
+	return submit(s, r, error);
 }
 
 int store_key_touch(struct store *s, const char *id, int64_t last_used_ms)
 {
-	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_KEY_TOUCH, NULL);
+	struct store_req *r = req_new(STORE_OP_KEY_TOUCH, NULL);
+	int error;
 
 	if (!r)
 		return -ENOMEM;
-	if (set_id(r->args.touch.id, id) < 0)
-		return -EINVAL;
+	error = set_id(r->args.touch.id, id);
 	r->args.touch.last_used_ms = last_used_ms;
-	return submit(s, &r);
+	return submit(s, r, error);
 }
 
 int store_first_start(
     struct store *s, const struct store_first *first, store_done_fn *fn, void *ctx)
 {
-	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_FIRST_START, ctx);
+	struct store_req *r = req_new(STORE_OP_FIRST_START, ctx);
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.done = fn;
 	r->args.first = *first;
-	return submit(s, &r);
+	return submit(s, r, 0);
 }
 
 int store_value_get(struct store *s, const char *name, store_value_fn *fn, void *ctx)
 {
-	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_VALUE_GET, ctx);
+	struct store_req *r = req_new(STORE_OP_VALUE_GET, ctx);
+	int error;
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.value = fn;
-	if (dup_text(&r->name, name) < 0)
-		return -ENOMEM;
-	return submit(s, &r);
+	error = dup_text(&r->name, name);
+	return submit(s, r, error);
 }
 
 int store_value_set(
     struct store *s, const char *name, const char *value, store_done_fn *fn, void *ctx)
 {
-	AV_CLEANUP(req_freep) struct store_req *r = req_new(STORE_OP_VALUE_SET, ctx);
+	struct store_req *r = req_new(STORE_OP_VALUE_SET, ctx);
+	int error;
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.done = fn;
-	if (dup_text(&r->name, name) < 0 || dup_text(&r->text[0], value) < 0)
-		return -ENOMEM;
-	return submit(s, &r);
+	error = dup_text(&r->name, name);
+	if (!error)
+		error = dup_text(&r->text[0], value);
+	return submit(s, r, error);
 }

@@ -738,7 +738,7 @@ static int migrate(struct store_db *db, const char *path, struct av_err *err)
 		    "a newer Aviary. Install that one, or move the file away to start empty",
 		    path, version, store_migrations_count);
 	for (size_t i = (size_t)version; i < store_migrations_count; i++) {
-		struct av_buf sql = AV_BUF_INIT(1024 * 1024);
+		struct av_buf sql = AV_BUF_INIT((size_t)AV_MIB);
 		const char *text;
 
 		(void)av_buf_printf(&sql,

@@ -95,6 +95,19 @@ static void req_free(struct jail_req *r)
 	free(r);
 }
 
+/* First of the list, taken out of it; NULL when it is empty. */
+static struct jail_req *req_pop(struct av_list *l)
+{
+	struct av_list *n = l->next;
+
+	if (n == l)
+		return NULL;
+	l->next = n->next;
+	n->next->prev = l;
+	n->next = n->prev = n;
+	return AV_CONTAINER_OF(n, struct jail_req, link);
+}
+
 static void req_fail(struct jail_req *r, const struct av_err *err)
 {
 	switch (r->wire.op) {
@@ -389,7 +402,7 @@ static void disconnect(struct jail *j)
 	j->n_sent = 0;
 	av_timer_start(&j->retry, j->retry_ms);
 	j->retry_ms = AV_MIN(j->retry_ms * 2, RETRY_MAX_MS);
-	while ((r = AV_LIST_FIRST(&lost, struct jail_req, link))) {
+	while ((r = req_pop(&lost))) {
 		(void)av_err_set(&err, AV_ERR_UNAVAILABLE,
 		    "cannot %s: the aviary-spawn worker died meanwhile; it is started again, so "
 		    "try "
@@ -497,34 +510,40 @@ static bool adopt_is_void(struct jail *j, struct jail_req *r)
 	return true;
 }
 
+/* 1: sent, -EAGAIN: later, other: the connection is over. */
+static int send_one(struct jail *j, struct jail_req *r)
+{
+	if (++j->next_seq == 0)
+		j->next_seq = 1;
+	r->wire.seq = j->next_seq;
+	if (send(j->fd, &r->wire, sizeof(r->wire), MSG_DONTWAIT | MSG_NOSIGNAL) !=
+	    (ssize_t)sizeof(r->wire))
+		return errno == EINTR || errno == ENOBUFS ? -EAGAIN : -errno;
+	av_list_append(&j->sent, &r->link);
+	j->n_sent++;
+	r->tries++;
+	r->since_ms = av_loop_now_ms(j->loop);
+	return 1;
+}
+
 static void send_waiting(struct jail *j)
 {
 	struct jail_req *r;
-	int events = AV_WATCH_READ;
+	int sent = 1;
 
-	while (j->ready && j->n_sent < PIPELINE_MAX &&
-	       (r = AV_LIST_FIRST(&j->waiting, struct jail_req, link))) {
+	while (sent == 1 && j->ready && j->n_sent < PIPELINE_MAX && (r = req_pop(&j->waiting))) {
 		if (adopt_is_void(j, r))
 			continue;
-		if (++j->next_seq == 0)
-			j->next_seq = 1;
-		r->wire.seq = j->next_seq;
-		if (send(j->fd, &r->wire, sizeof(r->wire), MSG_DONTWAIT | MSG_NOSIGNAL) !=
-		    (ssize_t)sizeof(r->wire)) {
-			if (errno == EAGAIN || errno == EINTR || errno == ENOBUFS) {
-				events |= AV_WATCH_WRITE;
-				break;
-			}
-			disconnect(j);
-			return;
-		}
-		av_list_remove(&r->link);
-		av_list_append(&j->sent, &r->link);
-		j->n_sent++;
-		r->tries++;
-		r->since_ms = av_loop_now_ms(j->loop);
+		sent = send_one(j, r);
+		if (sent != 1) /* back to the front */
+			av_list_append(j->waiting.next, &r->link);
 	}
-	if (j->watch && av_watch_set(j->watch, events) < 0)
+	if (sent == 1 || sent == -EAGAIN) {
+		int events = AV_WATCH_READ | (sent == 1 ? 0 : AV_WATCH_WRITE);
+
+		sent = j->watch ? av_watch_set(j->watch, events) : 0;
+	}
+	if (sent < 0)
 		disconnect(j);
 }
 
@@ -539,9 +558,9 @@ static void finish_close(struct jail *j)
 	av_timer_stop(&j->retry);
 	av_timer_stop(&j->check);
 	(void)av_err_set(&err, AV_ERR_CANCELED, "Aviary is shutting down");
-	while ((r = AV_LIST_FIRST(&j->sent, struct jail_req, link)))
+	while ((r = req_pop(&j->sent)))
 		req_fail(r, &err);
-	while ((r = AV_LIST_FIRST(&j->waiting, struct jail_req, link)))
+	while ((r = req_pop(&j->waiting)))
 		req_fail(r, &err);
 	av_defer_stop(&j->pump);
 	free(j);
