@@ -35,8 +35,8 @@ void record_write(enum av_exit_reason reason, uint32_t code, const char *text)
 static void on_fault(int sig, siginfo_t *info, void *context)
 {
 	(void)context;
-	/* A handler takes away init's immunity to signals from inside: only the kernel's own and those
-	 * of abort() count, or the sandbox could end its agent by kill(1, SIGSEGV). */
+	/* A handler takes away init's immunity to signals from inside: only the kernel's own and
+	 * those of abort() count, or the sandbox could end its agent by kill(1, SIGSEGV). */
 	if (info->si_code <= 0 && info->si_pid != getpid())
 		return;
 	record_write(AV_EXIT_CRASH, (uint32_t)sig, NULL);

@@ -45,10 +45,11 @@ void av_rfc3339_ms(int64_t real_ms, char dst[static 32])
 	time_t s = (time_t)(real_ms / 1000);
 	struct tm tm;
 	gmtime_r(&s, &tm);
-	snprintf(dst, 32, "%04u-%02u-%02uT%02u:%02u:%02u.%03uZ", (unsigned int)(tm.tm_year + 1900) % 10000u,
-	    (unsigned int)(tm.tm_mon + 1) % 100u, (unsigned int)tm.tm_mday % 100u,
-	    (unsigned int)tm.tm_hour % 100u, (unsigned int)tm.tm_min % 100u,
-	    (unsigned int)tm.tm_sec % 100u, (unsigned int)(real_ms % 1000));
+	snprintf(dst, 32, "%04u-%02u-%02uT%02u:%02u:%02u.%03uZ",
+	    (unsigned int)(tm.tm_year + 1900) % 10000u, (unsigned int)(tm.tm_mon + 1) % 100u,
+	    (unsigned int)tm.tm_mday % 100u, (unsigned int)tm.tm_hour % 100u,
+	    (unsigned int)tm.tm_min % 100u, (unsigned int)tm.tm_sec % 100u,
+	    (unsigned int)(real_ms % 1000));
 }
 
 /* Takes n digits off the front of s into *ret. */

@@ -14,19 +14,19 @@
 #include "base/str.h"
 
 struct av_buf {
-	char *p;     /* owned; the live bytes are p + off .. p + off + n */
+	char *p; /* owned; the live bytes are p + off .. p + off + n */
 	size_t off;
-	size_t n;    /* live bytes */
+	size_t n; /* live bytes */
 	size_t cap;
-	size_t max;  /* ceiling for n; must be > 0 */
-	int error;   /* 0 or the sticky -errno */
+	size_t max; /* ceiling for n; must be > 0 */
+	int error;  /* 0 or the sticky -errno */
 };
 
 #define AV_BUF_INIT(max_bytes) ((struct av_buf){.max = (max_bytes)})
 
 void av_buf_init(struct av_buf *b, size_t max_bytes);
-void av_buf_clear(struct av_buf *b);  /* frees; the buffer may be used again, same ceiling */
-void av_buf_reset(struct av_buf *b);  /* empties, keeps memory, clears the sticky error */
+void av_buf_clear(struct av_buf *b); /* frees; the buffer may be used again, same ceiling */
+void av_buf_reset(struct av_buf *b); /* empties, keeps memory, clears the sticky error */
 static inline int av_buf_error(const struct av_buf *b)
 {
 	return b->error;

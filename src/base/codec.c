@@ -60,7 +60,7 @@ int av_base64_encode(struct av_buf *out, const void *src, size_t n)
 	for (size_t i = 0; i < n; i += 3) {
 		size_t left = n - i;
 		uint32_t v = (uint32_t)p[i] << 16 | (left > 1 ? (uint32_t)p[i + 1] << 8 : 0) |
-		    (left > 2 ? p[i + 2] : 0);
+		             (left > 2 ? p[i + 2] : 0);
 		*dst++ = base64_alphabet[v >> 18];
 		*dst++ = base64_alphabet[v >> 12 & 63];
 		*dst++ = left > 1 ? base64_alphabet[v >> 6 & 63] : '=';
@@ -137,7 +137,7 @@ int av_percent_decode(struct av_buf *out, struct av_str s, bool plus_is_space)
 static bool is_unreserved(char c)
 {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-	    c == '-' || c == '.' || c == '_' || c == '~';
+	       c == '-' || c == '.' || c == '_' || c == '~';
 }
 
 int av_percent_encode(struct av_buf *out, struct av_str s, bool keep_slash)
@@ -145,8 +145,8 @@ int av_percent_encode(struct av_buf *out, struct av_str s, bool keep_slash)
 	for (size_t i = 0; i < s.n; i++) {
 		char c = s.p[i];
 		int r = is_unreserved(c) || (keep_slash && c == '/')
-		    ? av_buf_append_char(out, c)
-		    : av_buf_printf(out, "%%%02X", (unsigned int)(unsigned char)c);
+		            ? av_buf_append_char(out, c)
+		            : av_buf_printf(out, "%%%02X", (unsigned int)(unsigned char)c);
 		if (r < 0)
 			return r;
 	}

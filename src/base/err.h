@@ -20,7 +20,8 @@ enum av_err_kind {
 
 struct av_err {
 	enum av_err_kind kind;
-	char message[480]; /* one sentence or two: what, which value, what is allowed, how to fix it */
+	char message[480]; /* one sentence or two: what, which value, what is allowed, how to fix it
+	                    */
 };
 
 /* Fills *err (if not NULL) and returns the kind's -errno. The message is cut to the buffer. */

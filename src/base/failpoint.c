@@ -44,7 +44,7 @@ static bool parse_point(struct av_str text, struct point *ret)
 	else if (av_str_eq(action, AV_STR("error")))
 		p.action = ACTION_ERROR;
 	else if (av_str_starts(action, AV_STR("sleep:")) &&
-	    av_parse_u64(av_str_n(action.p + 6, action.n - 6), 0, 3600000, &p.sleep_ms) == 0)
+	         av_parse_u64(av_str_n(action.p + 6, action.n - 6), 0, 3600000, &p.sleep_ms) == 0)
 		p.action = ACTION_SLEEP;
 	else
 		return false;

@@ -146,8 +146,8 @@ ssize_t av_send_fds(int sock, const void *p, size_t n, const int *fds, size_t nf
 	return r < 0 ? -errno : r;
 }
 
-ssize_t av_recv_fds(int sock, void *p, size_t n, int fds[static AV_FD_PASS_MAX], size_t *ret_nfds,
-    int flags)
+ssize_t av_recv_fds(
+    int sock, void *p, size_t n, int fds[static AV_FD_PASS_MAX], size_t *ret_nfds, int flags)
 {
 	union {
 		struct cmsghdr align;

@@ -32,13 +32,13 @@ int av_set_nonblock(int fd, bool on);
 int av_set_cloexec(int fd, bool on);
 
 /* One message with up to AV_FD_PASS_MAX descriptors over a unix socket. Sending: fds stay the
- * caller's. Receiving: fds come O_CLOEXEC and are the caller's; *ret_nfds says how many; a truncated
- * message or control data is -EMSGSIZE and closes what came. End of file gives 0 on stream and
- * seqpacket sockets. */
+ * caller's. Receiving: fds come O_CLOEXEC and are the caller's; *ret_nfds says how many; a
+ * truncated message or control data is -EMSGSIZE and closes what came. End of file gives 0 on
+ * stream and seqpacket sockets. */
 #define AV_FD_PASS_MAX 8
 ssize_t av_send_fds(int sock, const void *p, size_t n, const int *fds, size_t nfds, int flags);
-ssize_t av_recv_fds(int sock, void *p, size_t n, int fds[static AV_FD_PASS_MAX], size_t *ret_nfds,
-    int flags);
+ssize_t av_recv_fds(
+    int sock, void *p, size_t n, int fds[static AV_FD_PASS_MAX], size_t *ret_nfds, int flags);
 
 /* pidfd_open(2), pidfd_send_signal(2), close_range(2) and friends, for libcs that lack them. */
 int av_pidfd_open(pid_t pid);

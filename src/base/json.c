@@ -45,8 +45,8 @@ static bool too_deep(struct av_str s)
 json_t *av_json_parse_object(struct av_str s, struct av_err *err)
 {
 	if (too_deep(s)) {
-		av_err_set(err, AV_ERR_INVALID, "JSON is nested deeper than %d levels",
-		    AV_JSON_DEPTH);
+		av_err_set(
+		    err, AV_ERR_INVALID, "JSON is nested deeper than %d levels", AV_JSON_DEPTH);
 		return NULL;
 	}
 	json_error_t why;
@@ -58,7 +58,8 @@ json_t *av_json_parse_object(struct av_str s, struct av_err *err)
 		return NULL;
 	}
 	if (!json_is_object(j)) {
-		av_err_set(err, AV_ERR_INVALID, "body must be a JSON object, like {\"cmd\": \"ls\"}");
+		av_err_set(
+		    err, AV_ERR_INVALID, "body must be a JSON object, like {\"cmd\": \"ls\"}");
 		return NULL;
 	}
 	return AV_TAKE_PTR(j);
@@ -86,8 +87,8 @@ static const char *type_name(const json_t *j)
 
 static int wrong_type(const char *field, const json_t *v, const char *wanted, struct av_err *err)
 {
-	return av_err_set(err, AV_ERR_INVALID, "\"%s\" must be %s, not %s", field, wanted,
-	    type_name(v));
+	return av_err_set(
+	    err, AV_ERR_INVALID, "\"%s\" must be %s, not %s", field, wanted, type_name(v));
 }
 
 /* The value, or NULL when it is absent or null. */
@@ -118,9 +119,8 @@ int av_json_get_i64(const json_t *obj, const char *field, int64_t min, int64_t m
 		return wrong_type(field, v, "a whole number", err);
 	int64_t n = json_integer_value(v);
 	if (n < min || n > max)
-		return av_err_set(err, AV_ERR_INVALID,
-		    "\"%s\" is %lld; allowed is %lld to %lld", field, (long long)n, (long long)min,
-		    (long long)max);
+		return av_err_set(err, AV_ERR_INVALID, "\"%s\" is %lld; allowed is %lld to %lld",
+		    field, (long long)n, (long long)min, (long long)max);
 	*ret = n;
 	return 0;
 }
@@ -136,8 +136,8 @@ int av_json_get_bool(const json_t *obj, const char *field, bool *ret, struct av_
 	return 0;
 }
 
-int av_json_get_seconds_ms(const json_t *obj, const char *field, int64_t max_ms, int64_t *ret_ms,
-    struct av_err *err)
+int av_json_get_seconds_ms(
+    const json_t *obj, const char *field, int64_t max_ms, int64_t *ret_ms, struct av_err *err)
 {
 	const json_t *v = present(obj, field);
 	if (!v)
@@ -163,8 +163,8 @@ int av_json_get_object(const json_t *obj, const char *field, const json_t **ret,
 	return 0;
 }
 
-int av_json_get_array(const json_t *obj, const char *field, size_t max_items, const json_t **ret,
-    struct av_err *err)
+int av_json_get_array(
+    const json_t *obj, const char *field, size_t max_items, const json_t **ret, struct av_err *err)
 {
 	const json_t *v = present(obj, field);
 	if (!v)
@@ -178,8 +178,8 @@ int av_json_get_array(const json_t *obj, const char *field, size_t max_items, co
 	return 0;
 }
 
-int av_json_get_str_map(const json_t *obj, const char *field, size_t max_items, const json_t **ret,
-    struct av_err *err)
+int av_json_get_str_map(
+    const json_t *obj, const char *field, size_t max_items, const json_t **ret, struct av_err *err)
 {
 	const json_t *v = present(obj, field);
 	if (!v)
@@ -192,8 +192,7 @@ int av_json_get_str_map(const json_t *obj, const char *field, size_t max_items, 
 	json_t *borrowed = json_object_get(obj, field);
 	const char *key;
 	json_t *item;
-	json_object_foreach(borrowed, key, item)
-	{
+	json_object_foreach (borrowed, key, item) {
 		if (!json_is_string(item))
 			return av_err_set(err, AV_ERR_INVALID,
 			    "\"%s\": value of \"%.100s\" must be a string, not %s", field, key,
@@ -203,8 +202,8 @@ int av_json_get_str_map(const json_t *obj, const char *field, size_t max_items, 
 	return 0;
 }
 
-int av_json_get_str_array(const json_t *obj, const char *field, size_t max_items,
-    const json_t **ret, struct av_err *err)
+int av_json_get_str_array(
+    const json_t *obj, const char *field, size_t max_items, const json_t **ret, struct av_err *err)
 {
 	const json_t *v = NULL;
 	int r = av_json_get_array(obj, field, max_items, &v, err);

@@ -31,19 +31,19 @@ int av_json_get_i64(const json_t *obj, const char *field, int64_t min, int64_t m
     struct av_err *err);
 int av_json_get_bool(const json_t *obj, const char *field, bool *ret, struct av_err *err);
 /* Seconds, integer or fraction, to milliseconds; max_ms bounds it. */
-int av_json_get_seconds_ms(const json_t *obj, const char *field, int64_t max_ms, int64_t *ret_ms,
-    struct av_err *err);
+int av_json_get_seconds_ms(
+    const json_t *obj, const char *field, int64_t max_ms, int64_t *ret_ms, struct av_err *err);
 /* Borrowed references; *ret stays as it was when absent. */
-int av_json_get_object(const json_t *obj, const char *field, const json_t **ret,
-    struct av_err *err);
-int av_json_get_array(const json_t *obj, const char *field, size_t max_items, const json_t **ret,
-    struct av_err *err);
+int av_json_get_object(
+    const json_t *obj, const char *field, const json_t **ret, struct av_err *err);
+int av_json_get_array(
+    const json_t *obj, const char *field, size_t max_items, const json_t **ret, struct av_err *err);
 /* An object whose values are all strings without NUL (environment, metadata). */
-int av_json_get_str_map(const json_t *obj, const char *field, size_t max_items, const json_t **ret,
-    struct av_err *err);
+int av_json_get_str_map(
+    const json_t *obj, const char *field, size_t max_items, const json_t **ret, struct av_err *err);
 /* An array whose items are all strings without NUL. */
-int av_json_get_str_array(const json_t *obj, const char *field, size_t max_items,
-    const json_t **ret, struct av_err *err);
+int av_json_get_str_array(
+    const json_t *obj, const char *field, size_t max_items, const json_t **ret, struct av_err *err);
 
 /* Appends json_dumps(flags compact, keys in insertion order). */
 int av_json_dump(struct av_buf *out, const json_t *j);

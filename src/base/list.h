@@ -34,10 +34,10 @@ static inline void av_list_remove(struct av_list *n)
 	n->next->prev = n->prev;
 	n->next = n->prev = n;
 }
-#define AV_LIST_FIRST(head, type, member) \
+#define AV_LIST_FIRST(head, type, member)                                                          \
 	(av_list_empty(head) ? NULL : AV_CONTAINER_OF((head)->next, type, member))
 /* The current node may be removed (and freed) inside the loop; no other may. */
-#define AV_LIST_FOREACH(it, head, type, member)                                          \
-	for (struct av_list *n_ = (head)->next, *next_ = n_->next;                       \
-	     n_ != (head) && ((it) = AV_CONTAINER_OF(n_, type, member), true);           \
+#define AV_LIST_FOREACH(it, head, type, member)                                                    \
+	for (struct av_list *n_ = (head)->next, *next_ = n_->next;                                 \
+	     n_ != (head) && ((it) = AV_CONTAINER_OF(n_, type, member), true);                     \
 	     n_ = next_, next_ = n_->next)

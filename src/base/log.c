@@ -71,12 +71,13 @@ void av_log(enum av_log_level level, const char *message, ...)
 	char when[32];
 	av_rfc3339_ms(av_real_ms(), when);
 	if (config.json) {
-		av_buf_printf(&line, "{\"time\":\"%s\",\"level\":\"%s\",\"program\":\"%s\",\"message\":",
-		    when, level_names[level], config.program);
+		av_buf_printf(&line,
+		    "{\"time\":\"%s\",\"level\":\"%s\",\"program\":\"%s\",\"message\":", when,
+		    level_names[level], config.program);
 		av_json_write_str(&line, av_str_c(message));
 	} else {
-		av_buf_printf(&line, "%s %-5s %s: %s", when, level_names[level], config.program,
-		    message);
+		av_buf_printf(
+		    &line, "%s %-5s %s: %s", when, level_names[level], config.program, message);
 	}
 	va_list ap;
 	va_start(ap, message);
@@ -84,8 +85,8 @@ void av_log(enum av_log_level level, const char *message, ...)
 	va_end(ap);
 	unsigned long lost = atomic_exchange(&dropped, 0);
 	if (lost)
-		av_buf_printf(&line, config.json ? ",\"dropped_lines\":\"%lu\"" : " dropped_lines=\"%lu\"",
-		    lost);
+		av_buf_printf(&line,
+		    config.json ? ",\"dropped_lines\":\"%lu\"" : " dropped_lines=\"%lu\"", lost);
 	av_buf_append_c(&line, config.json ? "}\n" : "\n");
 	struct av_str text = av_buf_str(&line);
 	if (av_buf_error(&line) || write(STDERR_FILENO, text.p, text.n) != (ssize_t)text.n)

@@ -59,7 +59,7 @@ int av_parse_i64(struct av_str s, int64_t min, int64_t max, int64_t *ret)
 		return r;
 	int64_t v;
 	if (negative ? __builtin_sub_overflow(0, magnitude, &v)
-		     : __builtin_add_overflow(0, magnitude, &v))
+	             : __builtin_add_overflow(0, magnitude, &v))
 		return -ERANGE;
 	if (v < min || v > max)
 		return -ERANGE;
@@ -123,8 +123,20 @@ int av_parse_size(struct av_str s, uint64_t *ret_bytes, struct av_err *err)
 		const char *name;
 		unsigned int shift;
 	} units[] = {
-	    {"", 0},    {"b", 0},   {"k", 10},  {"kb", 10}, {"kib", 10}, {"m", 20},  {"mb", 20},
-	    {"mib", 20}, {"g", 30}, {"gb", 30}, {"gib", 30}, {"t", 40},  {"tb", 40}, {"tib", 40},
+	    {"", 0},
+	    {"b", 0},
+	    {"k", 10},
+	    {"kb", 10},
+	    {"kib", 10},
+	    {"m", 20},
+	    {"mb", 20},
+	    {"mib", 20},
+	    {"g", 30},
+	    {"gb", 30},
+	    {"gib", 30},
+	    {"t", 40},
+	    {"tb", 40},
+	    {"tib", 40},
 	};
 	struct av_str number = s;
 	struct av_str unit = cut_unit(&number);
@@ -148,7 +160,8 @@ int av_parse_duration_ms(struct av_str s, uint64_t *ret_ms, struct av_err *err)
 	static const struct {
 		const char *name;
 		uint64_t ms;
-	} units[] = {{"", 1000}, {"s", 1000}, {"ms", 1}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
+	} units[] = {
+	    {"", 1000}, {"s", 1000}, {"ms", 1}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
 	struct av_str number = s;
 	struct av_str unit = cut_unit(&number);
 	for (size_t i = 0; i < AV_ARRAY_LEN(units); i++) {

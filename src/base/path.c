@@ -77,8 +77,8 @@ int av_path_clean(struct av_buf *out, struct av_str base, struct av_str path, st
 		r = refuse(err, path, "is longer than 4095 bytes");
 	if (r == 0 && out->n == start)
 		r = av_buf_append_char(out, '/') < 0
-		    ? av_err_set(err, AV_ERR_NO_MEMORY, "out of memory for a path")
-		    : 0;
+		        ? av_err_set(err, AV_ERR_NO_MEMORY, "out of memory for a path")
+		        : 0;
 	if (r < 0 && out->n > start)
 		out->n = start;
 	return r;

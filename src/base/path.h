@@ -17,7 +17,8 @@
  * empty path, more than AV_PATH_MAX bytes or a component over AV_NAME_MAX with AV_ERR_INVALID that
  * quotes the path (control characters escaped). Appends to out. */
 int av_path_clean(struct av_buf *out, struct av_str base, struct av_str path, struct av_err *err);
-/* Last component ("/" for the root), and everything before it ("/" or "." when there is nothing). */
+/* Last component ("/" for the root), and everything before it ("/" or "." when there is nothing).
+ */
 struct av_str av_path_base(struct av_str path);
 struct av_str av_path_dir(struct av_str path);
 /* snprintf with the truncation turned into -ENAMETOOLONG. */

@@ -43,7 +43,7 @@ bool av_str_starts(struct av_str s, struct av_str prefix)
 bool av_str_ends(struct av_str s, struct av_str suffix)
 {
 	return s.n >= suffix.n &&
-	    (suffix.n == 0 || memcmp(s.p + s.n - suffix.n, suffix.p, suffix.n) == 0);
+	       (suffix.n == 0 || memcmp(s.p + s.n - suffix.n, suffix.p, suffix.n) == 0);
 }
 
 bool av_str_eq_secret(struct av_str a, struct av_str b)

@@ -62,8 +62,8 @@ const char *nearest_word(const char *word, const char *const *candidates)
 	return nearest;
 }
 
-static const struct option_spec *find_in(const struct option_spec *list, struct av_str name,
-    char letter)
+static const struct option_spec *find_in(
+    const struct option_spec *list, struct av_str name, char letter)
 {
 	for (; list && list->name; list++)
 		if (letter ? list->letter == letter : av_str_eq_c(name, list->name))
@@ -71,8 +71,8 @@ static const struct option_spec *find_in(const struct option_spec *list, struct 
 	return NULL;
 }
 
-static const struct option_spec *find_option(const struct command *command, struct av_str name,
-    char letter)
+static const struct option_spec *find_option(
+    const struct command *command, struct av_str name, char letter)
 {
 	const struct option_spec *o = find_in(command->options, name, letter);
 	return o ? o : find_in(global_options, name, letter);
@@ -207,8 +207,10 @@ static int check_operands(const struct args *a)
 		return -EINVAL;
 	}
 	if (a->n_operands > c->max_operands) {
-		fprintf(stderr, "aviary %s: unexpected argument '%s'\nusage: aviary %s [OPTION…]%s%s\n",
-		    c->name, a->operands[c->max_operands], c->name, c->usage[0] ? " " : "", c->usage);
+		fprintf(stderr,
+		    "aviary %s: unexpected argument '%s'\nusage: aviary %s [OPTION…]%s%s\n",
+		    c->name, a->operands[c->max_operands], c->name, c->usage[0] ? " " : "",
+		    c->usage);
 		return -EINVAL;
 	}
 	return 0;
@@ -240,8 +242,8 @@ int args_parse(struct args *a, const struct command *command, int argc, char **a
 			a->operands[a->n_operands++] = argv[pos++];
 			continue;
 		}
-		int r = arg[1] == '-' ? parse_long(a, argc, argv, &pos) :
-		                        parse_short(a, argc, argv, &pos);
+		int r = arg[1] == '-' ? parse_long(a, argc, argv, &pos)
+		                      : parse_short(a, argc, argv, &pos);
 		if (r < 0)
 			return r;
 	}

@@ -22,14 +22,14 @@ struct args {
 	const struct command *command;
 	struct arg_value *values; /* owned, in order of appearance */
 	size_t n_values;
-	char **operands;          /* borrowed from argv */
+	char **operands; /* borrowed from argv */
 	size_t n_operands;
-	bool has_separator;       /* "--" was there */
+	bool has_separator; /* "--" was there */
 };
 
 /* Parses argv[0..argc), which starts after the command's name. On a mistake a message that names it
- * (and the nearest option) goes to stderr and -EINVAL comes back; "--help" prints the help and gives
- * 1; 0 when the command should run. args_clear() in every case. */
+ * (and the nearest option) goes to stderr and -EINVAL comes back; "--help" prints the help and
+ * gives 1; 0 when the command should run. args_clear() in every case. */
 int args_parse(struct args *a, const struct command *command, int argc, char **argv) AV_MUST_CHECK;
 void args_clear(struct args *a);
 

@@ -2,10 +2,10 @@
 /*
  * bench.c - aviary bench: how fast and how small, beside what is physically possible here
  *
- * Measures over the real HTTP API of a daemon of its own (or that of --url). Beside each number stands
- * its floor: a program that makes the same system calls with nothing around them, run on the same
- * machine in the same minutes. The ratio of the two says how good Aviary is; the number alone says
- * how fast the machine is.
+ * Measures over the real HTTP API of a daemon of its own (or that of --url). Beside each number
+ * stands its floor: a program that makes the same system calls with nothing around them, run on the
+ * same machine in the same minutes. The ratio of the two says how good Aviary is; the number alone
+ * says how fast the machine is.
  */
 #include "cli/bench.h"
 
@@ -32,36 +32,36 @@ static const struct row {
 	const char *names; /* separated by spaces; what --rows selects */
 	int (*measure)(struct bench *b, struct av_err *err);
 } rows[] = {
-	/* First, as later ones leave caches and slabs behind. */
-	{"daemon_rss_mib agent_private_mib", bench_row_processes},
-	{"create_first_byte_cold delete_gone", bench_row_create},
-	{"exec_true", bench_row_exec},
-	{"creates_per_second", bench_row_rate},
-	{"upload_1gib download_1gib", bench_row_transfer},
-	{"control_under_load", bench_row_load},
-	{"peer_bwrap peer_runc peer_crun", bench_row_peers},
-	{"idle_memory_mib", bench_row_idle},
+    /* First, as later ones leave caches and slabs behind. */
+    {"daemon_rss_mib agent_private_mib", bench_row_processes},
+    {"create_first_byte_cold delete_gone", bench_row_create},
+    {"exec_true", bench_row_exec},
+    {"creates_per_second", bench_row_rate},
+    {"upload_1gib download_1gib", bench_row_transfer},
+    {"control_under_load", bench_row_load},
+    {"peer_bwrap peer_runc peer_crun", bench_row_peers},
+    {"idle_memory_mib", bench_row_idle},
 };
 
 /* What the numbers mean, for people. */
 static const struct {
 	const char *name, *meaning;
 } meanings[] = {
-	{"create_first_byte_cold", "POST create, then exec of a program: until its output is here"},
-	{"delete_gone", "DELETE until process, cgroup, socket and directory are gone"},
-	{"exec_true", "POST exec of 'true' in a running sandbox"},
-	{"creates_per_second", "create and delete, four clients at once (more is better)"},
-	{"upload_1gib", "into /dev/shm of the sandbox"},
-	{"upload_1gib_disk", "onto its disk"},
-	{"download_1gib", "from /dev/shm of the sandbox"},
-	{"download_1gib_disk", "from its disk"},
-	{"control_under_load", "GET of a sandbox while four downloads run"},
-	{"idle_memory_mib", "whole system, for each of n idle sandboxes"},
-	{"daemon_rss_mib", "aviaryd after start"},
-	{"agent_private_mib", "one agent: anonymous memory and page tables"},
-	{"peer_bwrap", "bwrap with all namespaces, until the first byte"},
-	{"peer_runc", "runc run, until the first byte"},
-	{"peer_crun", "crun run, until the first byte"},
+    {"create_first_byte_cold", "POST create, then exec of a program: until its output is here"},
+    {"delete_gone", "DELETE until process, cgroup, socket and directory are gone"},
+    {"exec_true", "POST exec of 'true' in a running sandbox"},
+    {"creates_per_second", "create and delete, four clients at once (more is better)"},
+    {"upload_1gib", "into /dev/shm of the sandbox"},
+    {"upload_1gib_disk", "onto its disk"},
+    {"download_1gib", "from /dev/shm of the sandbox"},
+    {"download_1gib_disk", "from its disk"},
+    {"control_under_load", "GET of a sandbox while four downloads run"},
+    {"idle_memory_mib", "whole system, for each of n idle sandboxes"},
+    {"daemon_rss_mib", "aviaryd after start"},
+    {"agent_private_mib", "one agent: anonymous memory and page tables"},
+    {"peer_bwrap", "bwrap with all namespaces, until the first byte"},
+    {"peer_runc", "runc run, until the first byte"},
+    {"peer_crun", "crun run, until the first byte"},
 };
 
 /* ---- samples ---- */
@@ -106,13 +106,14 @@ static json_t *number(double v)
 	return isnan(v) ? json_null() : json_real(v);
 }
 
-void bench_add(struct bench *b, const char *name, const char *unit, size_t n, double p50, double p99,
-    double floor_p50, json_t *extra)
+void bench_add(struct bench *b, const char *name, const char *unit, size_t n, double p50,
+    double p99, double floor_p50, json_t *extra)
 {
-	double ratio = isnan(floor_p50) || floor_p50 <= 0 || p50 <= 0 ? (double)NAN : p50 / floor_p50;
-	json_t *row = json_pack("{s:s, s:s, s:I, s:o, s:o, s:o, s:o}", "name", name, "unit", unit, "n",
-	    (json_int_t)n, "p50", number(p50), "p99", number(p99), "floor_p50", number(floor_p50),
-	    "ratio", number(ratio));
+	double ratio =
+	    isnan(floor_p50) || floor_p50 <= 0 || p50 <= 0 ? (double)NAN : p50 / floor_p50;
+	json_t *row = json_pack("{s:s, s:s, s:I, s:o, s:o, s:o, s:o}", "name", name, "unit", unit,
+	    "n", (json_int_t)n, "p50", number(p50), "p99", number(p99), "floor_p50",
+	    number(floor_p50), "ratio", number(ratio));
 	if (row && extra)
 		json_object_update(row, extra);
 	json_decref(extra);
@@ -133,8 +134,8 @@ void bench_skip(struct bench *b, const char *name, const char *unit, const char 
 	va_start(ap, fmt);
 	vsnprintf(reason, sizeof(reason), fmt, ap);
 	va_end(ap);
-	json_t *row = json_pack("{s:s, s:s, s:i, s:n, s:n, s:n, s:n}", "name", name, "unit", unit, "n",
-	    0, "p50", "p99", "floor_p50", "ratio");
+	json_t *row = json_pack("{s:s, s:s, s:i, s:n, s:n, s:n, s:n}", "name", name, "unit", unit,
+	    "n", 0, "p50", "p99", "floor_p50", "ratio");
 	json_object_set_new(row, "skipped", json_string(reason));
 	json_array_append_new(b->rows, row);
 }
@@ -193,10 +194,10 @@ static json_t *machine(struct bench *b)
 		ready = av_json_parse_object(av_buf_str(&b->http.body), NULL);
 	const char *isolation = json_string_value(json_object_get(ready, "isolation"));
 	const char *detail = json_string_value(json_object_get(ready, "detail"));
-	return json_pack("{s:s, s:s, s:s, s:i, s:s, s:i, s:s, s:s?, s:s?, s:b, s:s}", "kernel", u.release,
-	    "arch", u.machine, "cpu", model, "cpus", get_nprocs(), "os", os, "memory_mib", (int)mib,
-	    "aviary", AVIARY_VERSION, "isolation", isolation, "detail", detail, "root", geteuid() == 0,
-	    "time", when);
+	return json_pack("{s:s, s:s, s:s, s:i, s:s, s:i, s:s, s:s?, s:s?, s:b, s:s}", "kernel",
+	    u.release, "arch", u.machine, "cpu", model, "cpus", get_nprocs(), "os", os,
+	    "memory_mib", (int)mib, "aviary", AVIARY_VERSION, "isolation", isolation, "detail",
+	    detail, "root", geteuid() == 0, "time", when);
 }
 
 /* ---- printing ---- */
@@ -221,7 +222,7 @@ static void cell_number(struct table *t, const json_t *v)
 static void print_table(const struct cli *cli, const json_t *result)
 {
 	static const char *const titles[] = {
-		"ROW", "N", "P50", "P99", "UNIT", "FLOOR", "RATIO", "MEANING"};
+	    "ROW", "N", "P50", "P99", "UNIT", "FLOOR", "RATIO", "MEANING"};
 	const json_t *m = json_object_get(result, "machine"), *row;
 	size_t i;
 	struct table t;
@@ -233,7 +234,7 @@ static void print_table(const struct cli *cli, const json_t *result)
 	    json_string_value(json_object_get(m, "kernel")));
 	table_init(&t, AV_ARRAY_LEN(titles), titles);
 	t.right[1] = t.right[2] = t.right[3] = t.right[5] = t.right[6] = true;
-	json_array_foreach(json_object_get(result, "rows"), i, row) {
+	json_array_foreach (json_object_get(result, "rows"), i, row) {
 		const char *name = json_string_value(json_object_get(row, "name"));
 		const char *skipped = json_string_value(json_object_get(row, "skipped"));
 		table_cell(&t, "%s", name);
@@ -295,7 +296,8 @@ static bool check_rows(const struct cli *cli, const char *list, int *ret_status)
 			for (size_t i = 0; i < AV_ARRAY_LEN(rows); i++)
 				known = known || is_wanted(&rows[i], name);
 		if (!known) {
-			*ret_status = cli_usage_error(cli, "there is no row '%.*s'", AV_STR_ARG(one));
+			*ret_status =
+			    cli_usage_error(cli, "there is no row '%.*s'", AV_STR_ARG(one));
 			return false;
 		}
 	}
@@ -308,9 +310,9 @@ static void find_floors(struct bench *b)
 		const char *name;
 		char *path;
 	} programs[] = {
-		{"floor_jail", b->floor_jail},
-		{"floor_http", b->floor_http},
-		{"floor_child", b->floor_child},
+	    {"floor_jail", b->floor_jail},
+	    {"floor_http", b->floor_http},
+	    {"floor_child", b->floor_child},
 	};
 	for (size_t i = 0; i < AV_ARRAY_LEN(programs); i++)
 		if (cli_find_program(programs[i].name, "../tests/bench", programs[i].path,
@@ -325,8 +327,8 @@ static int measure(struct bench *b, const char *list, struct av_err *err)
 		if (!is_wanted(&rows[i], list))
 			continue;
 		bench_say(b, "measuring %s …", rows[i].names);
-		r = cli_caught_signal() ? av_err_set(err, AV_ERR_CANCELED, "interrupted") :
-		                          rows[i].measure(b, err);
+		r = cli_caught_signal() ? av_err_set(err, AV_ERR_CANCELED, "interrupted")
+		                        : rows[i].measure(b, err);
 		if (r < 0)
 			av_err_prefix(err, "%s", rows[i].names);
 	}
@@ -372,7 +374,9 @@ static int run(struct cli *cli, const struct args *args)
 	int status = 0;
 	if (!check_rows(cli, list, &status))
 		return status;
-	*b = (struct bench){.cli = cli, .quick = args_flag(args, "quick"), .rows = json_array(),
+	*b = (struct bench){.cli = cli,
+	    .quick = args_flag(args, "quick"),
+	    .rows = json_array(),
 	    .http = {.fd = -1}};
 	find_floors(b);
 	status = run_rows(b, list, &result);
@@ -391,27 +395,29 @@ static int run(struct cli *cli, const struct args *args)
 }
 
 static const struct option_spec options[] = {
-	{"quick", 0, OPTION_FLAG, NULL, "fewer samples, no rows that take minutes", COMPLETE_NONE},
-	{"rows", 0, OPTION_TEXT, "NAME,…", "only these rows", COMPLETE_NONE},
-	{"output", 'o', OPTION_TEXT, "FILE", "write the JSON to FILE too", COMPLETE_FILES},
-	{NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
+    {"quick", 0, OPTION_FLAG, NULL, "fewer samples, no rows that take minutes", COMPLETE_NONE},
+    {"rows", 0, OPTION_TEXT, "NAME,…", "only these rows", COMPLETE_NONE},
+    {"output", 'o', OPTION_TEXT, "FILE", "write the JSON to FILE too", COMPLETE_FILES},
+    {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
 
 static const char *const examples[] = {
-	"aviary bench --quick\ta first impression in half a minute",
-	"aviary bench --json --rows exec_true,create_first_byte_cold\ttwo rows for a script",
-	NULL,
+    "aviary bench --quick\ta first impression in half a minute",
+    "aviary bench --json --rows exec_true,create_first_byte_cold\ttwo rows for a script",
+    NULL,
 };
 
 const struct command command_bench = {
-	.name = "bench",
-	.usage = "",
-	.summary = "measure how fast and how small, beside what is possible here",
-	.description = "Starts a daemon of its own, with state of its own that is removed afterwards, "
-	    "measures over its API, and prints each number beside its floor: the same system calls made "
-	    "by a program with nothing around them. With --url it measures a daemon that runs, as far as "
-	    "that can be done from outside.",
-	.examples = examples,
-	.options = options,
-	.run = run,
+    .name = "bench",
+    .usage = "",
+    .summary = "measure how fast and how small, beside what is possible here",
+    .description = "Starts a daemon of its own, with state of its own that is removed afterwards, "
+                   "measures over its API, and prints each number beside its floor: the same "
+                   "system calls made "
+                   "by a program with nothing around them. With --url it measures a daemon that "
+                   "runs, as far as "
+                   "that can be done from outside.",
+    .examples = examples,
+    .options = options,
+    .run = run,
 };

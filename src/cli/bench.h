@@ -2,8 +2,8 @@
 /*
  * bench.h - the benchmark: its daemon, its rows, its results
  *
- * A row is one function that measures and adds one or several results. Every floor is measured in the
- * same run by a program of tests/bench.
+ * A row is one function that measures and adds one or several results. Every floor is measured in
+ * the same run by a program of tests/bench.
  */
 #pragma once
 
@@ -17,12 +17,12 @@
 struct bench {
 	struct cli *cli;
 	bool quick;
-	const char *url, *key; /* borrowed */
+	const char *url, *key;  /* borrowed */
 	struct bench_http http; /* the connection that measures */
 
 	/* Of a daemon that bench started itself; empty with --url. */
-	pid_t daemon_pid;      /* of the supervisor; 0 when not ours */
-	char dir[256];         /* everything is below */
+	pid_t daemon_pid; /* of the supervisor; 0 when not ours */
+	char dir[256];    /* everything is below */
 	char state[300], run[300];
 	char url_buf[128], key_buf[128];
 
@@ -48,8 +48,8 @@ void samples_add(struct samples *s, double value); /* beyond max: dropped */
 double samples_percentile(struct samples *s, double percent);
 
 /* Adds a result. floor_p50 NAN: there is none. extra (may be NULL, taken) is merged in. */
-void bench_add(struct bench *b, const char *name, const char *unit, size_t n, double p50, double p99,
-    double floor_p50, json_t *extra);
+void bench_add(struct bench *b, const char *name, const char *unit, size_t n, double p50,
+    double p99, double floor_p50, json_t *extra);
 void bench_add_samples(struct bench *b, const char *name, const char *unit, struct samples *s,
     struct samples *floor_samples);
 /* Adds a row that could not be measured, with the reason. */
@@ -78,8 +78,8 @@ int bench_daemon_start(struct bench *b, struct av_err *err);
 void bench_daemon_stop(struct bench *b);
 
 /* A sandbox for a measurement. json: members of the request, "" for defaults. */
-int bench_create(struct bench_http *h, const char *json, char ret_id[static AV_ID_SIZE],
-    struct av_err *err);
+int bench_create(
+    struct bench_http *h, const char *json, char ret_id[static AV_ID_SIZE], struct av_err *err);
 int bench_delete(struct bench_http *h, const char *id, struct av_err *err);
 
 /* Numbers printed by a floor program, one or two a line. reason gets its last line of error. */
@@ -87,11 +87,12 @@ int bench_floor_numbers(const char *const *argv, struct samples *first, struct s
     char *reason, size_t size);
 
 /* The rows. -errno with *err when measuring failed in a way that should not happen. */
-int bench_row_create(struct bench *b, struct av_err *err);    /* create_first_byte_cold, delete_gone */
-int bench_row_exec(struct bench *b, struct av_err *err);      /* exec_true */
-int bench_row_rate(struct bench *b, struct av_err *err);      /* creates_per_second */
-int bench_row_transfer(struct bench *b, struct av_err *err);  /* upload_1gib, download_1gib */
-int bench_row_load(struct bench *b, struct av_err *err);      /* control_under_load */
-int bench_row_idle(struct bench *b, struct av_err *err);      /* idle_memory_mib */
-int bench_row_processes(struct bench *b, struct av_err *err); /* daemon_rss_mib, agent_private_mib */
-int bench_row_peers(struct bench *b, struct av_err *err);     /* peer_bwrap, peer_runc, peer_crun */
+int bench_row_create(struct bench *b, struct av_err *err); /* create_first_byte_cold, delete_gone */
+int bench_row_exec(struct bench *b, struct av_err *err);   /* exec_true */
+int bench_row_rate(struct bench *b, struct av_err *err);   /* creates_per_second */
+int bench_row_transfer(struct bench *b, struct av_err *err); /* upload_1gib, download_1gib */
+int bench_row_load(struct bench *b, struct av_err *err);     /* control_under_load */
+int bench_row_idle(struct bench *b, struct av_err *err);     /* idle_memory_mib */
+int bench_row_processes(
+    struct bench *b, struct av_err *err);                 /* daemon_rss_mib, agent_private_mib */
+int bench_row_peers(struct bench *b, struct av_err *err); /* peer_bwrap, peer_runc, peer_crun */

@@ -57,8 +57,8 @@ static int spawn(struct bench_child *c, const char *const *argv, char *const *en
 	return -r;
 }
 
-static int child_start(struct bench_child *c, const char *const *argv, char *const *env,
-    struct av_err *err)
+static int child_start(
+    struct bench_child *c, const char *const *argv, char *const *env, struct av_err *err)
 {
 	int in[2], out[2];
 	if (pipe2(in, O_CLOEXEC) < 0)
@@ -200,7 +200,8 @@ static int read_key(struct bench *b, struct av_err *err)
 	}
 	if (n < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, (int)n, "%s", path);
-	AV_CLEANUP(av_json_decrefp) json_t *j = av_json_parse_object(av_str_n(text, (size_t)n), err);
+	AV_CLEANUP(av_json_decrefp)
+	json_t *j = av_json_parse_object(av_str_n(text, (size_t)n), err);
 	const char *key = json_string_value(json_object_get(j, "api_key"));
 	if (!key || av_str_copy(b->key_buf, sizeof(b->key_buf), av_str_c(key)) < 0)
 		return av_err_set(err, AV_ERR_INTERNAL, "%s: no api_key", path);
@@ -236,9 +237,9 @@ static int start_and_wait(struct bench *b, struct av_err *err)
 		    "aviaryd is not beside this program; name a running daemon with --url");
 	snprintf(config, sizeof(config), "%s/config", b->dir);
 	snprintf(log, sizeof(log), "%s/log", b->dir);
-	const char *argv[] = {"/bin/sh", "-c",
-	    "log=$1; shift; exec \"$@\" 2>\"$log\"", "sh", log, program, "--listen", "127.0.0.1:0",
-	    "--print-ready", "--state", b->state, "--run", b->run, "--log-level", "warn", NULL};
+	const char *argv[] = {"/bin/sh", "-c", "log=$1; shift; exec \"$@\" 2>\"$log\"", "sh", log,
+	    program, "--listen", "127.0.0.1:0", "--print-ready", "--state", b->state, "--run",
+	    b->run, "--log-level", "warn", NULL};
 	char **env = own_environment(config);
 	if (!env)
 		return av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "bench");
@@ -299,7 +300,7 @@ static void delete_sandboxes(struct bench *b)
 		AV_CLEANUP(av_json_decrefp) json_t *list = json_loadb(body.p, body.n, 0, NULL);
 		size_t i;
 		const json_t *sandbox;
-		json_array_foreach(list, i, sandbox) {
+		json_array_foreach (list, i, sandbox) {
 			const char *id = json_string_value(json_object_get(sandbox, "id"));
 			if (id)
 				bench_delete(&h, id, &err);
@@ -319,8 +320,8 @@ void bench_daemon_stop(struct bench *b)
 		b->daemon_pid = 0;
 		/* What a daemon leaves for its successor. */
 		if (cli_find_program("aviary-spawn", "spawn", program, sizeof(program)) == 0) {
-			const char *argv[] = {program, "--cleanup", "--state", b->state, "--run", b->run,
-			    "--all", NULL};
+			const char *argv[] = {program, "--cleanup", "--state", b->state, "--run",
+			    b->run, "--all", NULL};
 			struct av_err err;
 			if (bench_child_start(&c, argv, &err) == 0)
 				bench_child_wait(&c);
@@ -332,8 +333,8 @@ void bench_daemon_stop(struct bench *b)
 	bench_say(b, "%s", "");
 }
 
-int bench_create(struct bench_http *h, const char *json, char ret_id[static AV_ID_SIZE],
-    struct av_err *err)
+int bench_create(
+    struct bench_http *h, const char *json, char ret_id[static AV_ID_SIZE], struct av_err *err)
 {
 	char body[512];
 	snprintf(body, sizeof(body), "{%s}", json);

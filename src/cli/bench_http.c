@@ -32,7 +32,8 @@ int bench_http_open(struct bench_http *h, const char *url, const char *key, stru
 	struct av_str rest = av_str_c(url), host, port;
 	struct sockaddr_in sa = {.sin_family = AF_INET};
 	uint64_t number;
-	*h = (struct bench_http){.fd = -1, .in = AV_BUF_INIT(4 * PIECE), .body = AV_BUF_INIT(BODY_MAX)};
+	*h = (struct bench_http){
+	    .fd = -1, .in = AV_BUF_INIT(4 * PIECE), .body = AV_BUF_INIT(BODY_MAX)};
 	if (!av_str_starts(rest, AV_STR("http://")))
 		return av_err_set(err, AV_ERR_INVALID, "bench needs an http:// URL, not %s", url);
 	rest.p += 7;
@@ -41,15 +42,16 @@ int bench_http_open(struct bench_http *h, const char *url, const char *key, stru
 		rest.n--;
 	if (av_str_copy(h->authority, sizeof(h->authority), rest) < 0 ||
 	    av_str_copy(h->key, sizeof(h->key), av_str_c(key)) < 0 ||
-	    !av_str_cut(&rest, ':', &host) ||
-	    av_parse_u64(rest, 1, 65535, &number) < 0)
-		return av_err_set(err, AV_ERR_INVALID, "bench needs http://ADDRESS:PORT, not %s", url);
+	    !av_str_cut(&rest, ':', &host) || av_parse_u64(rest, 1, 65535, &number) < 0)
+		return av_err_set(
+		    err, AV_ERR_INVALID, "bench needs http://ADDRESS:PORT, not %s", url);
 	port = host;
 	char address[64];
 	if (av_str_copy(address, sizeof(address), port) < 0 ||
 	    inet_pton(AF_INET, strcmp(address, "localhost") == 0 ? "127.0.0.1" : address,
 	        &sa.sin_addr) != 1)
-		return av_err_set(err, AV_ERR_INVALID, "bench needs a numeric IPv4 address in %s", url);
+		return av_err_set(
+		    err, AV_ERR_INVALID, "bench needs a numeric IPv4 address in %s", url);
 	sa.sin_port = htons((uint16_t)number);
 	h->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	int one = 1;
@@ -193,8 +195,8 @@ static int finish(struct bench_http *h, bool keep, uint64_t *ret_bytes, struct a
 	return r < 0 ? r : a.status;
 }
 
-static int must(struct bench_http *h, int status, const char *method, const char *path,
-    struct av_err *err)
+static int must(
+    struct bench_http *h, int status, const char *method, const char *path, struct av_err *err)
 {
 	if (status < 0 || (status >= 200 && status < 300))
 		return status;
@@ -235,8 +237,7 @@ int bench_http_put(struct bench_http *h, const char *path, uint64_t bytes, struc
 	return r < 0 ? r : must(h, finish(h, true, &ignored, err), "PUT", path, err);
 }
 
-int bench_http_get(struct bench_http *h, const char *path, uint64_t *ret_bytes,
-    struct av_err *err)
+int bench_http_get(struct bench_http *h, const char *path, uint64_t *ret_bytes, struct av_err *err)
 {
 	int r = send_head(h, "GET", path, 0, "", err);
 	return r < 0 ? r : must(h, finish(h, false, ret_bytes, err), "GET", path, err);

@@ -2,8 +2,8 @@
 /*
  * bench_http.h - the smallest HTTP client that can measure: one blocking keep-alive connection
  *
- * Its cost is part of every number, of ours and of the floor alike; so it does nothing that a number
- * does not need. For loopback daemons only.
+ * Its cost is part of every number, of ours and of the floor alike; so it does nothing that a
+ * number does not need. For loopback daemons only.
  */
 #pragma once
 
@@ -34,5 +34,4 @@ int bench_http_must(struct bench_http *h, const char *method, const char *path, 
 /* PUT of so many zero bytes. */
 int bench_http_put(struct bench_http *h, const char *path, uint64_t bytes, struct av_err *err);
 /* GET whose body is counted and dropped. */
-int bench_http_get(struct bench_http *h, const char *path, uint64_t *ret_bytes,
-    struct av_err *err);
+int bench_http_get(struct bench_http *h, const char *path, uint64_t *ret_bytes, struct av_err *err);

@@ -2,11 +2,11 @@
 /*
  * bench_memory.c - how much memory it takes
  *
- * The memory of a sandbox is what the whole system uses more, divided by the number of sandboxes: all
- * that is neither free nor cache that the kernel can drop. It counts page tables, slab, network
+ * The memory of a sandbox is what the whole system uses more, divided by the number of sandboxes:
+ * all that is neither free nor cache that the kernel can drop. It counts page tables, slab, network
  * namespaces and cgroups, which no process shows.
- * Small numbers of sandboxes drown in the noise of the machine; the row with the largest n is the one
- * to believe.
+ * Small numbers of sandboxes drown in the noise of the machine; the row with the largest n is the
+ * one to believe.
  */
 #include "cli/bench.h"
 
@@ -78,8 +78,8 @@ static double floor_idle(const struct bench *b, size_t n)
 }
 
 /* Creates until there are n; ids are appended. */
-static int create_up_to(struct bench *b, char (*ids)[AV_ID_SIZE], size_t *have, size_t n,
-    struct av_err *err)
+static int create_up_to(
+    struct bench *b, char (*ids)[AV_ID_SIZE], size_t *have, size_t n, struct av_err *err)
 {
 	for (; *have < n; (*have)++) {
 		int r = bench_create(&b->http, "\"memory_mb\":128", ids[*have], err);
@@ -107,15 +107,15 @@ int bench_row_idle(struct bench *b, struct av_err *err)
 		bench_say(b, "measuring idle_memory_mib with %zu sandboxes …", counts[i]);
 		r = create_up_to(b, ids, &have, counts[i], err);
 		if (r < 0 && err->kind != AV_ERR_CANCELED) {
-			bench_skip(b, "idle_memory_mib", "MiB", "only %zu of %zu sandboxes: %s", have,
-			    counts[i], err->message);
+			bench_skip(b, "idle_memory_mib", "MiB", "only %zu of %zu sandboxes: %s",
+			    have, counts[i], err->message);
 			r = 0;
 			break;
 		}
 		double each = (used_mib() - before) / (double)counts[i];
 		if (r == 0)
-			bench_add(b, "idle_memory_mib", "MiB", counts[i], each, (double)NAN, floors[i],
-			    NULL);
+			bench_add(b, "idle_memory_mib", "MiB", counts[i], each, (double)NAN,
+			    floors[i], NULL);
 	}
 	for (size_t i = 0; i < have; i++) {
 		int d = bench_delete(&b->http, ids[i], r < 0 ? NULL : err);
@@ -127,7 +127,8 @@ int bench_row_idle(struct bench *b, struct av_err *err)
 
 /* ---- daemon_rss_mib, agent_private_mib ---- */
 
-/* The process whose command line has this argument (and begins with that program's name); 0: none. */
+/* The process whose command line has this argument (and begins with that program's name); 0: none.
+ */
 static pid_t find_process(const char *program, const char *argument, const char *value)
 {
 	DIR *d = opendir("/proc");
@@ -183,7 +184,8 @@ int bench_row_processes(struct bench *b, struct av_err *err)
 	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
 	double kib = pid ? kib_of(path, "RssAnon") + kib_of(path, "VmPTE") : (double)NAN;
 	if (isnan(kib))
-		bench_skip(b, "agent_private_mib", "MiB", "the agent's process cannot be seen from here");
+		bench_skip(
+		    b, "agent_private_mib", "MiB", "the agent's process cannot be seen from here");
 	else
 		bench_add(b, "agent_private_mib", "MiB", 1, kib / 1024, (double)NAN, (double)NAN,
 		    json_pack("{s:f}", "rss_mib", kib_of(path, "VmRSS") / 1024));

@@ -2,9 +2,10 @@
 /*
  * bench_peers.c - what a user would pick instead: bwrap, runc, crun
  *
- * Each runs the floor's little program with this machine's /usr, and the time from starting it to the
- * first byte of output is taken. None of them offers an API, a disk limit or files: the comparison
- * is with less than what Aviary does. They are set up as their manuals say, with all namespaces.
+ * Each runs the floor's little program with this machine's /usr, and the time from starting it to
+ * the first byte of output is taken. None of them offers an API, a disk limit or files: the
+ * comparison is with less than what Aviary does. They are set up as their manuals say, with all
+ * namespaces.
  */
 #include "cli/bench.h"
 
@@ -40,8 +41,8 @@ static bool is_installed(const char *name)
 }
 
 /* Runs argv n times; milliseconds until the first byte of output. reason: what it said instead. */
-static int first_bytes(const char *const *argv, size_t n, struct samples *s, char *reason,
-    size_t size)
+static int first_bytes(
+    const char *const *argv, size_t n, struct samples *s, char *reason, size_t size)
 {
 	for (size_t i = 0; i < n; i++) {
 		struct bench_child c;
@@ -56,8 +57,8 @@ static int first_bytes(const char *const *argv, size_t n, struct samples *s, cha
 		double ms = (double)(av_mono_ns() - start) / (double)AV_NS_PER_MS;
 		int status = r == -ETIMEDOUT ? bench_child_stop(&c) : bench_child_wait(&c);
 		if (r < 0 || strcmp(line, "x") != 0) {
-			snprintf(reason, size, "it refuses this machine (exit status %d%s%.120s)", status,
-			    line[0] ? ": " : "", line);
+			snprintf(reason, size, "it refuses this machine (exit status %d%s%.120s)",
+			    status, line[0] ? ": " : "", line);
 			return -EIO;
 		}
 		samples_add(s, ms);
@@ -71,7 +72,8 @@ static int first_bytes(const char *const *argv, size_t n, struct samples *s, cha
 static int make_bundle(const struct bench *b, const char *bundle, const char *runtime)
 {
 	char path[600];
-	static const char *const dirs[] = {"", "/rootfs", "/rootfs/usr", "/rootfs/proc", "/rootfs/dev"};
+	static const char *const dirs[] = {
+	    "", "/rootfs", "/rootfs/usr", "/rootfs/proc", "/rootfs/dev"};
 	for (size_t i = 0; i < AV_ARRAY_LEN(dirs); i++) {
 		snprintf(path, sizeof(path), "%s%s", bundle, dirs[i]);
 		if (mkdir(path, 0755) < 0 && errno != EEXIST)
@@ -96,8 +98,9 @@ static int make_bundle(const struct bench *b, const char *bundle, const char *ru
 	json_t *process = json_object_get(j, "process");
 	json_object_set_new(process, "terminal", json_false());
 	json_object_set_new(process, "args", json_pack("[s]", "/floor_child"));
-	json_array_append_new(json_object_get(j, "mounts"), json_pack("{s:s, s:s, s:s, s:[s, s]}",
-	    "destination", "/usr", "type", "bind", "source", "/usr", "options", "rbind", "ro"));
+	json_array_append_new(json_object_get(j, "mounts"),
+	    json_pack("{s:s, s:s, s:s, s:[s, s]}", "destination", "/usr", "type", "bind", "source",
+	        "/usr", "options", "rbind", "ro"));
 	int r = j && json_dump_file(j, path, JSON_INDENT(1)) == 0 ? 0 : -EIO;
 	json_decref(j);
 	return r;
@@ -135,8 +138,8 @@ static int oci_row(struct bench *b, const char *name, const char *program, struc
 		return 0;
 	}
 	/* Quiet: a refusal is told in the row. */
-	const char *argv[] = {"/bin/sh", "-c", "exec \"$0\" \"$@\" 2>/dev/null", program, "--root", root,
-	    "run", "--bundle", bundle, id, NULL};
+	const char *argv[] = {"/bin/sh", "-c", "exec \"$0\" \"$@\" 2>/dev/null", program, "--root",
+	    root, "run", "--bundle", bundle, id, NULL};
 	return row(b, name, program, argv, err);
 }
 
@@ -149,9 +152,9 @@ int bench_row_peers(struct bench *b, struct av_err *err)
 		bench_skip(b, "peer_crun", "ms", "%s", why);
 		return 0;
 	}
-	const char *bwrap[] = {"bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/usr", "/usr",
-	    "--ro-bind", b->floor_child, "/floor_child", "--proc", "/proc", "--dev", "/dev", "--tmpfs",
-	    "/tmp", "/floor_child", NULL};
+	const char *bwrap[] = {"bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/usr",
+	    "/usr", "--ro-bind", b->floor_child, "/floor_child", "--proc", "/proc", "--dev", "/dev",
+	    "--tmpfs", "/tmp", "/floor_child", NULL};
 	int r = row(b, "peer_bwrap", "bwrap", bwrap, err);
 	r = r < 0 ? r : oci_row(b, "peer_runc", "runc", err);
 	return r < 0 ? r : oci_row(b, "peer_crun", "crun", err);

@@ -43,8 +43,8 @@ static int exec_path(char path[static 128], const char *id)
 
 /* ---- create_first_byte_cold, delete_gone ---- */
 
-/* Remembers the directories of cgroupfs in which the daemon keeps the cgroups of sandboxes, found by
- * one that is alive. */
+/* Remembers the directories of cgroupfs in which the daemon keeps the cgroups of sandboxes, found
+ * by one that is alive. */
 static void find_cgroups(struct bench *b, const char *id)
 {
 	/* Version 2 at the root, version 1 and hybrid one level below. */
@@ -89,12 +89,12 @@ static int wait_gone(const struct bench *b, const char *id, struct av_err *err)
 			return 0;
 		usleep(50);
 	}
-	return av_err_set(err, AV_ERR_INTERNAL, "sandbox %s is not gone %d s after its deletion", id,
-	    GONE_MS / 1000);
+	return av_err_set(err, AV_ERR_INTERNAL, "sandbox %s is not gone %d s after its deletion",
+	    id, GONE_MS / 1000);
 }
 
-static int create_once(struct bench *b, struct samples *first_byte, struct samples *gone,
-    struct av_err *err)
+static int create_once(
+    struct bench *b, struct samples *first_byte, struct samples *gone, struct av_err *err)
 {
 	char id[AV_ID_SIZE], path[128];
 	int64_t start = av_mono_ns();
@@ -102,7 +102,8 @@ static int create_once(struct bench *b, struct samples *first_byte, struct sampl
 	if (r < 0)
 		return r;
 	exec_path(path, id);
-	r = bench_http_must(&b->http, "POST", path, "{\"cmd\":\"/bin/echo\",\"args\":[\"x\"]}", err);
+	r = bench_http_must(
+	    &b->http, "POST", path, "{\"cmd\":\"/bin/echo\",\"args\":[\"x\"]}", err);
 	if (r < 0)
 		return r;
 	samples_add(first_byte, ms_since(start));
@@ -141,8 +142,8 @@ int bench_row_create(struct bench *b, struct av_err *err)
 		snprintf(count, sizeof(count), "%zu", n);
 		const char *argv[] = {b->floor_jail, "--child", b->floor_child, "--count", count,
 		    "--dir", b->dir[0] ? b->dir : "/var/tmp", NULL};
-		bool has_floor = b->floor_jail[0] &&
-		    bench_floor_numbers(argv, &floor_create, &floor_gone, reason, sizeof(reason)) == 0;
+		bool has_floor = b->floor_jail[0] && bench_floor_numbers(argv, &floor_create,
+		                                         &floor_gone, reason, sizeof(reason)) == 0;
 		if (!has_floor && b->floor_jail[0])
 			cli_warn("no floor for creates: %s", reason);
 		scale(&floor_create, 1e-6);
@@ -160,8 +161,8 @@ int bench_row_create(struct bench *b, struct av_err *err)
 
 /* ---- exec_true ---- */
 
-static int exec_many(struct bench_http *h, const char *path, size_t n, struct samples *s,
-    struct av_err *err)
+static int exec_many(
+    struct bench_http *h, const char *path, size_t n, struct samples *s, struct av_err *err)
 {
 	size_t warm_up = 20;
 	int r = 0;
@@ -292,8 +293,8 @@ int bench_row_rate(struct bench *b, struct av_err *err)
 	if ((r = samples_init(&f, 16, err)) < 0)
 		return r;
 	snprintf(text, sizeof(text), "%d", seconds);
-	const char *argv[] = {b->floor_jail, "--child", b->floor_child, "--rate", text, "--processes",
-	    "2", "--dir", b->dir[0] ? b->dir : "/var/tmp", NULL};
+	const char *argv[] = {b->floor_jail, "--child", b->floor_child, "--rate", text,
+	    "--processes", "2", "--dir", b->dir[0] ? b->dir : "/var/tmp", NULL};
 	double floor_rate = (double)NAN;
 	if (b->floor_jail[0] && bench_floor_numbers(argv, &f, NULL, reason, sizeof(reason)) == 0)
 		floor_rate = samples_percentile(&f, 50);
@@ -311,8 +312,8 @@ static int transfer(struct bench_http *h, const char *path, bool is_upload, size
 	for (size_t i = 0; r >= 0 && i < n; i++) {
 		uint64_t bytes = TRANSFER;
 		int64_t start = av_mono_ns();
-		r = is_upload ? bench_http_put(h, path, TRANSFER, err) :
-		                bench_http_get(h, path, &bytes, err);
+		r = is_upload ? bench_http_put(h, path, TRANSFER, err)
+		              : bench_http_get(h, path, &bytes, err);
 		samples_add(s, ms_since(start) / 1000);
 		if (r >= 0 && bytes != TRANSFER)
 			r = av_err_set(err, AV_ERR_INTERNAL, "%llu bytes came back of 1 GiB",
@@ -370,9 +371,10 @@ int bench_row_transfer(struct bench *b, struct av_err *err)
 		char path[128];
 		/* Memory for the page cache of what is next. */
 		exec_path(path, id);
-		r = bench_http_must(&b->http, "POST", path,
-		    "{\"cmd\":\"rm\",\"args\":[\"/dev/shm/bench\"]}", err);
-		snprintf(floor_file, sizeof(floor_file), "%s/floor-file", b->dir[0] ? b->dir : "/var/tmp");
+		r = bench_http_must(
+		    &b->http, "POST", path, "{\"cmd\":\"rm\",\"args\":[\"/dev/shm/bench\"]}", err);
+		snprintf(floor_file, sizeof(floor_file), "%s/floor-file",
+		    b->dir[0] ? b->dir : "/var/tmp");
 		r = r < 0 ? r : transfer_rows(b, id, "/var/tmp/bench", floor_file, "_disk", err);
 	}
 	int d = bench_delete(&b->http, id, r < 0 ? NULL : err);
@@ -419,7 +421,8 @@ static int load_measure(struct bench *b, const char *id, struct samples *s, stru
 			int status;
 			/* One that ended by itself was no load. */
 			if (waitpid(pids[i], &status, WNOHANG) == pids[i]) {
-				r = av_err_set(err, AV_ERR_INTERNAL, "a download ended before its time");
+				r = av_err_set(
+				    err, AV_ERR_INTERNAL, "a download ended before its time");
 				continue;
 			}
 			kill(pids[i], SIGKILL);

@@ -2,9 +2,9 @@
 /*
  * cleanup.c - aviary cleanup: remove what a dead instance left behind
  *
- * The work is done by aviary-spawn, which alone may kill cgroups and unmount; this asks the questions.
- * It refuses while the instance lives: the supervisor holds a lock on the state directory, and
- * aviary-spawn takes that lock first.
+ * The work is done by aviary-spawn, which alone may kill cgroups and unmount; this asks the
+ * questions. It refuses while the instance lives: the supervisor holds a lock on the state
+ * directory, and aviary-spawn takes that lock first.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -22,8 +22,8 @@
 static bool confirm(const char *state)
 {
 	char answer[16];
-	fprintf(stderr, "This deletes %s with all sandboxes, templates and API keys. Type 'yes': ",
-	    state);
+	fprintf(stderr,
+	    "This deletes %s with all sandboxes, templates and API keys. Type 'yes': ", state);
 	fflush(stderr);
 	return fgets(answer, sizeof(answer), stdin) && strcmp(answer, "yes\n") == 0;
 }
@@ -47,7 +47,8 @@ static int run(struct cli *cli, const struct args *args)
 	struct stat st;
 
 	if (!state && places_state(state_default, sizeof(state_default)) < 0)
-		return cli_usage_error(cli, "there is no HOME; name the state directory with --state");
+		return cli_usage_error(
+		    cli, "there is no HOME; name the state directory with --state");
 	if (state && make_absolute(state, state_default, sizeof(state_default)) < 0)
 		return cli_usage_error(cli, "--state: not a path");
 	state = state_default;
@@ -62,46 +63,50 @@ static int run(struct cli *cli, const struct args *args)
 	}
 	if (all && !args_flag(args, "yes")) {
 		if (!isatty(STDIN_FILENO))
-			return cli_usage_error(cli, "--all deletes everything in %s; say --yes", state);
+			return cli_usage_error(
+			    cli, "--all deletes everything in %s; say --yes", state);
 		if (!confirm(state))
 			return EXIT_PLATFORM;
 	}
 	if (cli_find_program("aviary-spawn", "spawn", program, sizeof(program)) < 0) {
-		cli_warn("aviary-spawn is not beside this program nor in libexec; reinstall Aviary");
+		cli_warn(
+		    "aviary-spawn is not beside this program nor in libexec; reinstall Aviary");
 		return EXIT_PLATFORM;
 	}
 	fflush(stdout);
-	execl(program, program, "--cleanup", "--state", state, "--run", dir, all ? "--all" : (char *)NULL,
-	    (char *)NULL);
+	execl(program, program, "--cleanup", "--state", state, "--run", dir,
+	    all ? "--all" : (char *)NULL, (char *)NULL);
 	cli_warn("%s: %s", program, strerror(errno));
 	return EXIT_PLATFORM;
 }
 
 static const struct option_spec options[] = {
-	{"state", 0, OPTION_TEXT, "DIR", "state directory of the instance (default: as aviaryd)",
-	    COMPLETE_FILES},
-	{"run", 0, OPTION_TEXT, "DIR", "its run directory (default: as aviaryd)", COMPLETE_FILES},
-	{"all", 'a', OPTION_FLAG, NULL, "delete its state too: sandboxes' files, templates, keys",
-	    COMPLETE_NONE},
-	{"yes", 'y', OPTION_FLAG, NULL, "do not ask", COMPLETE_NONE},
-	{NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
+    {"state", 0, OPTION_TEXT, "DIR", "state directory of the instance (default: as aviaryd)",
+        COMPLETE_FILES},
+    {"run", 0, OPTION_TEXT, "DIR", "its run directory (default: as aviaryd)", COMPLETE_FILES},
+    {"all", 'a', OPTION_FLAG, NULL, "delete its state too: sandboxes' files, templates, keys",
+        COMPLETE_NONE},
+    {"yes", 'y', OPTION_FLAG, NULL, "do not ask", COMPLETE_NONE},
+    {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
 
 static const char *const examples[] = {
-	"aviary cleanup\tafter a crash, or before removing the package",
-	"aviary cleanup --all\tas if Aviary had never run",
-	NULL,
+    "aviary cleanup\tafter a crash, or before removing the package",
+    "aviary cleanup --all\tas if Aviary had never run",
+    NULL,
 };
 
 const struct command command_cleanup = {
-	.name = "cleanup",
-	.usage = "",
-	.summary = "remove what a dead daemon left behind",
-	.description = "Kills the sandboxes of an instance whose daemon no longer runs and removes its "
-	    "mounts, control groups and run directory; with --all its state directory too. It refuses "
-	    "while that daemon runs: use 'aviary rm --all' then. Sandboxes outlive a daemon on purpose: "
-	    "one that is started again takes them over, without any cleaning up.",
-	.examples = examples,
-	.options = options,
-	.run = run,
+    .name = "cleanup",
+    .usage = "",
+    .summary = "remove what a dead daemon left behind",
+    .description =
+        "Kills the sandboxes of an instance whose daemon no longer runs and removes its "
+        "mounts, control groups and run directory; with --all its state directory too. It refuses "
+        "while that daemon runs: use 'aviary rm --all' then. Sandboxes outlive a daemon on "
+        "purpose: "
+        "one that is started again takes them over, without any cleaning up.",
+    .examples = examples,
+    .options = options,
+    .run = run,
 };

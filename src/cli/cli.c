@@ -3,8 +3,8 @@
  * cli.c - connection, messages, signals: what all commands share
  *
  * The key is read from a file or the environment, never from the command line, where everybody on
- * the machine could read it. A key found in credentials.json goes only to the URL that stands beside
- * it there, or from one loopback address to another.
+ * the machine could read it. A key found in credentials.json goes only to the URL that stands
+ * beside it there, or from one loopback address to another.
  */
 #include "cli/cli.h"
 
@@ -164,11 +164,14 @@ int cli_find_program(const char *name, const char *build_folder, char *ret_path,
 	int r = cli_own_dir(dir, sizeof(dir));
 	if (r < 0)
 		return r;
-	const char *folders[] = {".", "../libexec/aviary", "../lib/aviary", "../sbin", build_folder};
+	const char *folders[] = {
+	    ".", "../libexec/aviary", "../lib/aviary", "../sbin", build_folder};
 	for (size_t i = 0; i < AV_ARRAY_LEN(folders); i++) {
-		/* The build tree keeps this program in src/cli: its neighbours are ../daemon etc. */
+		/* The build tree keeps this program in src/cli: its neighbours are ../daemon etc.
+		 */
 		if (i + 1 == AV_ARRAY_LEN(folders))
-			r = av_path_printf(path, sizeof(path), "%s/../%s/%s", dir, build_folder, name);
+			r = av_path_printf(
+			    path, sizeof(path), "%s/../%s/%s", dir, build_folder, name);
 		else
 			r = av_path_printf(path, sizeof(path), "%s/%s/%s", dir, folders[i], name);
 		if (r < 0)
@@ -216,8 +219,8 @@ static int read_credentials(char **ret_url, char **ret_key, struct av_err *err)
 		return 0;
 	if (n < 0)
 		return av_err_sys(err, AV_ERR_INVALID, (int)n, "%s", path);
-	AV_CLEANUP(av_json_decrefp) json_t *j =
-	    av_json_parse_object(av_str_n(text, (size_t)n), err);
+	AV_CLEANUP(av_json_decrefp)
+	json_t *j = av_json_parse_object(av_str_n(text, (size_t)n), err);
 	explicit_bzero(text, sizeof(text));
 	const char *url = NULL, *key = NULL;
 	if (!j || av_json_get_str(j, "url", &url, err) < 0 ||
@@ -234,8 +237,8 @@ static int read_key_file(const char *path, char **ret_key, struct av_err *err)
 {
 	char text[1024];
 	bool is_stdin = strcmp(path, "-") == 0;
-	ssize_t n = is_stdin ? av_read_full(STDIN_FILENO, text, sizeof(text) - 1) :
-	                       av_read_file_at(AT_FDCWD, path, text, sizeof(text));
+	ssize_t n = is_stdin ? av_read_full(STDIN_FILENO, text, sizeof(text) - 1)
+	                     : av_read_file_at(AT_FDCWD, path, text, sizeof(text));
 	if (n < 0)
 		return av_err_sys(err, AV_ERR_INVALID, (int)n, "--key-file %s", path);
 	struct av_str key = av_str_n(text, (size_t)n);
@@ -257,7 +260,8 @@ static bool is_loopback(const char *url)
 	host += 3;
 	for (size_t i = 0; i < AV_ARRAY_LEN(hosts); i++) {
 		size_t n = strlen(hosts[i]);
-		if (strncmp(host, hosts[i], n) == 0 && (!host[n] || host[n] == ':' || host[n] == '/'))
+		if (strncmp(host, hosts[i], n) == 0 &&
+		    (!host[n] || host[n] == ':' || host[n] == '/'))
 			return true;
 	}
 	return false;
@@ -304,10 +308,10 @@ int cli_connect(struct cli *cli)
 		url = file_url ? file_url : DEFAULT_URL;
 
 	struct av_client_options options = {
-		.url = url,
-		.api_key = key,
-		.user_agent = "aviary/" AVIARY_VERSION,
-		.is_canceled = is_canceled,
+	    .url = url,
+	    .api_key = key,
+	    .user_agent = "aviary/" AVIARY_VERSION,
+	    .is_canceled = is_canceled,
 	};
 	if (av_client_new(&options, &cli->client, &err) < 0)
 		return cli_fail(cli, &err, NULL);
@@ -338,7 +342,8 @@ int cli_call(struct cli *cli, const char *method, const json_t *body, json_t **r
 	return av_client_call(cli->client, &request, ret_reply, err);
 }
 
-/* True when the sandbox is meant by the text: beginning of its id (with or without "sb"), or name. */
+/* True when the sandbox is meant by the text: beginning of its id (with or without "sb"), or name.
+ */
 static bool is_meant(const json_t *sandbox, const char *what, bool *ret_is_exact)
 {
 	const char *id = json_string_value(json_object_get(sandbox, "id"));
@@ -352,8 +357,8 @@ static bool is_meant(const json_t *sandbox, const char *what, bool *ret_is_exact
 	       (strlen(id) > 2 && strncmp(id + 2, what, n) == 0);
 }
 
-int cli_resolve(struct cli *cli, const char *what, char ret_id[static AV_ID_SIZE],
-    struct av_err *err)
+int cli_resolve(
+    struct cli *cli, const char *what, char ret_id[static AV_ID_SIZE], struct av_err *err)
 {
 	if (av_id_valid(av_str_c(what), AV_ID_SANDBOX))
 		return av_str_copy(ret_id, AV_ID_SIZE, av_str_c(what));
@@ -367,7 +372,7 @@ int cli_resolve(struct cli *cli, const char *what, char ret_id[static AV_ID_SIZE
 	const char *found = NULL;
 	size_t n = 0, i;
 	json_t *sandbox;
-	json_array_foreach(list, i, sandbox) {
+	json_array_foreach (list, i, sandbox) {
 		bool is_exact;
 		if (!is_meant(sandbox, what, &is_exact))
 			continue;
@@ -381,7 +386,8 @@ int cli_resolve(struct cli *cli, const char *what, char ret_id[static AV_ID_SIZE
 		    "there is no sandbox '%s'; 'aviary ls' lists them", what);
 	if (n > 1)
 		return av_err_set(err, AV_ERR_INVALID,
-		    "'%s' fits %zu sandboxes; give more of the id ('aviary ls' lists them)", what, n);
+		    "'%s' fits %zu sandboxes; give more of the id ('aviary ls' lists them)", what,
+		    n);
 	if (!av_id_valid(av_str_c(found), AV_ID_SANDBOX) ||
 	    av_str_copy(ret_id, AV_ID_SIZE, av_str_c(found)) < 0)
 		return av_err_set(err, AV_ERR_INTERNAL, "the daemon sent an id that is none");

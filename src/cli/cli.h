@@ -19,20 +19,20 @@ enum {
 	EXIT_PLATFORM = 125, /* Aviary failed, not the program inside */
 	EXIT_NOT_EXECUTABLE = 126,
 	EXIT_NOT_FOUND = 127,
-	EXIT_SIGNAL = 128,   /* + number of the signal */
+	EXIT_SIGNAL = 128, /* + number of the signal */
 };
 
 struct args;
 
 struct cli {
 	const struct args *args;
-	bool json;          /* --json */
+	bool json; /* --json */
 	bool out_is_tty;
 	bool err_is_tty;
-	bool color;         /* on stdout */
+	bool color;               /* on stdout */
 	struct av_client *client; /* owned; NULL until cli_connect() */
-	char *url;          /* owned; where the client talks to, NULL until then */
-	char *key;          /* owned, may be NULL; wiped when freed */
+	char *url;                /* owned; where the client talks to, NULL until then */
+	char *key;                /* owned, may be NULL; wiped when freed */
 };
 
 /* Reads options, environment and credentials.json; no request is made. On failure says why and
@@ -53,8 +53,8 @@ int cli_call(struct cli *cli, const char *method, const json_t *body, json_t **r
     struct av_err *err, const char *path_fmt, ...) AV_PRINTF(6, 7);
 
 /* The full id for an id, a unique beginning of one, or a name given with --name. */
-int cli_resolve(struct cli *cli, const char *what, char ret_id[static AV_ID_SIZE],
-    struct av_err *err);
+int cli_resolve(
+    struct cli *cli, const char *what, char ret_id[static AV_ID_SIZE], struct av_err *err);
 
 /* Path of a program of ours (aviaryd, aviary-spawn, floor_jail …): beside this one, in libexec, or
  * in the build tree's folder. -ENOENT when it is nowhere. */
@@ -76,7 +76,8 @@ void cli_print_safe(FILE *f, const char *text);
 void cli_print_json(const struct cli *cli, const json_t *j);
 
 /* SIGINT, SIGTERM and SIGHUP end the call under way with AV_ERR_CANCELED instead of the program;
- * cli_caught_signal() is the number of the first one, or 0. A third one ends the program at once. */
+ * cli_caught_signal() is the number of the first one, or 0. A third one ends the program at once.
+ */
 void cli_catch_signals(void);
 int cli_caught_signal(void);
 /* Between these, signals are only noted: for what must be cleaned up after one. */

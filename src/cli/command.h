@@ -18,9 +18,9 @@ enum completion {
 	COMPLETE_NONE,
 	COMPLETE_FILES,
 	COMPLETE_SANDBOXES,
-	COMPLETE_PATHS,    /* files and "ID:" */
+	COMPLETE_PATHS, /* files and "ID:" */
 	COMPLETE_PROGRAMS,
-	COMPLETE_SHELLS,   /* bash zsh fish */
+	COMPLETE_SHELLS, /* bash zsh fish */
 	COMPLETE_COMMANDS,
 };
 
@@ -35,28 +35,28 @@ enum option_kind {
 };
 
 struct option_spec {
-	const char *name;      /* without dashes; NULL ends a list */
-	char letter;           /* or 0 */
+	const char *name; /* without dashes; NULL ends a list */
+	char letter;      /* or 0 */
 	enum option_kind kind;
-	const char *value;     /* what help calls the value; NULL for a flag */
+	const char *value; /* what help calls the value; NULL for a flag */
 	const char *help;
 	enum completion completion;
 };
 
 struct command {
 	const char *name;
-	const char *usage;              /* what follows the options: "ID [--] COMMAND [ARG…]" */
-	const char *summary;            /* one line, no full stop */
-	const char *description;        /* paragraphs, or NULL */
-	const char *const *examples;    /* "command\tmeaning", NULL-ended, or NULL */
+	const char *usage;           /* what follows the options: "ID [--] COMMAND [ARG…]" */
+	const char *summary;         /* one line, no full stop */
+	const char *description;     /* paragraphs, or NULL */
+	const char *const *examples; /* "command\tmeaning", NULL-ended, or NULL */
 	const struct option_spec *options; /* ended by a NULL name, or NULL */
 	size_t min_operands;
-	size_t max_operands;            /* OPERANDS_ANY for no limit */
-	/* Options end after this many operands, the last of which is a program to run (what follows is
-	 * the program's); 0: they may stand anywhere before "--". */
+	size_t max_operands; /* OPERANDS_ANY for no limit */
+	/* Options end after this many operands, the last of which is a program to run (what follows
+	 * is the program's); 0: they may stand anywhere before "--". */
 	size_t options_end_after;
 	enum completion operand_completion;
-	bool is_hidden;                 /* not in the overview */
+	bool is_hidden; /* not in the overview */
 	/* The exit status of the program. */
 	int (*run)(struct cli *cli, const struct args *args);
 };

@@ -171,7 +171,8 @@ static void print_zsh(void)
 static void print_fish_options(const char *command, const struct option_spec *o)
 {
 	for (; o && o->name; o++) {
-		printf("complete -c aviary -n '__fish_seen_subcommand_from %s' -l %s", command, o->name);
+		printf("complete -c aviary -n '__fish_seen_subcommand_from %s' -l %s", command,
+		    o->name);
 		if (o->letter)
 			printf(" -s %c", o->letter);
 		if (o->kind != OPTION_FLAG)
@@ -218,8 +219,8 @@ static void print_fish(void)
 			break;
 		}
 		if (action)
-			printf("complete -c aviary -n '__fish_seen_subcommand_from %s' %s\n", (*c)->name,
-			    action);
+			printf("complete -c aviary -n '__fish_seen_subcommand_from %s' %s\n",
+			    (*c)->name, action);
 	}
 }
 
@@ -233,24 +234,25 @@ static int run(struct cli *cli, const struct args *args)
 	else if (strcmp(shell, "fish") == 0)
 		print_fish();
 	else
-		return cli_usage_error(cli, "no completion for '%s'; there is bash, zsh and fish", shell);
+		return cli_usage_error(
+		    cli, "no completion for '%s'; there is bash, zsh and fish", shell);
 	return 0;
 }
 
 static const char *const examples[] = {
-	"source <(aviary completion bash)\tin ~/.bashrc",
-	"aviary completion zsh > \"${fpath[1]}/_aviary\"\tonce, for zsh",
-	"aviary completion fish > ~/.config/fish/completions/aviary.fish\tonce, for fish",
-	NULL,
+    "source <(aviary completion bash)\tin ~/.bashrc",
+    "aviary completion zsh > \"${fpath[1]}/_aviary\"\tonce, for zsh",
+    "aviary completion fish > ~/.config/fish/completions/aviary.fish\tonce, for fish",
+    NULL,
 };
 
 const struct command command_completion = {
-	.name = "completion",
-	.usage = "bash|zsh|fish",
-	.summary = "print a completion script for your shell",
-	.examples = examples,
-	.min_operands = 1,
-	.max_operands = 1,
-	.operand_completion = COMPLETE_SHELLS,
-	.run = run,
+    .name = "completion",
+    .usage = "bash|zsh|fish",
+    .summary = "print a completion script for your shell",
+    .examples = examples,
+    .min_operands = 1,
+    .max_operands = 1,
+    .operand_completion = COMPLETE_SHELLS,
+    .run = run,
 };

@@ -25,10 +25,10 @@
 
 /* One side of a copy. */
 struct place {
-	const char *text;    /* as given */
+	const char *text; /* as given */
 	bool is_remote;
-	struct av_str box;   /* remote: id, beginning of one, or name */
-	const char *path;    /* "." for "ID:" */
+	struct av_str box; /* remote: id, beginning of one, or name */
+	const char *path;  /* "." for "ID:" */
 	char id[AV_ID_SIZE];
 };
 
@@ -54,8 +54,8 @@ static struct place place_parse(const char *text)
 static int place_resolve(struct cli *cli, struct place *p, struct av_err *err)
 {
 	AV_CLEANUP(av_freep) char *box = av_str_dup(p->box);
-	return box ? cli_resolve(cli, box, p->id, err) :
-	             av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "copy");
+	return box ? cli_resolve(cli, box, p->id, err)
+	           : av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "copy");
 }
 
 /* dir + "/" + last component of source. Components that name no entry ("." "..") add nothing: the
@@ -112,8 +112,8 @@ static int send_file(struct copy *c, const char *from, const struct stat *st,
     const struct place *to, const char *path, bool exists, struct av_err *err)
 {
 	bool is_regular = st && S_ISREG(st->st_mode);
-	int r = av_client_upload(c->cli->client, to->id, path, is_regular ? st->st_size : -1, on_read,
-	    c, err);
+	int r = av_client_upload(
+	    c->cli->client, to->id, path, is_regular ? st->st_size : -1, on_read, c, err);
 	if (r < 0) {
 		av_err_prefix(err, "%s", from);
 		return r;
@@ -124,8 +124,8 @@ static int send_file(struct copy *c, const char *from, const struct stat *st,
 	return 0;
 }
 
-static int make_remote_dir(struct copy *c, const struct place *to, const char *path,
-    struct av_err *err)
+static int make_remote_dir(
+    struct copy *c, const struct place *to, const char *path, struct av_err *err)
 {
 	const char *argv[] = {"mkdir", "-p", "--", path, NULL};
 	AV_CLEANUP(av_freep) char *text = NULL;
@@ -139,8 +139,8 @@ static int make_remote_dir(struct copy *c, const struct place *to, const char *p
 	return 0;
 }
 
-static int send_tree(struct copy *c, const char *from, const struct place *to, const char *path,
-    struct av_err *err)
+static int send_tree(
+    struct copy *c, const char *from, const struct place *to, const char *path, struct av_err *err)
 {
 	const char *argv[] = {"tar", "-x", "-p", "-o", "-f", "-", "-C", path, NULL};
 	AV_CLEANUP(remote_pipe_freep) struct remote_pipe *pipe = NULL;
@@ -175,9 +175,10 @@ static int copy_in(struct copy *c, const struct place *from, const struct place 
 	if (is_stdin && (is_dir || ends_with_slash(to->path)))
 		return av_err_set(err, AV_ERR_INVALID,
 		    "%s is a directory; standard input needs a file name", to->text);
-	AV_CLEANUP(av_freep) char *path = is_dir || must_be_dir ||
-	        (ends_with_slash(to->path) && !S_ISDIR(st.st_mode)) ?
-	    path_into(to->path, from->path) : av_str_dup(av_str_c(to->path));
+	AV_CLEANUP(av_freep)
+	char *path = is_dir || must_be_dir || (ends_with_slash(to->path) && !S_ISDIR(st.st_mode))
+	                 ? path_into(to->path, from->path)
+	                 : av_str_dup(av_str_c(to->path));
 	if (!path)
 		return av_err_set(err, AV_ERR_INVALID, "%s: the path is too long", to->text);
 	if (S_ISDIR(st.st_mode)) {
@@ -207,8 +208,8 @@ static int receive_file(struct copy *c, const struct place *from, const struct r
 {
 	bool is_new = access(path, F_OK) < 0;
 	c->progress.total_bytes = rs->size;
-	AV_CLEANUP(av_closep) int fd =
-	    open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
+	AV_CLEANUP(av_closep)
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
 	if (fd < 0)
 		return av_err_sys(err, AV_ERR_INVALID, errno, "%s", path);
 	c->fd = fd;
@@ -224,8 +225,8 @@ static int receive_file(struct copy *c, const struct place *from, const struct r
 	return 0;
 }
 
-static int receive_tree(struct copy *c, const struct place *from, const char *path,
-    struct av_err *err)
+static int receive_tree(
+    struct copy *c, const struct place *from, const char *path, struct av_err *err)
 {
 	const char *argv[] = {"tar", "-c", "-f", "-", "-C", from->path, ".", NULL};
 	AV_CLEANUP(remote_pipe_freep) struct remote_pipe *pipe = NULL;
@@ -273,15 +274,15 @@ static int copy_out(struct copy *c, const struct place *from, const struct place
 	bool is_tree = rs.exists && S_ISDIR(rs.mode);
 	if (strcmp(to->text, "-") == 0) {
 		c->fd = STDOUT_FILENO;
-		return is_tree ? print_tree(c, from, err) :
-		                 av_client_download(c->cli->client, from->id, from->path, on_write, c,
-		                     err);
+		return is_tree ? print_tree(c, from, err)
+		               : av_client_download(
+		                     c->cli->client, from->id, from->path, on_write, c, err);
 	}
 	bool is_dir = stat(to->path, &st) == 0 && S_ISDIR(st.st_mode);
 	if (must_be_dir && !is_dir)
 		return av_err_set(err, AV_ERR_INVALID, "%s is not a directory", to->text);
-	AV_CLEANUP(av_freep) char *path =
-	    is_dir ? path_into(to->path, from->path) : av_str_dup(av_str_c(to->path));
+	AV_CLEANUP(av_freep)
+	char *path = is_dir ? path_into(to->path, from->path) : av_str_dup(av_str_c(to->path));
 	if (!path)
 		return av_err_set(err, AV_ERR_INVALID, "%s: the path is too long", to->text);
 	return is_tree ? receive_tree(c, from, path, err) : receive_file(c, from, &rs, path, err);
@@ -302,14 +303,16 @@ static int run(struct cli *cli, const struct args *args)
 		struct place from = place_parse(args->operands[i]);
 		struct copy copy = {.cli = cli, .fd = -1};
 		if (from.is_remote == to.is_remote)
-			return cli_usage_error(cli, from.is_remote ?
-			    "from one sandbox to another: copy through this machine" :
-			    "neither side is a sandbox; write SANDBOX:PATH");
-		progress_init(&copy.progress, cli->err_is_tty && !args_flag(args, "quiet"), from.text);
+			return cli_usage_error(
+			    cli, from.is_remote
+			             ? "from one sandbox to another: copy through this machine"
+			             : "neither side is a sandbox; write SANDBOX:PATH");
+		progress_init(
+		    &copy.progress, cli->err_is_tty && !args_flag(args, "quiet"), from.text);
 		int r = from.is_remote ? place_resolve(cli, &from, &err) : 0;
 		if (r == 0)
-			r = from.is_remote ? copy_out(&copy, &from, &to, n > 1, &err) :
-			                     copy_in(&copy, &from, &to, n > 1, &err);
+			r = from.is_remote ? copy_out(&copy, &from, &to, n > 1, &err)
+			                   : copy_in(&copy, &from, &to, n > 1, &err);
 		progress_end(&copy.progress);
 		if (r < 0)
 			return cli_fail(cli, &err, NULL);
@@ -318,32 +321,35 @@ static int run(struct cli *cli, const struct args *args)
 }
 
 static const struct option_spec options[] = {
-	{"quiet", 'q', OPTION_FLAG, NULL, "no progress", COMPLETE_NONE},
-	{NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
+    {"quiet", 'q', OPTION_FLAG, NULL, "no progress", COMPLETE_NONE},
+    {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
 
 static const char *const examples[] = {
-	"aviary cp report.csv work:/data/\ta file into the sandbox named 'work'",
-	"aviary cp project/ sb4f:/root/project\ta directory",
-	"aviary cp work:/root/out ./results\ta directory back",
-	"aviary cp work:/etc/os-release -\ta file to standard output",
-	NULL,
+    "aviary cp report.csv work:/data/\ta file into the sandbox named 'work'",
+    "aviary cp project/ sb4f:/root/project\ta directory",
+    "aviary cp work:/root/out ./results\ta directory back",
+    "aviary cp work:/etc/os-release -\ta file to standard output",
+    NULL,
 };
 
 const struct command command_cp = {
-	.name = "cp",
-	.usage = "FROM… TO",
-	.summary = "copy files and directories into or out of a sandbox",
-	.description = "One side is SANDBOX:PATH, the other a local path or '-' for standard input or "
-	    "output (a directory becomes a tar stream). Paths in the sandbox that do not begin with '/' "
-	    "start at the user's home. Directories are copied with all that is in them; into a directory "
-	    "that exists they get their own name there. Modes are kept, owners are not.\n\n"
-	    "Copying directories needs a tar program in the sandbox. What a sandbox sends cannot leave "
-	    "the target directory.",
-	.examples = examples,
-	.options = options,
-	.min_operands = 2,
-	.max_operands = OPERANDS_ANY,
-	.operand_completion = COMPLETE_PATHS,
-	.run = run,
+    .name = "cp",
+    .usage = "FROM… TO",
+    .summary = "copy files and directories into or out of a sandbox",
+    .description =
+        "One side is SANDBOX:PATH, the other a local path or '-' for standard input or "
+        "output (a directory becomes a tar stream). Paths in the sandbox that do not begin with "
+        "'/' "
+        "start at the user's home. Directories are copied with all that is in them; into a "
+        "directory "
+        "that exists they get their own name there. Modes are kept, owners are not.\n\n"
+        "Copying directories needs a tar program in the sandbox. What a sandbox sends cannot leave "
+        "the target directory.",
+    .examples = examples,
+    .options = options,
+    .min_operands = 2,
+    .max_operands = OPERANDS_ANY,
+    .operand_completion = COMPLETE_PATHS,
+    .run = run,
 };

@@ -21,11 +21,13 @@ static int run(struct cli *cli, const struct args *args)
 	if (envs)
 		json_object_set(body, "envs", envs);
 	if (args_text(args, "idle-timeout"))
-		json_object_set_new(body, "timeout_sec", json_integer((json_int_t)(
-		    (args_duration_ms(args, "idle-timeout", 0) + 999) / 1000)));
+		json_object_set_new(body, "timeout_sec",
+		    json_integer(
+		        (json_int_t)((args_duration_ms(args, "idle-timeout", 0) + 999) / 1000)));
 	if (args_text(args, "lifetime"))
-		json_object_set_new(body, "max_lifetime_sec", json_integer((json_int_t)(
-		    (args_duration_ms(args, "lifetime", 0) + 999) / 1000)));
+		json_object_set_new(body, "max_lifetime_sec",
+		    json_integer(
+		        (json_int_t)((args_duration_ms(args, "lifetime", 0) + 999) / 1000)));
 
 	int status = cli_connect(cli);
 	if (status)
@@ -51,29 +53,28 @@ static int run(struct cli *cli, const struct args *args)
 }
 
 static const struct option_spec options[] = {
-	OPTIONS_SANDBOX,
-	{"env", 'e', OPTION_LIST, "NAME[=VALUE]",
-	    "a variable for every program inside; may be repeated", COMPLETE_NONE},
-	{"idle-timeout", 0, OPTION_DURATION, "TIME", "end it when unused for so long",
-	    COMPLETE_NONE},
-	{"lifetime", 0, OPTION_DURATION, "TIME", "end it after so long in any case", COMPLETE_NONE},
-	{"quiet", 'q', OPTION_FLAG, NULL, "print the id and nothing else", COMPLETE_NONE},
-	OPTIONS_END,
+    OPTIONS_SANDBOX,
+    {"env", 'e', OPTION_LIST, "NAME[=VALUE]",
+        "a variable for every program inside; may be repeated", COMPLETE_NONE},
+    {"idle-timeout", 0, OPTION_DURATION, "TIME", "end it when unused for so long", COMPLETE_NONE},
+    {"lifetime", 0, OPTION_DURATION, "TIME", "end it after so long in any case", COMPLETE_NONE},
+    {"quiet", 'q', OPTION_FLAG, NULL, "print the id and nothing else", COMPLETE_NONE},
+    OPTIONS_END,
 };
 
 static const char *const examples[] = {
-	"aviary create --name work --memory 2G --cpus 2\ta sandbox called 'work'",
-	"id=$(aviary create -q --lifetime 1h)\tone for a script, gone after an hour at the latest",
-	NULL,
+    "aviary create --name work --memory 2G --cpus 2\ta sandbox called 'work'",
+    "id=$(aviary create -q --lifetime 1h)\tone for a script, gone after an hour at the latest",
+    NULL,
 };
 
 const struct command command_create = {
-	.name = "create",
-	.usage = "",
-	.summary = "make a sandbox that stays until 'aviary rm'",
-	.description = "Makes a sandbox and prints its id. It stays, with its files and processes, "
-	    "until 'aviary rm', its time-out, or its end.",
-	.examples = examples,
-	.options = options,
-	.run = run,
+    .name = "create",
+    .usage = "",
+    .summary = "make a sandbox that stays until 'aviary rm'",
+    .description = "Makes a sandbox and prints its id. It stays, with its files and processes, "
+                   "until 'aviary rm', its time-out, or its end.",
+    .examples = examples,
+    .options = options,
+    .run = run,
 };

@@ -25,9 +25,9 @@
 static const struct {
 	const char *name, *build_folder;
 } programs[] = {
-	{"aviaryd", "daemon"},
-	{"aviary-spawn", "spawn"},
-	{"aviary-agent", "agent"},
+    {"aviaryd", "daemon"},
+    {"aviary-spawn", "spawn"},
+    {"aviary-agent", "agent"},
 };
 
 static bool jail_works(const struct probe *p)
@@ -93,11 +93,11 @@ static void print_summary(const struct cli *cli, const struct probe *p, bool com
 {
 	bool works = jail_works(p) && complete;
 	printf("\n%sjail%s  %s%s%s: namespaces on this machine's kernel%s\n", cli_bold(cli),
-	    cli_plain(cli), works ? cli_good(cli) : cli_bad(cli), works ? "available" : "not available",
-	    cli_plain(cli),
-	    !works    ? "; the lines marked 'fatal' say why and what to do" :
-	    p->root   ? ", with everything that root can set up" :
-	                ", rootless: one user id inside, and the weaker limits named above");
+	    cli_plain(cli), works ? cli_good(cli) : cli_bad(cli),
+	    works ? "available" : "not available", cli_plain(cli),
+	    !works    ? "; the lines marked 'fatal' say why and what to do"
+	    : p->root ? ", with everything that root can set up"
+	              : ", rootless: one user id inside, and the weaker limits named above");
 	printf("%svm%s    not available: this version of Aviary has no microVMs\n", cli_bold(cli),
 	    cli_plain(cli));
 }
@@ -114,8 +114,8 @@ static json_t *ask_daemon(struct cli *cli)
 	request.path = "/ready";
 	bool is_ready = av_client_call(cli->client, &request, &ready, &err) == 0;
 	const char *version = json_string_value(json_object_get(health, "version"));
-	return json_pack("{s:s, s:s?, s:b, s:s?, s:s?}", "url", cli->url, "version", version, "ready",
-	    is_ready, "isolation",
+	return json_pack("{s:s, s:s?, s:b, s:s?, s:s?}", "url", cli->url, "version", version,
+	    "ready", is_ready, "isolation",
 	    is_ready ? json_string_value(json_object_get(ready, "isolation")) : NULL, "detail",
 	    is_ready ? json_string_value(json_object_get(ready, "detail")) : err.message);
 }
@@ -134,7 +134,8 @@ static void print_daemon(const struct cli *cli, const json_t *daemon)
 	const char *detail = json_string_value(json_object_get(daemon, "detail"));
 	bool is_ready = json_is_true(json_object_get(daemon, "ready"));
 	printf("%s at %s, %s%s%s\n", version ? version : "?", cli->url,
-	    is_ready ? cli_good(cli) : cli_bad(cli), is_ready ? "ready" : "not ready", cli_plain(cli));
+	    is_ready ? cli_good(cli) : cli_bad(cli), is_ready ? "ready" : "not ready",
+	    cli_plain(cli));
 	if (!detail || !detail[0])
 		return;
 	/* One sentence a line. */
@@ -152,11 +153,14 @@ static bool print_programs(const struct cli *cli)
 	bool complete = true;
 	char path[4096];
 	for (size_t i = 0; i < AV_ARRAY_LEN(programs); i++) {
-		if (cli_find_program(programs[i].name, programs[i].build_folder, path, sizeof(path)) == 0)
+		if (cli_find_program(
+		        programs[i].name, programs[i].build_folder, path, sizeof(path)) == 0)
 			continue;
-		printf("%sfatal%s   %-*s not found beside this program nor in libexec\n%*s→ reinstall "
-		    "Aviary, or build it with 'make'\n", cli_bad(cli), cli_plain(cli), TEXT_COLUMN - 7,
-		    programs[i].name, TEXT_COLUMN + 2, "");
+		printf(
+		    "%sfatal%s   %-*s not found beside this program nor in libexec\n%*s→ reinstall "
+		    "Aviary, or build it with 'make'\n",
+		    cli_bad(cli), cli_plain(cli), TEXT_COLUMN - 7, programs[i].name,
+		    TEXT_COLUMN + 2, "");
 		complete = false;
 	}
 	return complete;
@@ -170,19 +174,19 @@ static int print_json(const struct cli *cli, const struct probe *p, const json_t
 	for (size_t i = 0; i < p->n; i++) {
 		const struct probe_fact *f = &p->fact[i];
 		json_array_append_new(facts, json_pack("{s:s, s:s, s:s, s:s, s:s}", "name", f->name,
-		    "state", probe_state_name(f->state), "found", f->found, "reason", f->reason, "cure",
-		    f->cure));
+		                                 "state", probe_state_name(f->state), "found",
+		                                 f->found, "reason", f->reason, "cure", f->cure));
 	}
 	for (size_t i = 0; i < AV_ARRAY_LEN(programs); i++) {
 		bool is_there = cli_find_program(programs[i].name, programs[i].build_folder, path,
-		    sizeof(path)) == 0;
-		json_object_set_new(found, programs[i].name,
-		    is_there ? json_string(path) : json_null());
+		                    sizeof(path)) == 0;
+		json_object_set_new(
+		    found, programs[i].name, is_there ? json_string(path) : json_null());
 		complete = complete && is_there;
 	}
-	AV_CLEANUP(av_json_decrefp) json_t *j = json_pack("{s:{s:b, s:b}, s:b, s:o, s:o}",
-	    "isolation", "jail", jail_works(p), "vm", 0, "root", p->root, "facts", facts, "programs",
-	    found);
+	AV_CLEANUP(av_json_decrefp)
+	json_t *j = json_pack("{s:{s:b, s:b}, s:b, s:o, s:o}", "isolation", "jail", jail_works(p),
+	    "vm", 0, "root", p->root, "facts", facts, "programs", found);
 	json_object_set_new(j, "daemon", daemon ? json_deep_copy(daemon) : json_null());
 	cli_print_json(cli, j);
 	return jail_works(p) && complete ? 0 : 1;
@@ -211,18 +215,19 @@ static int run(struct cli *cli, const struct args *args)
 }
 
 static const struct option_spec options[] = {
-	{"state", 0, OPTION_TEXT, "DIR", "state directory to look at (default: as aviaryd)",
-	    COMPLETE_FILES},
-	{NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
+    {"state", 0, OPTION_TEXT, "DIR", "state directory to look at (default: as aviaryd)",
+        COMPLETE_FILES},
+    {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
 
 const struct command command_doctor = {
-	.name = "doctor",
-	.usage = "",
-	.summary = "say what this machine can do, and what to type where it cannot",
-	.description = "Checks every prerequisite: 'ok' works, 'weak' works with less, 'missing' makes "
-	    "only what needs it unavailable, 'fatal' means that no sandbox can run. It changes nothing. "
-	    "Exit status 0 if sandboxes can run here, 1 if not.",
-	.options = options,
-	.run = run,
+    .name = "doctor",
+    .usage = "",
+    .summary = "say what this machine can do, and what to type where it cannot",
+    .description = "Checks every prerequisite: 'ok' works, 'weak' works with less, 'missing' makes "
+                   "only what needs it unavailable, 'fatal' means that no sandbox can run. It "
+                   "changes nothing. "
+                   "Exit status 0 if sandboxes can run here, 1 if not.",
+    .options = options,
+    .run = run,
 };

@@ -55,8 +55,8 @@ static void print_option(const struct option_spec *o)
 {
 	char left[64];
 	if (o->letter)
-		snprintf(left, sizeof(left), "  -%c, --%s%s%s", o->letter, o->name, o->value ? " " : "",
-		    o->value ? o->value : "");
+		snprintf(left, sizeof(left), "  -%c, --%s%s%s", o->letter, o->name,
+		    o->value ? " " : "", o->value ? o->value : "");
 	else
 		snprintf(left, sizeof(left), "      --%s%s%s", o->name, o->value ? " " : "",
 		    o->value ? o->value : "");
@@ -98,8 +98,9 @@ void help_print_command(const struct command *c)
 
 void help_print_overview(void)
 {
-	printf("usage: aviary COMMAND [OPTION…] [ARGUMENT…]\n\n"
-	       "Runs untrusted code in sandboxes on this machine (or on the machine of --url).\n\n");
+	printf(
+	    "usage: aviary COMMAND [OPTION…] [ARGUMENT…]\n\n"
+	    "Runs untrusted code in sandboxes on this machine (or on the machine of --url).\n\n");
 	for (const struct command *const *c = commands; *c; c++)
 		if (!(*c)->is_hidden)
 			printf("  %-11s %s\n", (*c)->name, (*c)->summary);
@@ -124,10 +125,10 @@ static int run(struct cli *cli, const struct args *args)
 }
 
 const struct command command_help = {
-	.name = "help",
-	.usage = "[COMMAND]",
-	.summary = "explain a command",
-	.max_operands = 1,
-	.operand_completion = COMPLETE_COMMANDS,
-	.run = run,
+    .name = "help",
+    .usage = "[COMMAND]",
+    .summary = "explain a command",
+    .max_operands = 1,
+    .operand_completion = COMPLETE_COMMANDS,
+    .run = run,
 };

@@ -12,8 +12,8 @@
 #include "base/banned.h"
 
 /* The one process of the sandbox, as text for a selector; fails when there is none or a choice. */
-static int only_process(struct cli *cli, const char *id, char *ret_selector, size_t size,
-    struct av_err *err)
+static int only_process(
+    struct cli *cli, const char *id, char *ret_selector, size_t size, struct av_err *err)
 {
 	AV_CLEANUP(av_json_decrefp) json_t *reply = NULL;
 	int r = cli_call(cli, "GET", NULL, &reply, err, "/v1/sandboxes/%s/processes", id);
@@ -23,12 +23,13 @@ static int only_process(struct cli *cli, const char *id, char *ret_selector, siz
 	size_t n = json_array_size(list);
 	if (n == 0)
 		return av_err_set(err, AV_ERR_NOT_FOUND,
-		    "no process runs there; name one that ended in the last 30 seconds by pid or tag");
+		    "no process runs there; name one that ended in the last 30 seconds by pid or "
+		    "tag");
 	if (n > 1)
 		return av_err_set(err, AV_ERR_INVALID,
 		    "%zu processes run there; name one by pid or tag ('aviary ps' lists them)", n);
-	snprintf(ret_selector, size, "%lld", (long long)json_integer_value(
-	    json_object_get(json_array_get(list, 0), "pid")));
+	snprintf(ret_selector, size, "%lld",
+	    (long long)json_integer_value(json_object_get(json_array_get(list, 0), "pid")));
 	return 0;
 }
 
@@ -50,8 +51,8 @@ static int run(struct cli *cli, const struct args *args)
 	struct session *s = session_new(&so);
 	if (!s)
 		return EXIT_PLATFORM;
-	if (av_exec_attach(cli->client, id, selector, true, follow, &session_events, s, &exec,
-	        &err) < 0) {
+	if (av_exec_attach(
+	        cli->client, id, selector, true, follow, &session_events, s, &exec, &err) < 0) {
 		status = cli_fail(cli, &err, args->operands[0]);
 	} else {
 		status = session_run(s, cli, exec);
@@ -63,20 +64,21 @@ static int run(struct cli *cli, const struct args *args)
 }
 
 static const struct option_spec options[] = {
-	{"follow", 'f', OPTION_FLAG, NULL, "go on until the process ends", COMPLETE_NONE},
-	{NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
+    {"follow", 'f', OPTION_FLAG, NULL, "go on until the process ends", COMPLETE_NONE},
+    {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
 
 const struct command command_logs = {
-	.name = "logs",
-	.usage = "SANDBOX [PID|TAG]",
-	.summary = "show the output of a background process",
-	.description = "Shows what a process started with 'aviary exec -d' printed: the newest part (one "
-	    "MiB), with what is missing counted. PID or TAG may be left out when one process runs. A "
-	    "process that ended is remembered for 30 seconds.",
-	.options = options,
-	.min_operands = 1,
-	.max_operands = 2,
-	.operand_completion = COMPLETE_SANDBOXES,
-	.run = run,
+    .name = "logs",
+    .usage = "SANDBOX [PID|TAG]",
+    .summary = "show the output of a background process",
+    .description =
+        "Shows what a process started with 'aviary exec -d' printed: the newest part (one "
+        "MiB), with what is missing counted. PID or TAG may be left out when one process runs. A "
+        "process that ended is remembered for 30 seconds.",
+    .options = options,
+    .min_operands = 1,
+    .max_operands = 2,
+    .operand_completion = COMPLETE_SANDBOXES,
+    .run = run,
 };

@@ -65,7 +65,7 @@ static void add_row(struct table *t, const json_t *sandbox)
 static int run(struct cli *cli, const struct args *args)
 {
 	static const char *const titles[] = {
-		"ID", "NAME", "STATE", "KIND", "TEMPLATE", "CPUS", "MEMORY", "DISK", "AGE"};
+	    "ID", "NAME", "STATE", "KIND", "TEMPLATE", "CPUS", "MEMORY", "DISK", "AGE"};
 	struct av_err err = {0};
 	AV_CLEANUP(av_json_decrefp) json_t *list = NULL;
 	int status = cli_connect(cli);
@@ -80,7 +80,7 @@ static int run(struct cli *cli, const struct args *args)
 	size_t i;
 	const json_t *sandbox;
 	if (args_flag(args, "quiet")) {
-		json_array_foreach(list, i, sandbox)
+		json_array_foreach (list, i, sandbox)
 			printf("%s\n", text_of(sandbox, "id"));
 		return 0;
 	}
@@ -91,23 +91,23 @@ static int run(struct cli *cli, const struct args *args)
 	struct table t;
 	table_init(&t, AV_ARRAY_LEN(titles), titles);
 	t.right[5] = t.right[6] = t.right[7] = t.right[8] = true;
-	json_array_foreach(list, i, sandbox)
+	json_array_foreach (list, i, sandbox)
 		add_row(&t, sandbox);
 	table_print(&t, cli_bold(cli), cli_plain(cli));
 	return 0;
 }
 
 static const struct option_spec options[] = {
-	{"quiet", 'q', OPTION_FLAG, NULL, "print ids only", COMPLETE_NONE},
-	{NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
+    {"quiet", 'q', OPTION_FLAG, NULL, "print ids only", COMPLETE_NONE},
+    {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
 
 const struct command command_ls = {
-	.name = "ls",
-	.usage = "",
-	.summary = "list sandboxes",
-	.description = "Lists the sandboxes that are there, newest first. KIND is the isolation: "
-	    "'jail' shares this machine's kernel, 'vm' has its own.",
-	.options = options,
-	.run = run,
+    .name = "ls",
+    .usage = "",
+    .summary = "list sandboxes",
+    .description = "Lists the sandboxes that are there, newest first. KIND is the isolation: "
+                   "'jail' shares this machine's kernel, 'vm' has its own.",
+    .options = options,
+    .run = run,
 };

@@ -22,17 +22,21 @@ const struct command *const commands[] = {
 #define COMMAND(name) &command_##name,
 #include "cli/commands.def"
 #undef COMMAND
-	NULL,
+    NULL,
 };
 
 const struct option_spec global_options[] = {
-	{"url", 0, OPTION_TEXT, "URL", "the daemon (default: $AVIARY_URL, credentials.json, "
-	    "http://127.0.0.1:7878)", COMPLETE_NONE},
-	{"key-file", 0, OPTION_TEXT, "FILE", "read the API key from FILE, '-' for standard input "
-	    "(default: $AVIARY_API_KEY, credentials.json)", COMPLETE_FILES},
-	{"json", 0, OPTION_FLAG, NULL, "answer in JSON", COMPLETE_NONE},
-	{"help", 'h', OPTION_FLAG, NULL, "show this help", COMPLETE_NONE},
-	{NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
+    {"url", 0, OPTION_TEXT, "URL",
+        "the daemon (default: $AVIARY_URL, credentials.json, "
+        "http://127.0.0.1:7878)",
+        COMPLETE_NONE},
+    {"key-file", 0, OPTION_TEXT, "FILE",
+        "read the API key from FILE, '-' for standard input "
+        "(default: $AVIARY_API_KEY, credentials.json)",
+        COMPLETE_FILES},
+    {"json", 0, OPTION_FLAG, NULL, "answer in JSON", COMPLETE_NONE},
+    {"help", 'h', OPTION_FLAG, NULL, "show this help", COMPLETE_NONE},
+    {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
 
 const struct command *command_find(const char *name)
@@ -52,8 +56,10 @@ static int unknown_command(const char *name)
 	names[n] = NULL;
 	const char *near = nearest_word(name, names);
 	if (name[0] == '-')
-		fprintf(stderr, "aviary: unknown option '%s'; options follow a command, "
-		    "'aviary help' lists them\n", name);
+		fprintf(stderr,
+		    "aviary: unknown option '%s'; options follow a command, "
+		    "'aviary help' lists them\n",
+		    name);
 	else if (near)
 		fprintf(stderr, "aviary: unknown command '%s'; did you mean '%s'?\n", name, near);
 	else
@@ -94,11 +100,11 @@ static int run_command(const struct command *command, int argc, char **argv)
 	int status = r < 0 ? EXIT_USAGE : 0;
 	if (r == 0) {
 		struct cli cli = {
-			.args = &args,
-			.json = args_flag(&args, "json"),
-			.out_is_tty = isatty(STDOUT_FILENO),
-			.err_is_tty = isatty(STDERR_FILENO),
-			.color = has_color(),
+		    .args = &args,
+		    .json = args_flag(&args, "json"),
+		    .out_is_tty = isatty(STDOUT_FILENO),
+		    .err_is_tty = isatty(STDERR_FILENO),
+		    .color = has_color(),
 		};
 		status = command->run(&cli, &args);
 		cli_clear(&cli);

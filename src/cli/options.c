@@ -21,7 +21,8 @@ static int set_text(json_t *object, struct av_str key, const char *value, struct
 	if (key.n == 0)
 		return av_err_set(err, AV_ERR_INVALID, "'=%s' has no name before the '='", value);
 	if (json_object_set_new(object, name, json_string(value)) < 0)
-		return av_err_set(err, AV_ERR_INVALID, "the value of '%s' is not valid UTF-8", name);
+		return av_err_set(
+		    err, AV_ERR_INVALID, "the value of '%s' is not valid UTF-8", name);
 	return 0;
 }
 
@@ -60,8 +61,8 @@ static int add_metadata(const struct args *args, json_t *body, struct av_err *er
 	while ((text = args_next(args, "metadata", &pos))) {
 		struct av_str value = av_str_c(text), key;
 		if (!av_str_cut(&value, '=', &key))
-			return av_err_set(err, AV_ERR_INVALID,
-			    "--metadata %s: expected KEY=VALUE", text);
+			return av_err_set(
+			    err, AV_ERR_INVALID, "--metadata %s: expected KEY=VALUE", text);
 		int r = set_text(metadata, key, value.p, err);
 		if (r < 0) {
 			av_err_prefix(err, "--metadata");
@@ -87,17 +88,18 @@ json_t *options_sandbox_body(const struct args *args, struct av_err *err)
 		return NULL;
 	}
 	if (args_text(args, "memory"))
-		json_object_set_new(body, "memory_mb", json_integer((json_int_t)(
-		    (args_size(args, "memory", 0) + AV_MIB - 1) / AV_MIB)));
+		json_object_set_new(body, "memory_mb",
+		    json_integer(
+		        (json_int_t)((args_size(args, "memory", 0) + AV_MIB - 1) / AV_MIB)));
 	if (args_text(args, "disk"))
-		json_object_set_new(body, "disk_mb", json_integer((json_int_t)(
-		    (args_size(args, "disk", 0) + AV_MIB - 1) / AV_MIB)));
+		json_object_set_new(body, "disk_mb",
+		    json_integer((json_int_t)((args_size(args, "disk", 0) + AV_MIB - 1) / AV_MIB)));
 	if (args_text(args, "cpus"))
-		json_object_set_new(body, "cpus",
-		    json_real((double)args_milli(args, "cpus", 0) / 1000));
+		json_object_set_new(
+		    body, "cpus", json_real((double)args_milli(args, "cpus", 0) / 1000));
 	if (args_text(args, "pids"))
-		json_object_set_new(body, "pids_max",
-		    json_integer((json_int_t)args_number(args, "pids", 0)));
+		json_object_set_new(
+		    body, "pids_max", json_integer((json_int_t)args_number(args, "pids", 0)));
 	if (args_flag(args, "no-sudo"))
 		json_object_set_new(body, "sudo", json_false());
 	if (add_metadata(args, body, err) < 0)

@@ -11,29 +11,42 @@
 
 /* What a new sandbox is like: run, create. */
 #define OPTIONS_SANDBOX                                                                            \
-	{"template", 0, OPTION_TEXT, "NAME", "root file system (default: this machine's own /usr)",        \
-	    COMPLETE_NONE},                                                                        \
-	{"memory", 'm', OPTION_SIZE, "SIZE", "memory limit, such as 512M or 2G", COMPLETE_NONE},  \
-	{"cpus", 0, OPTION_MILLI, "N", "processors, such as 1 or 0.5", COMPLETE_NONE},            \
-	{"disk", 0, OPTION_SIZE, "SIZE", "disk limit, such as 2G", COMPLETE_NONE},                \
-	{"pids", 0, OPTION_NUMBER, "N", "at most so many processes and threads", COMPLETE_NONE},  \
-	{"name", 0, OPTION_TEXT, "NAME", "a name to use instead of the id", COMPLETE_NONE},       \
-	{"metadata", 0, OPTION_LIST, "KEY=VALUE", "a label; may be repeated", COMPLETE_NONE},     \
-	{"no-sudo", 0, OPTION_FLAG, NULL, "set-uid programs inside gain nothing", COMPLETE_NONE}
+	{"template", 0, OPTION_TEXT, "NAME",                                                       \
+	    "root file system (default: this machine's own /usr)", COMPLETE_NONE},                 \
+	    {"memory", 'm', OPTION_SIZE, "SIZE", "memory limit, such as 512M or 2G",               \
+	        COMPLETE_NONE},                                                                    \
+	    {"cpus", 0, OPTION_MILLI, "N", "processors, such as 1 or 0.5", COMPLETE_NONE},         \
+	    {"disk", 0, OPTION_SIZE, "SIZE", "disk limit, such as 2G", COMPLETE_NONE},             \
+	    {"pids", 0, OPTION_NUMBER, "N", "at most so many processes and threads",               \
+	        COMPLETE_NONE},                                                                    \
+	    {"name", 0, OPTION_TEXT, "NAME", "a name to use instead of the id", COMPLETE_NONE},    \
+	    {"metadata", 0, OPTION_LIST, "KEY=VALUE", "a label; may be repeated", COMPLETE_NONE},  \
+	{                                                                                          \
+		"no-sudo", 0, OPTION_FLAG, NULL, "set-uid programs inside gain nothing",           \
+		    COMPLETE_NONE                                                                  \
+	}
 
 /* How a process inside is run: run, exec. */
 #define OPTIONS_EXEC                                                                               \
-	{"interactive", 'i', OPTION_FLAG, NULL, "pass standard input to the program", COMPLETE_NONE}, \
-	{"tty", 't', OPTION_FLAG, NULL, "give the program a terminal", COMPLETE_NONE},            \
-	{"env", 'e', OPTION_LIST, "NAME[=VALUE]",                                                 \
-	    "set a variable, or pass on the one of this shell; may be repeated", COMPLETE_NONE},  \
-	{"workdir", 'w', OPTION_TEXT, "DIR", "directory to start in (default: the user's home)",  \
+	{"interactive", 'i', OPTION_FLAG, NULL, "pass standard input to the program",              \
 	    COMPLETE_NONE},                                                                        \
-	{"user", 'u', OPTION_TEXT, "NAME", "user inside (default: the template's)", COMPLETE_NONE}, \
-	{"timeout", 0, OPTION_DURATION, "TIME",                                                   \
-	    "kill the program after 30s, 5m, … and exit with 124", COMPLETE_NONE}
+	    {"tty", 't', OPTION_FLAG, NULL, "give the program a terminal", COMPLETE_NONE},         \
+	    {"env", 'e', OPTION_LIST, "NAME[=VALUE]",                                              \
+	        "set a variable, or pass on the one of this shell; may be repeated",               \
+	        COMPLETE_NONE},                                                                    \
+	    {"workdir", 'w', OPTION_TEXT, "DIR",                                                   \
+	        "directory to start in (default: the user's home)", COMPLETE_NONE},                \
+	    {"user", 'u', OPTION_TEXT, "NAME", "user inside (default: the template's)",            \
+	        COMPLETE_NONE},                                                                    \
+	{                                                                                          \
+		"timeout", 0, OPTION_DURATION, "TIME",                                             \
+		    "kill the program after 30s, 5m, … and exit with 124", COMPLETE_NONE           \
+	}
 
-#define OPTIONS_END {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE}
+#define OPTIONS_END                                                                                \
+	{                                                                                          \
+		NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE                                    \
+	}
 
 /* Body of the request that creates a sandbox (new reference), or NULL with *err set. */
 json_t *options_sandbox_body(const struct args *args, struct av_err *err);

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 struct progress {
-	bool on;       /* standard error is a terminal and nobody asked for quiet */
+	bool on; /* standard error is a terminal and nobody asked for quiet */
 	bool shown;
 	const char *what; /* borrowed: "copying" */
 	int64_t start_ns, last_ns;

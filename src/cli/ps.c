@@ -19,7 +19,7 @@ static void add_row(struct table *t, const json_t *process)
 	size_t i;
 	const json_t *arg;
 	av_buf_append_c(&line, cmd ? cmd : "?");
-	json_array_foreach(json_object_get(process, "args"), i, arg) {
+	json_array_foreach (json_object_get(process, "args"), i, arg) {
 		const char *s = json_string_value(arg);
 		/* Beyond the buffer's ceiling the line is cut. */
 		if (s && av_buf_printf(&line, " %s", s) < 0)
@@ -53,20 +53,20 @@ static int run(struct cli *cli, const struct args *args)
 	const json_t *process;
 	table_init(&t, AV_ARRAY_LEN(titles), titles);
 	t.right[0] = true;
-	json_array_foreach(list, i, process)
+	json_array_foreach (list, i, process)
 		add_row(&t, process);
 	table_print(&t, cli_bold(cli), cli_plain(cli));
 	return 0;
 }
 
 const struct command command_ps = {
-	.name = "ps",
-	.usage = "SANDBOX",
-	.summary = "list the processes started in a sandbox",
-	.description = "Lists what was started through Aviary and still runs; PID is the number inside "
-	    "the sandbox. For their children too: aviary exec SANDBOX ps -ef",
-	.min_operands = 1,
-	.max_operands = 1,
-	.operand_completion = COMPLETE_SANDBOXES,
-	.run = run,
+    .name = "ps",
+    .usage = "SANDBOX",
+    .summary = "list the processes started in a sandbox",
+    .description = "Lists what was started through Aviary and still runs; PID is the number inside "
+                   "the sandbox. For their children too: aviary exec SANDBOX ps -ef",
+    .min_operands = 1,
+    .max_operands = 1,
+    .operand_completion = COMPLETE_SANDBOXES,
+    .run = run,
 };

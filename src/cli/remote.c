@@ -45,7 +45,8 @@ int remote_run(struct cli *cli, const char *id, const char *const *argv, int *re
 	json_t *list = json_array();
 	for (const char *const *a = argv + 1; *a; a++)
 		json_array_append_new(list, json_string(*a));
-	AV_CLEANUP(av_json_decrefp) json_t *body =
+	AV_CLEANUP(av_json_decrefp)
+	json_t *body =
 	    json_pack("{s:s, s:o, s:i}", "cmd", argv[0], "args", list, "timeout_sec", 60);
 	if (!body)
 		return av_err_set(err, AV_ERR_INVALID, "the path is not valid UTF-8");
@@ -70,8 +71,8 @@ bool remote_is_running(struct cli *cli, const char *id)
 	return status && strcmp(status, "running") == 0;
 }
 
-int remote_stat(struct cli *cli, const char *id, const char *path, struct remote_stat *ret,
-    struct av_err *err)
+int remote_stat(
+    struct cli *cli, const char *id, const char *path, struct remote_stat *ret, struct av_err *err)
 {
 	const char *argv[] = {"stat", "-L", "-c", "%f %s", "--", path, NULL};
 	AV_CLEANUP(av_freep) char *out = NULL;
@@ -138,8 +139,8 @@ int remote_pipe_open(struct cli *cli, const char *id, const char *const *argv, b
 	p->writes = writes;
 	p->out = AV_BUF_INIT(OUTPUT_MAX);
 	p->messages = AV_BUF_INIT(MESSAGES_MAX);
-	struct av_exec_options o = {.argv = args, .argc = n, .has_stdin = writes,
-	    .kill_on_detach = true};
+	struct av_exec_options o = {
+	    .argv = args, .argc = n, .has_stdin = writes, .kill_on_detach = true};
 	int r = av_exec_start(cli->client, id, &o, &events, p, &p->exec, err);
 	while (n > 0)
 		free(args[--n]);
@@ -179,7 +180,8 @@ static int turn(struct remote_pipe *p, struct av_err *err)
 	if (r < 0 && exit_code == EXIT_NOT_FOUND)
 		return av_err_set(err, AV_ERR_UNSUPPORTED,
 		    "the sandbox has no '%s' program, which copying a directory needs; install it "
-		    "there, or copy files one by one", p->program);
+		    "there, or copy files one by one",
+		    p->program);
 	if (r < 0)
 		return r;
 	p->is_over = r == 1;

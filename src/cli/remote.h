@@ -12,8 +12,9 @@
 
 #include "cli/cli.h"
 
-/* Runs a program to its end. *ret_code is its exit code, *ret_out and *ret_err (owned by the caller,
- * may be NULL) its output. -ENOENT (AV_ERR_NOT_FOUND) when the sandbox has no such program. */
+/* Runs a program to its end. *ret_code is its exit code, *ret_out and *ret_err (owned by the
+ * caller, may be NULL) its output. -ENOENT (AV_ERR_NOT_FOUND) when the sandbox has no such program.
+ */
 int remote_run(struct cli *cli, const char *id, const char *const *argv, int *ret_code,
     char **ret_out, char **ret_err, struct av_err *err);
 
@@ -22,12 +23,13 @@ bool remote_is_running(struct cli *cli, const char *id);
 
 struct remote_stat {
 	bool exists;
-	bool is_known; /* false: the sandbox has no stat program; then nothing else is known either */
+	bool is_known; /* false: the sandbox has no stat program; then nothing else is known either
+	                */
 	mode_t mode;   /* type and permissions, links followed */
 	uint64_t size;
 };
-int remote_stat(struct cli *cli, const char *id, const char *path, struct remote_stat *ret,
-    struct av_err *err);
+int remote_stat(
+    struct cli *cli, const char *id, const char *path, struct remote_stat *ret, struct av_err *err);
 
 /* A program whose input or output is a stream of any length. All calls block, and end with
  * AV_ERR_CANCELED after a signal. */

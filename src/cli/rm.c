@@ -30,7 +30,7 @@ static int delete_all(struct cli *cli)
 	int status = 0;
 	size_t i;
 	const json_t *sandbox;
-	json_array_foreach(list, i, sandbox) {
+	json_array_foreach (list, i, sandbox) {
 		const char *id = json_string_value(json_object_get(sandbox, "id"));
 		int r = id ? delete_one(cli, id) : 0;
 		status = r ? r : status;
@@ -60,19 +60,20 @@ static int run(struct cli *cli, const struct args *args)
 }
 
 static const struct option_spec options[] = {
-	{"all", 'a', OPTION_FLAG, NULL, "all of them", COMPLETE_NONE},
-	{"quiet", 'q', OPTION_FLAG, NULL, "print nothing", COMPLETE_NONE},
-	{NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
+    {"all", 'a', OPTION_FLAG, NULL, "all of them", COMPLETE_NONE},
+    {"quiet", 'q', OPTION_FLAG, NULL, "print nothing", COMPLETE_NONE},
+    {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
 
 const struct command command_rm = {
-	.name = "rm",
-	.usage = "[SANDBOX…]",
-	.summary = "end sandboxes, with all that is in them",
-	.description = "Kills the processes of the sandboxes and deletes their files. It works in "
-	    "every state of a sandbox. The other sandboxes given are deleted even if one fails.",
-	.options = options,
-	.max_operands = OPERANDS_ANY,
-	.operand_completion = COMPLETE_SANDBOXES,
-	.run = run,
+    .name = "rm",
+    .usage = "[SANDBOX…]",
+    .summary = "end sandboxes, with all that is in them",
+    .description =
+        "Kills the processes of the sandboxes and deletes their files. It works in "
+        "every state of a sandbox. The other sandboxes given are deleted even if one fails.",
+    .options = options,
+    .max_operands = OPERANDS_ANY,
+    .operand_completion = COMPLETE_SANDBOXES,
+    .run = run,
 };

@@ -14,8 +14,8 @@
 void table_init(struct table *t, size_t columns, const char *const *titles)
 {
 	assert(columns > 0 && columns <= TABLE_COLUMNS);
-	*t = (struct table){.columns = columns, .titles = titles,
-	    .cells = AV_BUF_INIT(64 * AV_MIB)};
+	*t =
+	    (struct table){.columns = columns, .titles = titles, .cells = AV_BUF_INIT(64 * AV_MIB)};
 }
 
 void table_cell(struct table *t, const char *fmt, ...)

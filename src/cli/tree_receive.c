@@ -2,11 +2,11 @@
 /*
  * tree_receive.c - a tar stream that a sandbox wrote, made into files of this machine
  *
- * The stream is hostile. It may name "../../etc/passwd" or "/etc/passwd", make a link "a -> /etc" and
- * then a file "a/passwd", hard-link to files outside, make set-uid programs and devices. So:
+ * The stream is hostile. It may name "../../etc/passwd" or "/etc/passwd", make a link "a -> /etc"
+ * and then a file "a/passwd", hard-link to files outside, make set-uid programs and devices. So:
  *   - we work inside the target directory, with relative names only; libarchive refuses absolute
- *     names and "..", and never goes through a symbolic link: one that stands in the way is replaced
- *     by a directory, one in the target of a hard link is an error;
+ *     names and "..", and never goes through a symbolic link: one that stands in the way is
+ * replaced by a directory, one in the target of a hard link is an error;
  *   - what is there already is unlinked first, never written through;
  *   - only files, directories, symbolic links and hard links are made, the rest is left out;
  *   - of the modes only rwx are taken; owners, ACLs, attributes and flags are not.
@@ -26,8 +26,8 @@
 #include "base/banned.h"
 
 #define EXTRACT_FLAGS                                                                              \
-	(ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_TIME | ARCHIVE_EXTRACT_UNLINK |                   \
-	    ARCHIVE_EXTRACT_SECURE_SYMLINKS | ARCHIVE_EXTRACT_SECURE_NODOTDOT |                   \
+	(ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_TIME | ARCHIVE_EXTRACT_UNLINK |                    \
+	    ARCHIVE_EXTRACT_SECURE_SYMLINKS | ARCHIVE_EXTRACT_SECURE_NODOTDOT |                    \
 	    ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS)
 
 struct receiver {
@@ -60,8 +60,8 @@ static int fail(const struct receiver *r, struct archive *a, const char *name)
 	    archive_error_string(a) ? archive_error_string(a) : "cannot be unpacked");
 }
 
-static int copy_content(const struct receiver *r, struct archive *tar, struct archive *disk,
-    const char *name)
+static int copy_content(
+    const struct receiver *r, struct archive *tar, struct archive *disk, const char *name)
 {
 	const void *p;
 	size_t n;
@@ -77,8 +77,8 @@ static int copy_content(const struct receiver *r, struct archive *tar, struct ar
 	}
 }
 
-static int receive_entry(const struct receiver *r, struct archive *tar, struct archive *disk,
-    struct archive_entry *e)
+static int receive_entry(
+    const struct receiver *r, struct archive *tar, struct archive *disk, struct archive_entry *e)
 {
 	mode_t type = archive_entry_filetype(e);
 	const char *name = archive_entry_pathname(e);
@@ -118,8 +118,8 @@ static int receive_all(const struct receiver *r, struct archive *tar, struct arc
 	return archive_write_close(disk) < ARCHIVE_WARN ? fail(r, disk, "the directory") : 0;
 }
 
-int tree_receive(struct remote_pipe *pipe, const char *path, struct progress *progress,
-    struct av_err *err)
+int tree_receive(
+    struct remote_pipe *pipe, const char *path, struct progress *progress, struct av_err *err)
 {
 	struct receiver r = {.pipe = pipe, .progress = progress, .err = err};
 	AV_CLEANUP(av_closep) int before = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);

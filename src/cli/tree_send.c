@@ -70,8 +70,8 @@ static int send_content(const struct sender *s, struct archive *tar, const char 
 	return 0;
 }
 
-static int send_entry(const struct sender *s, struct archive *tar, struct archive_entry *e,
-    size_t root_length)
+static int send_entry(
+    const struct sender *s, struct archive *tar, struct archive_entry *e, size_t root_length)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf name = AV_BUF_INIT(64 * AV_KIB);
 	AV_CLEANUP(av_freep) char *path = av_str_dup(av_str_c(archive_entry_sourcepath(e)));
@@ -99,8 +99,8 @@ static int send_entry(const struct sender *s, struct archive *tar, struct archiv
 	return type == AE_IFREG ? send_content(s, tar, path, archive_entry_size(e)) : 0;
 }
 
-static int send_all(const struct sender *s, struct archive *disk, struct archive *tar,
-    const char *path)
+static int send_all(
+    const struct sender *s, struct archive *disk, struct archive *tar, const char *path)
 {
 	struct archive_entry *e = archive_entry_new2(disk);
 	if (!e)
@@ -123,8 +123,8 @@ static int send_all(const struct sender *s, struct archive *disk, struct archive
 	return r;
 }
 
-int tree_send(const char *path, struct remote_pipe *pipe, struct progress *progress,
-    struct av_err *err)
+int tree_send(
+    const char *path, struct remote_pipe *pipe, struct progress *progress, struct av_err *err)
 {
 	struct sender s = {.pipe = pipe, .progress = progress, .err = err};
 	struct archive *disk = archive_read_disk_new(), *tar = archive_write_new();
@@ -133,9 +133,9 @@ int tree_send(const char *path, struct remote_pipe *pipe, struct progress *progr
 		r = av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "copy");
 	} else {
 		archive_read_disk_set_symlink_physical(disk);
-		archive_read_disk_set_behavior(disk, ARCHIVE_READDISK_NO_XATTR |
-		    ARCHIVE_READDISK_NO_ACL | ARCHIVE_READDISK_NO_FFLAGS |
-		    ARCHIVE_READDISK_NO_SPARSE);
+		archive_read_disk_set_behavior(
+		    disk, ARCHIVE_READDISK_NO_XATTR | ARCHIVE_READDISK_NO_ACL |
+		              ARCHIVE_READDISK_NO_FFLAGS | ARCHIVE_READDISK_NO_SPARSE);
 		archive_write_set_format_gnutar(tar);
 		archive_write_set_bytes_per_block(tar, 64 * 1024);
 		archive_write_set_bytes_in_last_block(tar, 512);

@@ -16,14 +16,15 @@ static int run(struct cli *cli, const struct args *args)
 	const char *daemon = NULL;
 	/* The daemon's version is a bonus: not having one is no failure. */
 	if (cli_connect(cli) == 0) {
-		struct av_client_request request = {.method = "GET", .path = "/health",
-		    .timeout_ms = 2000};
+		struct av_client_request request = {
+		    .method = "GET", .path = "/health", .timeout_ms = 2000};
 		if (av_client_call(cli->client, &request, &health, NULL) == 0)
 			daemon = json_string_value(json_object_get(health, "version"));
 	}
 	if (cli->json) {
-		AV_CLEANUP(av_json_decrefp) json_t *j = json_pack("{s:s, s:s?, s:s?}", "client",
-		    AVIARY_VERSION, "daemon", daemon, "url", daemon ? cli->url : NULL);
+		AV_CLEANUP(av_json_decrefp)
+		json_t *j = json_pack("{s:s, s:s?, s:s?}", "client", AVIARY_VERSION, "daemon",
+		    daemon, "url", daemon ? cli->url : NULL);
 		cli_print_json(cli, j);
 		return 0;
 	}
@@ -37,8 +38,8 @@ static int run(struct cli *cli, const struct args *args)
 }
 
 const struct command command_version = {
-	.name = "version",
-	.usage = "",
-	.summary = "versions of this program and of the daemon",
-	.run = run,
+    .name = "version",
+    .usage = "",
+    .summary = "versions of this program and of the daemon",
+    .run = run,
 };

@@ -38,7 +38,8 @@ static bool url_is_usable(const char *url)
 	if (!av_str_starts(s, AV_STR("http://")) && !av_str_starts(s, AV_STR("https://")))
 		return false;
 	for (size_t i = 0; i < s.n; i++)
-		if ((unsigned char)s.p[i] <= ' ' || s.p[i] == 0x7f || s.p[i] == '?' || s.p[i] == '#')
+		if ((unsigned char)s.p[i] <= ' ' || s.p[i] == 0x7f || s.p[i] == '?' ||
+		    s.p[i] == '#')
 			return false;
 	return !av_str_ends(s, AV_STR("//"));
 }
@@ -51,15 +52,15 @@ static bool key_is_usable(const char *key)
 	return true;
 }
 
-int av_client_new(const struct av_client_options *options, struct av_client **ret,
-    struct av_err *err)
+int av_client_new(
+    const struct av_client_options *options, struct av_client **ret, struct av_err *err)
 {
 	if (!url_is_usable(options->url))
 		return av_err_set(err, AV_ERR_INVALID,
 		    "'%s' is not a URL of a daemon; expected http://HOST:PORT", options->url);
 	if (options->api_key && !key_is_usable(options->api_key))
-		return av_err_set(err, AV_ERR_INVALID,
-		    "the API key contains spaces or control characters");
+		return av_err_set(
+		    err, AV_ERR_INVALID, "the API key contains spaces or control characters");
 
 	AV_CLEANUP(av_client_freep) struct av_client *c = calloc(1, sizeof(*c));
 	if (!c)
@@ -69,8 +70,8 @@ int av_client_new(const struct av_client_options *options, struct av_client **re
 		url.n--;
 	c->url = av_str_dup(url);
 	c->api_key = options->api_key ? av_str_dup(av_str_c(options->api_key)) : NULL;
-	c->user_agent = av_str_dup(av_str_c(
-	    options->user_agent ? options->user_agent : "libaviary/" AVIARY_VERSION));
+	c->user_agent = av_str_dup(
+	    av_str_c(options->user_agent ? options->user_agent : "libaviary/" AVIARY_VERSION));
 	c->is_canceled = options->is_canceled;
 	c->ctx = options->ctx;
 	/* OpenSSL costs milliseconds to set up: only when it is used. */
@@ -118,8 +119,8 @@ int av_client_last_status(const struct av_client *c)
 	return c->last_status;
 }
 
-int client_add_header(struct curl_slist **headers, const char *name, const char *value,
-    struct av_err *err)
+int client_add_header(
+    struct curl_slist **headers, const char *name, const char *value, struct av_err *err)
 {
 	char line[512];
 	int n = snprintf(line, sizeof(line), "%s: %s", name, value);
@@ -133,8 +134,8 @@ int client_add_header(struct curl_slist **headers, const char *name, const char 
 	return 0;
 }
 
-static int on_progress(void *ctx, curl_off_t dltotal, curl_off_t dlnow, curl_off_t ultotal,
-    curl_off_t ulnow)
+static int on_progress(
+    void *ctx, curl_off_t dltotal, curl_off_t dlnow, curl_off_t ultotal, curl_off_t ulnow)
 {
 	(void)dltotal, (void)dlnow, (void)ultotal, (void)ulnow;
 	struct av_client *c = ctx;
@@ -188,11 +189,11 @@ int client_transport_error(struct av_client *c, CURLcode code, struct av_err *er
 		return av_err_set(err, AV_ERR_UNAVAILABLE, "%s: %s", c->url, detail);
 	case CURLE_OPERATION_TIMEDOUT:
 		c->unreachable = c->last_status == 0;
-		return av_err_set(err, AV_ERR_UNAVAILABLE, "%s did not answer in time: %s", c->url,
-		    detail);
+		return av_err_set(
+		    err, AV_ERR_UNAVAILABLE, "%s did not answer in time: %s", c->url, detail);
 	default:
-		return av_err_set(err, AV_ERR_UNAVAILABLE, "the connection to %s broke: %s", c->url,
-		    detail);
+		return av_err_set(
+		    err, AV_ERR_UNAVAILABLE, "the connection to %s broke: %s", c->url, detail);
 	}
 }
 
@@ -291,8 +292,8 @@ static int perform(struct av_client *c, const struct av_client_request *request,
 	return 0;
 }
 
-int av_client_call(struct av_client *c, const struct av_client_request *request,
-    json_t **ret_reply, struct av_err *err)
+int av_client_call(struct av_client *c, const struct av_client_request *request, json_t **ret_reply,
+    struct av_err *err)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf json = AV_BUF_INIT(CLIENT_REPLY_MAX);
 	AV_CLEANUP(av_buf_clear) struct av_buf body = AV_BUF_INIT(CLIENT_REPLY_MAX);

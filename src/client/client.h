@@ -33,8 +33,8 @@ struct av_client_options {
 };
 
 /* Copies what it needs. AV_ERR_INVALID for a URL that is none. Nothing is connected yet. */
-int av_client_new(const struct av_client_options *options, struct av_client **ret,
-    struct av_err *err);
+int av_client_new(
+    const struct av_client_options *options, struct av_client **ret, struct av_err *err);
 void av_client_free(struct av_client *c); /* NULL is fine */
 void av_client_freep(struct av_client **c);
 
@@ -54,12 +54,11 @@ struct av_client_request {
 
 /* Sends the request. On 2xx *ret_reply is the parsed body (new reference: object or array, or NULL
  * for an empty body); ret_reply may be NULL. */
-int av_client_call(struct av_client *c, const struct av_client_request *request,
-    json_t **ret_reply, struct av_err *err);
+int av_client_call(struct av_client *c, const struct av_client_request *request, json_t **ret_reply,
+    struct av_err *err);
 
 /* GET of a text resource (/metrics); *ret_text is the caller's to free. */
-int av_client_get_text(struct av_client *c, const char *path, char **ret_text,
-    struct av_err *err);
+int av_client_get_text(struct av_client *c, const char *path, char **ret_text, struct av_err *err);
 
 /* Pulls up to n bytes into p; 0 is the end, negative -errno fails the upload with it. */
 typedef ssize_t (*av_client_read_fn)(void *ctx, char *p, size_t n);

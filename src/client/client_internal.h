@@ -9,14 +9,14 @@
 #include "base/buf.h"
 #include "client/client.h"
 
-#define CLIENT_REPLY_MAX   (64 * AV_MIB) /* a JSON answer */
-#define CLIENT_CONNECT_MS  10000L
-#define CLIENT_CANCEL_MS   250
+#define CLIENT_REPLY_MAX  (64 * AV_MIB) /* a JSON answer */
+#define CLIENT_CONNECT_MS 10000L
+#define CLIENT_CANCEL_MS  250
 
 struct av_client {
-	CURL *easy;     /* owned; one connection kept alive between calls */
-	char *url;      /* owned, no trailing slash */
-	char *api_key;  /* owned, may be NULL; wiped when freed */
+	CURL *easy;    /* owned; one connection kept alive between calls */
+	char *url;     /* owned, no trailing slash */
+	char *api_key; /* owned, may be NULL; wiped when freed */
 	char *user_agent;
 	bool (*is_canceled)(void *ctx);
 	void *ctx;
@@ -34,5 +34,5 @@ int client_transport_error(struct av_client *c, CURLcode code, struct av_err *er
 /* Turns a status >= 300 and the body that came with it into an error. */
 int client_reply_error(int status, struct av_str body, struct av_err *err);
 /* Appends "name: value" to the list; -ENOMEM keeps the list. */
-int client_add_header(struct curl_slist **headers, const char *name, const char *value,
-    struct av_err *err);
+int client_add_header(
+    struct curl_slist **headers, const char *name, const char *value, struct av_err *err);

@@ -29,8 +29,8 @@ struct av_exec {
 	void *ctx;
 	bool has_pty;
 	bool has_ended;
-	bool is_attached; /* an attach that may end without an end event */
-	int refusal; /* exit code for a program that could not be started, or 0 */
+	bool is_attached;      /* an attach that may end without an end event */
+	int refusal;           /* exit code for a program that could not be started, or 0 */
 	struct av_err failure; /* of the stream, when kind is not NONE */
 };
 
@@ -101,17 +101,17 @@ static int on_data(void *ctx, enum av_frame_channel ch, const uint8_t *p, size_t
 {
 	(void)last;
 	struct av_exec *e = ctx;
-	enum av_exec_channel channel = ch == AV_FRAME_STDERR ? AV_EXEC_STDERR :
-	    ch == AV_FRAME_PTY                               ? AV_EXEC_PTY :
-	                                                       AV_EXEC_STDOUT;
+	enum av_exec_channel channel = ch == AV_FRAME_STDERR ? AV_EXEC_STDERR
+	                               : ch == AV_FRAME_PTY  ? AV_EXEC_PTY
+	                                                     : AV_EXEC_STDOUT;
 	if (n > 0 && ch != AV_FRAME_STDIN && e->events->on_output)
 		e->events->on_output(e->ctx, channel, (const char *)p, n);
 	return 0;
 }
 
 static const struct av_frame_events frame_events = {
-	.on_control = on_control,
-	.on_data = on_data,
+    .on_control = on_control,
+    .on_data = on_data,
 };
 
 static void on_message(void *ctx, bool is_text, const uint8_t *p, size_t n)
@@ -121,8 +121,8 @@ static void on_message(void *ctx, bool is_text, const uint8_t *p, size_t n)
 		return;
 	if (is_text) {
 		/* Before the stream begins the daemon speaks JSON: an error. */
-		AV_CLEANUP(av_json_decrefp) json_t *j =
-		    av_json_parse_object(av_str_n((const char *)p, n), NULL);
+		AV_CLEANUP(av_json_decrefp)
+		json_t *j = av_json_parse_object(av_str_n((const char *)p, n), NULL);
 		const char *text = j ? json_string_value(json_object_get(j, "data")) : NULL;
 		fail(e, AV_ERR_AGENT, text ? text : "unexpected text message");
 		return;
@@ -142,8 +142,8 @@ static int send_control(struct av_exec *e, const json_t *j)
 	if (r < 0)
 		return r;
 	av_frame_header(head, AV_FRAME_CONTROL, body.n);
-	return av_socket_send(e->socket, av_str_n((const char *)head, sizeof(head)),
-	    av_buf_str(&body));
+	return av_socket_send(
+	    e->socket, av_str_n((const char *)head, sizeof(head)), av_buf_str(&body));
 }
 
 static int open_stream(struct av_client *c, const char *sandbox_id, const json_t *first,
@@ -219,10 +219,12 @@ int av_exec_attach(struct av_client *c, const char *sandbox_id, const char *sele
 {
 	uint64_t pid;
 	bool is_pid = av_parse_u64(av_str_c(selector), 0, UINT32_MAX, &pid) == 0;
-	AV_CLEANUP(av_json_decrefp) json_t *which = is_pid ?
-	    json_pack("{s:I}", "pid", (json_int_t)pid) : json_pack("{s:s}", "tag", selector);
-	AV_CLEANUP(av_json_decrefp) json_t *first = json_pack("{s:{s:O}, s:b, s:b}", "connect",
-	    "process", which, "replay", replay, "follow", follow);
+	AV_CLEANUP(av_json_decrefp)
+	json_t *which = is_pid ? json_pack("{s:I}", "pid", (json_int_t)pid)
+	                       : json_pack("{s:s}", "tag", selector);
+	AV_CLEANUP(av_json_decrefp)
+	json_t *first = json_pack(
+	    "{s:{s:O}, s:b, s:b}", "connect", "process", which, "replay", replay, "follow", follow);
 	if (!which || !first)
 		return av_err_set(err, AV_ERR_INVALID, "the tag is not valid UTF-8");
 	int r = open_stream(c, sandbox_id, first, events, ctx, ret, err);
@@ -281,8 +283,8 @@ int av_exec_write(struct av_exec *e, const char *p, size_t n)
 		uint8_t head[AV_FRAME_HEADER];
 		size_t piece = AV_MIN(n, (size_t)AV_FRAME_DATA_MAX);
 		av_frame_header(head, e->has_pty ? AV_FRAME_PTY : AV_FRAME_STDIN, piece);
-		int r = av_socket_send(e->socket, av_str_n((const char *)head, sizeof(head)),
-		    av_str_n(p, piece));
+		int r = av_socket_send(
+		    e->socket, av_str_n((const char *)head, sizeof(head)), av_str_n(p, piece));
 		if (r < 0)
 			return r;
 		p += piece;
@@ -300,14 +302,15 @@ int av_exec_close_stdin(struct av_exec *e)
 
 int av_exec_resize(struct av_exec *e, uint16_t cols, uint16_t rows)
 {
-	AV_CLEANUP(av_json_decrefp) json_t *j =
-	    json_pack("{s:{s:i, s:i}}", "resize", "cols", cols, "rows", rows);
+	AV_CLEANUP(av_json_decrefp)
+	json_t *j = json_pack("{s:{s:i, s:i}}", "resize", "cols", cols, "rows", rows);
 	return j ? send_control(e, j) : -ENOMEM;
 }
 
 int av_exec_signal(struct av_exec *e, const char *name, bool to_group)
 {
-	AV_CLEANUP(av_json_decrefp) json_t *j =
+	AV_CLEANUP(av_json_decrefp)
+	json_t *j =
 	    json_pack("{s:s, s:s}", "signal", name, "scope", to_group ? "group" : "process");
 	return j ? send_control(e, j) : -ENOMEM;
 }

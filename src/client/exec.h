@@ -21,9 +21,9 @@ struct av_exec;
 enum av_exec_channel { AV_EXEC_STDOUT, AV_EXEC_STDERR, AV_EXEC_PTY };
 
 struct av_exec_end {
-	bool exited;     /* false: killed by a signal */
-	int exit_code;   /* of a process that exited */
-	int signal;      /* number of the signal that killed it, or 0 */
+	bool exited;   /* false: killed by a signal */
+	int exit_code; /* of a process that exited */
+	int signal;    /* number of the signal that killed it, or 0 */
 	bool core_dumped;
 	bool timed_out;
 	char error[240]; /* what the agent says about it, or "" */
@@ -41,16 +41,16 @@ struct av_exec_events {
 /* All borrowed for the call. */
 struct av_exec_options {
 	char *const *argv;
-	size_t argc;            /* at least 1 */
-	json_t *envs;           /* object of strings, or NULL; referenced for the call */
-	const char *cwd;        /* NULL: home of the user */
-	const char *user;       /* NULL: the template's */
-	const char *tag;        /* NULL: none */
-	int64_t timeout_ms;     /* 0: none */
-	bool has_stdin;         /* else it reads end of file at once */
+	size_t argc;        /* at least 1 */
+	json_t *envs;       /* object of strings, or NULL; referenced for the call */
+	const char *cwd;    /* NULL: home of the user */
+	const char *user;   /* NULL: the template's */
+	const char *tag;    /* NULL: none */
+	int64_t timeout_ms; /* 0: none */
+	bool has_stdin;     /* else it reads end of file at once */
 	bool has_pty;
-	uint16_t cols, rows;    /* of the PTY */
-	bool kill_on_detach;    /* the process group ends when this stream does, however it ends */
+	uint16_t cols, rows; /* of the PTY */
+	bool kill_on_detach; /* the process group ends when this stream does, however it ends */
 };
 
 /* Blocks for the connection, not for the process. events and ctx are borrowed until av_exec_free.
@@ -85,6 +85,6 @@ int av_exec_signal(struct av_exec *e, const char *name, bool to_group);
 
 /* Writes what waits; reads and calls events if may_read. 0: go on; 1: the stream ended in order
  * (on_end came, or following was not asked for); negative: the daemon or agent said why not, or the
- * connection broke. *ret_exit_code (may be NULL) becomes what a shell would exit with when a program
- * could not be started (127: there is none, 126: it cannot be executed), else 0. */
+ * connection broke. *ret_exit_code (may be NULL) becomes what a shell would exit with when a
+ * program could not be started (127: there is none, 126: it cannot be executed), else 0. */
 int av_exec_step(struct av_exec *e, bool may_read, int *ret_exit_code, struct av_err *err);

@@ -74,7 +74,9 @@ int av_client_upload(struct av_client *c, const char *sandbox_id, const char *pa
 {
 	AV_CLEANUP(slist_freep) struct curl_slist *headers = NULL;
 	AV_CLEANUP(av_buf_clear) struct av_buf route = AV_BUF_INIT(16 * AV_KIB);
-	struct transfer t = {.easy = c->easy, .on_read = on_read, .ctx = ctx,
+	struct transfer t = {.easy = c->easy,
+	    .on_read = on_read,
+	    .ctx = ctx,
 	    .reply = AV_BUF_INIT(CLIENT_REPLY_MAX)};
 	int r;
 	av_buf_printf(&route, "/v1/sandboxes/%s/files?path=", sandbox_id);
@@ -84,7 +86,8 @@ int av_client_upload(struct av_client *c, const char *sandbox_id, const char *pa
 
 	curl_easy_reset(c->easy);
 	if ((r = client_prepare(c, c->easy, av_buf_cstr(&route), &headers, err)) < 0 ||
-	    (r = client_add_header(&headers, "Content-Type", "application/octet-stream", err)) < 0 ||
+	    (r = client_add_header(&headers, "Content-Type", "application/octet-stream", err)) <
+	        0 ||
 	    (r = client_add_header(&headers, "Expect", "", err)) < 0)
 		return r;
 	curl_easy_setopt(c->easy, CURLOPT_UPLOAD, 1L);
@@ -106,10 +109,13 @@ int av_client_download(struct av_client *c, const char *sandbox_id, const char *
 {
 	AV_CLEANUP(slist_freep) struct curl_slist *headers = NULL;
 	AV_CLEANUP(av_buf_clear) struct av_buf body = AV_BUF_INIT(64 * AV_KIB);
-	struct transfer t = {.easy = c->easy, .on_write = on_write, .ctx = ctx,
+	struct transfer t = {.easy = c->easy,
+	    .on_write = on_write,
+	    .ctx = ctx,
 	    .reply = AV_BUF_INIT(CLIENT_REPLY_MAX)};
 	char route[256];
-	int r = av_path_printf(route, sizeof(route), "/v1/sandboxes/%s/files/stream/read", sandbox_id);
+	int r =
+	    av_path_printf(route, sizeof(route), "/v1/sandboxes/%s/files/stream/read", sandbox_id);
 	if (r < 0)
 		return av_err_set(err, AV_ERR_INVALID, "the sandbox id is too long");
 	av_buf_append_c(&body, "{\"path\":");

@@ -33,7 +33,8 @@ struct av_socket {
 	const struct av_socket_events *events;
 	void *ctx;
 	struct av_buf unread; /* received and not yet taken by the codec */
-	bool is_send_broken;  /* the peer takes nothing any more; what it sent before is read still */
+	bool
+	    is_send_broken; /* the peer takes nothing any more; what it sent before is read still */
 	char read_buffer[READ_SIZE];
 };
 
@@ -89,20 +90,21 @@ static int on_answer_end(void *ctx, struct av_http_head *trailers)
 }
 
 static const struct av_http1_events answer_events = {
-	.on_head = on_answer_head,
-	.on_body = on_answer_body,
-	.on_end = on_answer_end,
+    .on_head = on_answer_head,
+    .on_body = on_answer_body,
+    .on_end = on_answer_end,
 };
 
 /* Waits until the socket is ready or the deadline has passed. */
-static int wait_for(struct av_client *c, curl_socket_t fd, short events, int64_t deadline_ns,
-    struct av_err *err)
+static int wait_for(
+    struct av_client *c, curl_socket_t fd, short events, int64_t deadline_ns, struct av_err *err)
 {
 	for (;;) {
 		if (c->is_canceled && c->is_canceled(c->ctx))
 			return av_err_set(err, AV_ERR_CANCELED, "interrupted");
 		if (av_mono_ns() >= deadline_ns)
-			return av_err_set(err, AV_ERR_UNAVAILABLE, "%s did not answer in time", c->url);
+			return av_err_set(
+			    err, AV_ERR_UNAVAILABLE, "%s did not answer in time", c->url);
 		struct pollfd p = {.fd = fd, .events = events};
 		if (poll(&p, 1, CLIENT_CANCEL_MS) > 0)
 			return 0;
@@ -155,13 +157,14 @@ static int write_handshake(struct av_client *c, const char *path, const char *pr
 	return 0;
 }
 
-/* Reads until the head is there (and, of a refusal, the body). Bytes behind a 101 stay in unread. */
+/* Reads until the head is there (and, of a refusal, the body). Bytes behind a 101 stay in unread.
+ */
 static int read_answer(struct av_client *c, struct av_socket *s, struct answer *a,
     int64_t deadline_ns, struct av_err *err)
 {
 	struct av_http_limits limits = AV_HTTP_LIMITS_DEFAULT;
-	AV_CLEANUP(av_http1_freep) struct av_http1 *parser =
-	    av_http1_new_response(&limits, &answer_events, a);
+	AV_CLEANUP(av_http1_freep)
+	struct av_http1 *parser = av_http1_new_response(&limits, &answer_events, a);
 	if (!parser)
 		return av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "handshake");
 	av_http1_expect(parser, AV_STR("GET"));
@@ -177,8 +180,10 @@ static int read_answer(struct av_client *c, struct av_socket *s, struct answer *
 		if (code != CURLE_OK)
 			return client_transport_error(c, code, err);
 		if (n == 0)
-			return a->has_head ? 0 : av_err_set(err, AV_ERR_UNAVAILABLE,
-			    "%s closed the connection during the handshake", c->url);
+			return a->has_head
+			           ? 0
+			           : av_err_set(err, AV_ERR_UNAVAILABLE,
+			                 "%s closed the connection during the handshake", c->url);
 		int r = av_http1_feed(parser, s->read_buffer, n, &used, err);
 		if (r < 0) {
 			if (a->err.kind != AV_ERR_NONE && err)
@@ -224,8 +229,8 @@ int av_socket_open(struct av_client *c, const char *path, const char *protocol,
 	s->ctx = ctx;
 	s->unread = AV_BUF_INIT(2 * READ_SIZE);
 	s->easy = curl_easy_init();
-	struct av_ws_config config = {.client = true, .max_message = MESSAGE_MAX,
-	    .high_mark = HIGH_MARK};
+	struct av_ws_config config = {
+	    .client = true, .max_message = MESSAGE_MAX, .high_mark = HIGH_MARK};
 	s->ws = av_ws_new(&config, &ws_events, s);
 	if (!s->easy || !s->ws)
 		return av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "stream");
@@ -314,8 +319,8 @@ static int digest(struct av_socket *s, const char *p, size_t n, struct av_err *e
 {
 	ssize_t used = av_ws_recv(s->ws, p, n);
 	if (used < 0)
-		return av_err_sys(err, AV_ERR_UNAVAILABLE, (int)used,
-		    "the daemon broke the WebSocket protocol");
+		return av_err_sys(
+		    err, AV_ERR_UNAVAILABLE, (int)used, "the daemon broke the WebSocket protocol");
 	if ((size_t)used < n && !av_ws_close_received(s->ws))
 		return av_buf_append(&s->unread, p + used, n - (size_t)used);
 	return 0;

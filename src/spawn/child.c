@@ -271,9 +271,9 @@ static void mount_proc(const struct child_staged *staged, int root)
 	check(CHILD_STEP_PROC, proc);
 	for (size_t i = 0; i < AV_ARRAY_LEN(masked); i++)
 		bind_over(CHILD_STEP_MASK, root, "dev/null", proc, masked[i], false);
-	/* No user namespace below this one: even without the filter nobody inside gets CAP_SYS_ADMIN
-	 * over anything again. Then all settings are read-only; those of the network namespace would
-	 * be writable for the sandbox's root. */
+	/* No user namespace below this one: even without the filter nobody inside gets
+	 * CAP_SYS_ADMIN over anything again. Then all settings are read-only; those of the network
+	 * namespace would be writable for the sandbox's root. */
 	check(CHILD_STEP_PROC, av_write_file_at(proc, "sys/user/max_user_namespaces", AV_STR("0")));
 	bind_over(CHILD_STEP_MASK, proc, "sys", proc, "sys", true);
 	if (staged->limits & CHILD_LIMITS_MEMORY)

@@ -35,7 +35,7 @@ enum child_step {
 #define STEP(name, word, text) CHILD_STEP_##name,
 	CHILD_STEPS(STEP)
 #undef STEP
-	CHILD_STEP_COUNT
+	    CHILD_STEP_COUNT
 };
 
 /* Child to worker. error 0 with CHILD_STEP_EXEC: execveat is next; end of file after it is success.
@@ -45,8 +45,8 @@ struct child_report {
 	int32_t error;
 };
 
-/* Worker to child, first: the staged root is complete. The child mounts the rest while the worker makes
- * what the second message carries. */
+/* Worker to child, first: the staged root is complete. The child mounts the rest while the worker
+ * makes what the second message carries. */
 struct child_staged {
 	uint32_t limits; /* CHILD_LIMITS_*: which files of /proc come from the staged /dev */
 };
@@ -63,12 +63,12 @@ enum {
 /* What the child knows from before the clone; borrowed, read in its copy of the worker's memory. */
 struct child_spec {
 	const char *id;
-	const char *stage;   /* path of the staged root in the worker's mount namespace */
+	const char *stage; /* path of the staged root in the worker's mount namespace */
 	bool rootless;
 	bool no_sudo;
 	bool no_seccomp;
-	bool has_cgroup2;    /* in a cgroup v2 with controllers before `staged`: show it read-only */
-	int agent_fd;        /* executable, read-only, sealed */
+	bool has_cgroup2; /* in a cgroup v2 with controllers before `staged`: show it read-only */
+	int agent_fd;     /* executable, read-only, sealed */
 	uint64_t memory_bytes;
 	/* Where no cgroup limits: per process, which is weaker, and said so. 0: not. */
 	uint64_t rlimit_data;

@@ -157,7 +157,8 @@ static int remove_tree(int dirfd, const char *name)
 
 static int clean_state(const struct spawn_options *o, struct av_err *err)
 {
-	/* Says itself what it could not do, as areas of another mode than today's: plain files then. */
+	/* Says itself what it could not do, as areas of another mode than today's: plain files
+	 * then. */
 	int r = clean_disks_in_child(o);
 	(void)r;
 	r = remove_tree(AT_FDCWD, o->state_dir);

@@ -31,9 +31,10 @@
 #include "base/err.h"
 #include "base/macros.h"
 
-#define DISK_ID_MAX    64
-#define DISK_LIMIT_MIN (16 * AV_MIB) /* smaller limits are raised to this (file system overhead)   \
-	                              */
+#define DISK_ID_MAX 64
+#define DISK_LIMIT_MIN                                                                             \
+	(16 * AV_MIB) /* smaller limits are raised to this (file system overhead)                  \
+	               */
 
 enum disk_mode {
 	DISK_MODE_AUTO,

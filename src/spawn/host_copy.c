@@ -17,8 +17,9 @@
 #include "base/banned.h"
 
 #define DEPTH_MAX 24
-#define SCAN_MAX  (4 * AV_MIB) /* larger files of /etc are left out: they cannot be looked through \
-	                        */
+#define SCAN_MAX                                                                                   \
+	(4 * AV_MIB) /* larger files of /etc are left out: they cannot be looked through           \
+	              */
 #define FILE_READ (O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
 #define DIR_READ  (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 

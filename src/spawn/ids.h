@@ -16,13 +16,15 @@
 
 struct ids {
 	uint8_t used[SPAWN_SLOTS / 8];
-	uint32_t next;  /* where to look first, so that a freed range rests before it is used again */
-	bool rootless;  /* one id only: every range is the caller's own, enter and leave do nothing */
-	bool shared;    /* overlay path `shifted`: slots count sandboxes, all use the ids of slot 1 */
+	uint32_t
+	    next; /* where to look first, so that a freed range rests before it is used again */
+	bool
+	    rootless; /* one id only: every range is the caller's own, enter and leave do nothing */
+	bool shared;  /* overlay path `shifted`: slots count sandboxes, all use the ids of slot 1 */
 };
 
-/* Keeps the capabilities across changes of id (SECBIT_NO_SETUID_FIXUP). first: the slot to begin with,
- * modulo their number; instances on one machine should differ in it. -errno. */
+/* Keeps the capabilities across changes of id (SECBIT_NO_SETUID_FIXUP). first: the slot to begin
+ * with, modulo their number; instances on one machine should differ in it. -errno. */
 int ids_init(struct ids *ids, bool rootless, bool shared, uint32_t first);
 /* -EAGAIN when all are taken. */
 int ids_take(struct ids *ids, uint32_t *ret_slot);

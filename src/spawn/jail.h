@@ -3,8 +3,9 @@
  * jail.h - the namespaces of one sandbox: clone, id maps, hand-over to the child
  *
  * A jail under construction goes jail_clone() -> jail_map() -> (the caller mounts) ->
- * jail_staged() -> (attaches to cgroups, makes the listener) -> jail_go() -> jail_result() whenever `sock` is readable, until it
- * no longer says -EAGAIN. jail_clear() at any point gives up: it kills the child.
+ * jail_staged() -> (attaches to cgroups, makes the listener) -> jail_go() -> jail_result() whenever
+ * `sock` is readable, until it no longer says -EAGAIN. jail_clear() at any point gives up: it kills
+ * the child.
  *
  * Single-threaded; nothing blocks but the clone itself.
  */
@@ -40,13 +41,14 @@ struct jail_identity {
 int jail_clone(const struct ids *ids, uint32_t slot, int cgroup_fd, const struct child_spec *spec,
     struct jail *ret, struct av_err *err) AV_MUST_CHECK;
 /* Writes the id maps and opens the user namespace. */
-int jail_map(struct jail *j, const struct ids *ids, uint32_t slot, struct av_err *err)
-    AV_MUST_CHECK;
+int jail_map(
+    struct jail *j, const struct ids *ids, uint32_t slot, struct av_err *err) AV_MUST_CHECK;
 /* The staged root is complete. */
 int jail_staged(struct jail *j, uint32_t limits, struct av_err *err) AV_MUST_CHECK;
 /* Hands over; both descriptors stay the caller's. */
 int jail_go(struct jail *j, int listener, int exit_record, struct av_err *err) AV_MUST_CHECK;
-/* 0: the agent was executed. -EAGAIN: not yet. Else the construction failed and err names the step. */
+/* 0: the agent was executed. -EAGAIN: not yet. Else the construction failed and err names the step.
+ */
 int jail_result(struct jail *j, struct av_err *err) AV_MUST_CHECK;
 /* Closes, and kills a child that was not handed on (pidfd taken by the caller). */
 void jail_clear(struct jail *j);
@@ -59,5 +61,4 @@ int jail_open(int proc_fd, const struct jail_identity *who, int *ret_pidfd) AV_M
 
 /* Copies the program at path into a sealed memory file that can be executed and not read, owned by
  * SPAWN_AGENT_UID. The caller owns *ret_fd. */
-int jail_load_agent(const char *path, bool rootless, int *ret_fd, struct av_err *err)
-    AV_MUST_CHECK;
+int jail_load_agent(const char *path, bool rootless, int *ret_fd, struct av_err *err) AV_MUST_CHECK;

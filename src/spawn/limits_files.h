@@ -2,9 +2,9 @@
 /*
  * limits_files.h - /proc/meminfo, cpuinfo, stat and the list of CPUs as a sandbox's limits are
  *
- * Small files that do not change: the child binds them over the kernel's, so that programs that size
- * themselves by them (JVMs, build tools, `nproc`-likes) fit the sandbox. What is in use at the moment
- * is not in them; that is what the sandbox's cgroup and `aviary` tell.
+ * Small files that do not change: the child binds them over the kernel's, so that programs that
+ * size themselves by them (JVMs, build tools, `nproc`-likes) fit the sandbox. What is in use at the
+ * moment is not in them; that is what the sandbox's cgroup and `aviary` tell.
  */
 #pragma once
 

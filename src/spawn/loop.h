@@ -2,8 +2,8 @@
 /*
  * loop.h - the worker's event loop: descriptors and timers over epoll, one thread
  *
- * Sources and timers are the caller's storage, embedded in what they belong to. They may be removed,
- * and their memory freed, from any callback, also of another source.
+ * Sources and timers are the caller's storage, embedded in what they belong to. They may be
+ * removed, and their memory freed, from any callback, also of another source.
  */
 #pragma once
 

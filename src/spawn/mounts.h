@@ -23,27 +23,29 @@
 #include "spawn/ids.h"
 #include "spawn/options.h"
 
-#define MOUNTS_STATE "/state"
-#define MOUNTS_RUN   "/run"
-#define MOUNTS_DISK  "/disk"
+#define MOUNTS_STATE      "/state"
+#define MOUNTS_RUN        "/run"
+#define MOUNTS_DISK       "/disk"
 #define MOUNTS_LAYERS_MAX 8
 
 struct mounts {
 	enum spawn_overlay overlay;
 	bool rootless;
-	bool plain_lower;   /* the host's /usr cannot be idmapped: its files belong to nobody inside */
-	bool native_upper;  /* uppers cannot be idmapped: ids on disk are those of the range */
-	int host_root_fd;   /* owned: the host's root, in the host's namespace; O_PATH */
-	int proc_fd;        /* owned: /proc */
-	int state_fd;       /* owned: /state */
-	int run_fd;         /* owned: /run */
-	int names_fd;       /* owned: /l */
-	/* Owned: clones of layers that overlays hold by now. Closing one waits for a grace period of
-	 * the kernel, so that is left to the caller of mounts_stage() (sweeper.h), who empties it. */
+	bool
+	    plain_lower; /* the host's /usr cannot be idmapped: its files belong to nobody inside */
+	bool native_upper; /* uppers cannot be idmapped: ids on disk are those of the range */
+	int host_root_fd;  /* owned: the host's root, in the host's namespace; O_PATH */
+	int proc_fd;       /* owned: /proc */
+	int state_fd;      /* owned: /state */
+	int run_fd;        /* owned: /run */
+	int names_fd;      /* owned: /l */
+	/* Owned: clones of layers that overlays hold by now. Closing one waits for a grace period
+	 * of the kernel, so that is left to the caller of mounts_stage() (sweeper.h), who empties
+	 * it. */
 	int spent[2 * MOUNTS_LAYERS_MAX + 1];
 	size_t n_spent;
 };
-#define MOUNTS_INIT                                                                               \
+#define MOUNTS_INIT                                                                                \
 	((struct mounts){                                                                          \
 	    .host_root_fd = -1, .proc_fd = -1, .state_fd = -1, .run_fd = -1, .names_fd = -1})
 
@@ -67,8 +69,8 @@ struct mounts_spec {
 	const struct ids *ids;
 	uint32_t slot;
 	uint32_t stage; /* any number that is no other's */
-	int userns_fd; /* of the sandbox, maps written */
-	int area_fd;   /* the sandbox's disk area, as mounts_prepare_area() left it */
+	int userns_fd;  /* of the sandbox, maps written */
+	int area_fd;    /* the sandbox's disk area, as mounts_prepare_area() left it */
 	const struct mounts_layers *root, *usr; /* usr may be NULL */
 	struct mounts_limits limits;
 };
@@ -79,9 +81,10 @@ int mounts_prepare_area(const struct mounts *m, const struct ids *ids, uint32_t 
     const char *hostname, int *ret_exit_fd, struct av_err *err) AV_MUST_CHECK;
 #define MOUNTS_EXIT_RECORD "exit" /* its name in the area */
 
-/* Assembles the root file system at mounts_stage_path(): root and /usr overlays, /dev with nodes. */
-int mounts_stage(struct mounts *m, const struct mounts_spec *spec, struct av_err *err)
-    AV_MUST_CHECK;
+/* Assembles the root file system at mounts_stage_path(): root and /usr overlays, /dev with nodes.
+ */
+int mounts_stage(
+    struct mounts *m, const struct mounts_spec *spec, struct av_err *err) AV_MUST_CHECK;
 /* Detaches and removes it; the sandbox has its copy by then. Nothing there is fine. */
 void mounts_unstage(uint32_t stage);
 #define MOUNTS_STAGE_SIZE 24

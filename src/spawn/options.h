@@ -20,9 +20,9 @@
 
 /* Range of ids: slot n owns SPAWN_UID_BASE + n * SPAWN_UID_COUNT and what follows. Slot 0 is
  * Aviary's own and no sandbox's. */
-#define SPAWN_UID_BASE  0x70000000u
-#define SPAWN_UID_COUNT 65536u
-#define SPAWN_SLOTS     4096u
+#define SPAWN_UID_BASE   0x70000000u
+#define SPAWN_UID_COUNT  65536u
+#define SPAWN_SLOTS      4096u
 #define SPAWN_DAEMON_UID (SPAWN_UID_BASE)
 #define SPAWN_AGENT_UID  (SPAWN_UID_BASE + 1)
 
@@ -39,25 +39,26 @@ struct spawn_options {
 	const char *run_dir;     /* --run DIR; absolute */
 	const char *daemon_path; /* --daemon FILE; NULL: aviaryd beside this program */
 	const char *agent_path;  /* --agent FILE; NULL: aviary-agent beside this program */
-	const char *credentials; /* --credentials FILE, or NULL: what aviaryd hands over is dropped */
-	uid_t daemon_uid;        /* --daemon-uid N */
-	gid_t daemon_gid;        /* --daemon-gid N */
-	enum spawn_overlay overlay; /* --overlay fd|names|shifted; 0: by kernel */
-	enum disk_mode disk;     /* --disk quota|btrfs|loop|tmpfs|none */
+	const char
+	    *credentials; /* --credentials FILE, or NULL: what aviaryd hands over is dropped */
+	uid_t daemon_uid; /* --daemon-uid N */
+	gid_t daemon_gid; /* --daemon-gid N */
+	enum spawn_overlay overlay;  /* --overlay fd|names|shifted; 0: by kernel */
+	enum disk_mode disk;         /* --disk quota|btrfs|loop|tmpfs|none */
 	uint64_t disk_image_bytes;   /* --disk-image SIZE; 0: see disk.h */
 	uint64_t disk_default_bytes; /* --disk-default SIZE */
-	uint32_t pids_default;   /* --pids-default N */
-	bool no_seccomp;         /* --no-seccomp: only for tests that show the other locks hold */
-	bool no_daemon;          /* --no-daemon: worker only, for tests */
+	uint32_t pids_default;       /* --pids-default N */
+	bool no_seccomp; /* --no-seccomp: only for tests that show the other locks hold */
+	bool no_daemon;  /* --no-daemon: worker only, for tests */
 	enum av_log_level log_level;
 	bool log_json;
-	char **daemon_args;      /* what followed "--", NULL-terminated */
-	int own_argc;            /* how many of argv came before "--" */
+	char **daemon_args; /* what followed "--", NULL-terminated */
+	int own_argc;       /* how many of argv came before "--" */
 };
 
 /* INVALID names the option and its form. */
-int spawn_options_parse(struct spawn_options *o, int argc, char **argv, struct av_err *err)
-    AV_MUST_CHECK;
+int spawn_options_parse(
+    struct spawn_options *o, int argc, char **argv, struct av_err *err) AV_MUST_CHECK;
 /* What --help prints, on stdout. */
 void spawn_options_usage(void);
 /* The path of another program of ours into dst: beside this one, else (build tree) in the folder

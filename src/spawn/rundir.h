@@ -17,10 +17,9 @@
 
 /* Makes the directory and the listening socket; *ret_listener is the caller's. -EEXIST when the
  * directory is there. All or nothing. owner: of the socket, (uid_t)-1 leaves the worker's. */
-int rundir_create(int run_fd, const char *id, uid_t owner, gid_t group, int *ret_listener)
-    AV_MUST_CHECK;
-int rundir_write_process(int run_fd, const char *id, const struct jail_identity *who)
-    AV_MUST_CHECK;
+int rundir_create(
+    int run_fd, const char *id, uid_t owner, gid_t group, int *ret_listener) AV_MUST_CHECK;
+int rundir_write_process(int run_fd, const char *id, const struct jail_identity *who) AV_MUST_CHECK;
 /* -ENOENT when there is none (the worker died before writing it). */
 int rundir_read_process(int run_fd, const char *id, struct jail_identity *ret) AV_MUST_CHECK;
 bool rundir_exists(int run_fd, const char *id);

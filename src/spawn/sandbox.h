@@ -3,14 +3,15 @@
  * sandbox.h - the worker's sandboxes: table, jobs in order, create and destroy as state machines
  *
  * Theory of operation. The kernel and the disk are the truth; the table is a cache of it, filled at
- * start from what is there (sandbox_recover). A sandbox is whatever has at least one of: a cgroup, a
- * disk area, a run directory. Jobs on one id run one after the other; jobs on different ids interleave
- * at the points where they wait (for the child to execute the agent, for processes to die).
+ * start from what is there (sandbox_recover). A sandbox is whatever has at least one of: a cgroup,
+ * a disk area, a run directory. Jobs on one id run one after the other; jobs on different ids
+ * interleave at the points where they wait (for the child to execute the agent, for processes to
+ * die).
  *
- * Create makes, in this order: cgroup, child (which makes its network namespace meanwhile), disk area,
- * id maps, mounts, attach, run directory with the process record, go. Whatever instruction the worker
- * dies at, the next worker's LIST shows what there is and DESTROY removes it; a child without go dies
- * with the worker, one with go has its record.
+ * Create makes, in this order: cgroup, child (which makes its network namespace meanwhile), disk
+ * area, id maps, mounts, attach, run directory with the process record, go. Whatever instruction
+ * the worker dies at, the next worker's LIST shows what there is and DESTROY removes it; a child
+ * without go dies with the worker, one with go has its record.
  *
  * Destroy: kill, wait until the pid namespace is empty, cgroups, run directory, disk out of sight,
  * answer. Freeing the disk goes on in disk_step().
@@ -61,10 +62,10 @@ struct spawner {
 
 /* A request on its way; owned by the connection's client until job_done(). */
 struct job {
-	struct av_list node;         /* in sandbox.jobs */
+	struct av_list node; /* in sandbox.jobs */
 	struct spawn_request request;
 	int64_t started_ns;
-	struct client *client;       /* NULL once the connection is gone: no answer then */
+	struct client *client; /* NULL once the connection is gone: no answer then */
 };
 /* Answers (takes no descriptor over) and frees. reply->op and ->seq are filled in here. */
 void job_done(struct job *j, struct spawn_reply *reply, int pass_fd);
@@ -72,7 +73,7 @@ void job_done(struct job *j, struct spawn_reply *reply, int pass_fd);
 void job_fail(struct job *j, int error, const struct av_err *err);
 
 enum sandbox_state {
-	SANDBOX_IDLE,       /* running, dead, or remains of a create */
+	SANDBOX_IDLE, /* running, dead, or remains of a create */
 	SANDBOX_CREATING,
 	SANDBOX_DESTROYING,
 };
@@ -81,20 +82,20 @@ struct sandbox {
 	char id[AV_ID_SIZE];
 	struct spawner *sp;
 	enum sandbox_state state;
-	uint32_t slot;          /* 0: not known or none */
+	uint32_t slot;            /* 0: not known or none */
 	struct jail_identity who; /* pid 0: not known */
-	int pidfd;              /* owned; -1 when dead or not known */
+	int pidfd;                /* owned; -1 when dead or not known */
 	struct loop_source death; /* on pidfd */
-	struct av_list jobs;    /* waiting; the first one is current while state is not IDLE */
-	struct av_err failure;  /* create: what went wrong, answered when the clean-up is done */
-	int failure_errno;      /* 0: none */
-	bool canceled;          /* a DESTROY came while it was made */
-	struct loop_timer retry; /* destroy: look again; create: the child takes too long */
+	struct av_list jobs;      /* waiting; the first one is current while state is not IDLE */
+	struct av_err failure;    /* create: what went wrong, answered when the clean-up is done */
+	int failure_errno;        /* 0: none */
+	bool canceled;            /* a DESTROY came while it was made */
+	struct loop_timer retry;  /* destroy: look again; create: the child takes too long */
 	int64_t retry_ns;
 	int64_t destroy_started_ns;
 	/* create */
 	struct jail jail;
-	uint32_t stage;          /* 0: nothing is staged */
+	uint32_t stage; /* 0: nothing is staged */
 	struct loop_source handover;
 	struct template_waiter template_wait;
 	int64_t cloned_ns;

@@ -2,10 +2,10 @@
 /*
  * sweeper.h - a process that lets mounts go, so that the worker need not wait for it
  *
- * Whoever drops the last reference to a mount waits for a grace period of the kernel: 50 us on an idle
- * machine, milliseconds on a busy one, several times per create. The sweeper is a fork of the worker
- * in the same mount namespace that receives descriptors and closes them, and unmounts stages. It ends
- * with the worker; without it the worker does the same itself.
+ * Whoever drops the last reference to a mount waits for a grace period of the kernel: 50 us on an
+ * idle machine, milliseconds on a busy one, several times per create. The sweeper is a fork of the
+ * worker in the same mount namespace that receives descriptors and closes them, and unmounts
+ * stages. It ends with the worker; without it the worker does the same itself.
  */
 #pragma once
 

@@ -6,16 +6,16 @@
  *
  * Theory of operation: the supervisor owns a listening AF_UNIX SOCK_SEQPACKET socket,
  * <run>/spawn.sock. The worker accepts connections whose peer (SO_PEERCRED) is the daemon's uid or
- * its own. One packet is one request, exactly sizeof(struct spawn_request); one packet is one reply,
- * exactly sizeof(struct spawn_reply), with descriptors by SCM_RIGHTS where stated. A packet of any
- * other size, an unknown op or a malformed id is answered with EINVAL and seq 0 or closes the
- * connection. Both ends are built from the same tree and run on one machine, so that integers are in
- * host order; SPAWN_PROTOCOL changes whenever a struct does, and a worker refuses every op but HELLO
- * from a connection that has not said a HELLO with its own number.
+ * its own. One packet is one request, exactly sizeof(struct spawn_request); one packet is one
+ * reply, exactly sizeof(struct spawn_reply), with descriptors by SCM_RIGHTS where stated. A packet
+ * of any other size, an unknown op or a malformed id is answered with EINVAL and seq 0 or closes
+ * the connection. Both ends are built from the same tree and run on one machine, so that integers
+ * are in host order; SPAWN_PROTOCOL changes whenever a struct does, and a worker refuses every op
+ * but HELLO from a connection that has not said a HELLO with its own number.
  *
  * Requests are pipelined: the client chooses seq, replies come in any order and carry it back. At
- * most SPAWN_PIPELINE_MAX requests of a connection may be unanswered; the worker stops reading beyond
- * that. Requests about one id are carried out in the order in which they came.
+ * most SPAWN_PIPELINE_MAX requests of a connection may be unanswered; the worker stops reading
+ * beyond that. Requests about one id are carried out in the order in which they came.
  *
  * When the worker dies, the connection ends without replies. Sandboxes live on. The client connects
  * again and LISTs: a CREATE that had no reply left either nothing, or something that LIST names and
@@ -31,8 +31,8 @@
 
 #define SPAWN_PROTOCOL      1
 #define SPAWN_PIPELINE_MAX  128
-#define SPAWN_ID_SIZE       32  /* NUL-terminated; a sandbox id is "sb" and 25 of [0-9a-z] */
-#define SPAWN_TEMPLATE_SIZE 64  /* NUL-terminated [0-9a-z-]; "host" is always there */
+#define SPAWN_ID_SIZE       32 /* NUL-terminated; a sandbox id is "sb" and 25 of [0-9a-z] */
+#define SPAWN_TEMPLATE_SIZE 64 /* NUL-terminated [0-9a-z-]; "host" is always there */
 #define SPAWN_EXIT_SIZE     64
 #define SPAWN_LIST_MAX      64
 
@@ -40,11 +40,11 @@ enum spawn_op {
 	SPAWN_HELLO = 1, /* protocol -> struct spawn_hello_reply */
 	SPAWN_CREATE,    /* -> struct spawn_create_reply and one descriptor, the agent's pidfd */
 	SPAWN_DESTROY,   /* id: kills and detaches, then replies; 0 also when nothing is there */
-	SPAWN_ADOPT,     /* -> one descriptor, a verified pidfd; ENOENT dead, ESTALE another process */
-	SPAWN_INSPECT,   /* id -> struct spawn_inspect_reply; ENOENT when nothing is there */
-	SPAWN_LIST,      /* -> struct spawn_list_reply */
-	SPAWN_FREEZE,    /* id: all its processes are stopped when the reply comes */
-	SPAWN_THAW,      /* id */
+	SPAWN_ADOPT, /* -> one descriptor, a verified pidfd; ENOENT dead, ESTALE another process */
+	SPAWN_INSPECT, /* id -> struct spawn_inspect_reply; ENOENT when nothing is there */
+	SPAWN_LIST,    /* -> struct spawn_list_reply */
+	SPAWN_FREEZE,  /* id: all its processes are stopped when the reply comes */
+	SPAWN_THAW,    /* id */
 };
 
 /* spawn_create.flags */
@@ -98,38 +98,38 @@ enum spawn_disk {
 /* spawn_hello_reply.can: what is enforced or possible here */
 enum {
 	SPAWN_CAN_MEMORY = 1 << 0,
-	SPAWN_CAN_SWAP = 1 << 1,      /* the memory limit counts swap */
+	SPAWN_CAN_SWAP = 1 << 1, /* the memory limit counts swap */
 	SPAWN_CAN_PIDS = 1 << 2,
 	SPAWN_CAN_CPU = 1 << 3,
 	SPAWN_CAN_IO = 1 << 4,
 	SPAWN_CAN_DISK = 1 << 5,
 	SPAWN_CAN_FREEZE = 1 << 6,
-	SPAWN_CAN_OOM_COUNT = 1 << 7, /* INSPECT's oom_kills is evidence */
-	SPAWN_CAN_OOM_SHIELD = 1 << 8, /* the agent runs at oom_score_adj -1000 */
+	SPAWN_CAN_OOM_COUNT = 1 << 7,   /* INSPECT's oom_kills is evidence */
+	SPAWN_CAN_OOM_SHIELD = 1 << 8,  /* the agent runs at oom_score_adj -1000 */
 	SPAWN_CAN_FAST_ATTACH = 1 << 9, /* favordynmods is in force */
 	SPAWN_CAN_SUDO = 1 << 10,
-	SPAWN_CAN_SECCOMP = 1 << 11,  /* off only by the test option */
+	SPAWN_CAN_SECCOMP = 1 << 11,   /* off only by the test option */
 	SPAWN_CAN_KILL_TREE = 1 << 12, /* cgroup.kill, else freeze and signal */
 };
 
 struct spawn_hello_reply {
 	uint32_t protocol;
-	uint32_t isolation;        /* enum spawn_isolation */
-	uint32_t overlay;          /* enum spawn_overlay */
-	uint32_t cgroup;           /* enum spawn_cgroup */
-	uint32_t disk;             /* enum spawn_disk */
+	uint32_t isolation; /* enum spawn_isolation */
+	uint32_t overlay;   /* enum spawn_overlay */
+	uint32_t cgroup;    /* enum spawn_cgroup */
+	uint32_t disk;      /* enum spawn_disk */
 	uint32_t can;
-	uint32_t uid_base;         /* first id of slot 0; slot n begins at uid_base + n * 65536 */
-	uint32_t slots_max;        /* sandboxes at once; slot 0 is Aviary's own */
+	uint32_t uid_base;  /* first id of slot 0; slot n begins at uid_base + n * 65536 */
+	uint32_t slots_max; /* sandboxes at once; slot 0 is Aviary's own */
 	uint32_t daemon_uid;
-	uint32_t agent_uid;        /* owner of the agent's executable */
+	uint32_t agent_uid; /* owner of the agent's executable */
 	uint32_t pids_default;
 	uint32_t reserved;
 	uint64_t disk_default_bytes;
-	uint64_t disk_free_bytes;  /* of the file system below the state directory */
-	uint32_t trash;            /* disks of destroyed sandboxes that are still being freed */
-	uint32_t sandboxes;        /* with living processes, as the worker sees it */
-	char boot_id[40];          /* /proc/sys/kernel/random/boot_id */
+	uint64_t disk_free_bytes; /* of the file system below the state directory */
+	uint32_t trash;           /* disks of destroyed sandboxes that are still being freed */
+	uint32_t sandboxes;       /* with living processes, as the worker sees it */
+	char boot_id[40];         /* /proc/sys/kernel/random/boot_id */
 	char version[32];
 	char host_fingerprint[72]; /* of template host as it is now; empty before its first use */
 	char notes[1024];          /* what is weaker than it could be here, one sentence a line */
@@ -146,7 +146,7 @@ struct spawn_create_reply {
 
 /* spawn_inspect_reply.state */
 enum {
-	SPAWN_STATE_ALIVE = 1 << 0,    /* processes are left in it */
+	SPAWN_STATE_ALIVE = 1 << 0, /* processes are left in it */
 	SPAWN_STATE_FROZEN = 1 << 1,
 	SPAWN_STATE_HAS_RUN = 1 << 2,  /* <run>/<id>/ exists */
 	SPAWN_STATE_HAS_DISK = 1 << 3, /* <state>/sandboxes/<id>/ exists */
@@ -186,7 +186,7 @@ struct spawn_list_reply {
 };
 
 struct spawn_reply {
-	uint32_t op;    /* of the request */
+	uint32_t op; /* of the request */
 	uint32_t seq;
 	int32_t error;  /* 0, or an errno (positive); u is all zero then */
 	char text[200]; /* NUL-terminated: which step failed and with what */

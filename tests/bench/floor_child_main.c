@@ -25,9 +25,9 @@
 
 #define CAP(c) (1ull << (c))
 #define KEEP                                                                                       \
-	(CAP(CAP_CHOWN) | CAP(CAP_DAC_OVERRIDE) | CAP(CAP_FOWNER) | CAP(CAP_FSETID) |             \
-	    CAP(CAP_KILL) | CAP(CAP_SETGID) | CAP(CAP_SETUID) | CAP(CAP_SETPCAP) |                \
-	    CAP(CAP_NET_BIND_SERVICE) | CAP(CAP_SYS_CHROOT) | CAP(CAP_AUDIT_WRITE) |              \
+	(CAP(CAP_CHOWN) | CAP(CAP_DAC_OVERRIDE) | CAP(CAP_FOWNER) | CAP(CAP_FSETID) |              \
+	    CAP(CAP_KILL) | CAP(CAP_SETGID) | CAP(CAP_SETUID) | CAP(CAP_SETPCAP) |                 \
+	    CAP(CAP_NET_BIND_SERVICE) | CAP(CAP_SYS_CHROOT) | CAP(CAP_AUDIT_WRITE) |               \
 	    CAP(CAP_SETFCAP))
 
 static int must(long r, const char *what)
@@ -54,7 +54,8 @@ static void mount_fs(int root, const char *type, const char *key, const char *va
 	must(fsconfig(ctx, FSCONFIG_CMD_CREATE, NULL, NULL, 0), type);
 	int mnt = must(fsmount(ctx, FSMOUNT_CLOEXEC, attrs), type);
 	int at = must(openat(root, target, O_PATH | O_DIRECTORY | O_CLOEXEC), target);
-	must(move_mount(mnt, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH), target);
+	must(
+	    move_mount(mnt, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH), target);
 	close(ctx);
 	close(mnt);
 	close(at);
@@ -66,7 +67,8 @@ static void mask(int root, const char *target)
 	if (at < 0)
 		return;
 	int from = must(open_tree(root, "dev/null", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC), "null");
-	must(move_mount(from, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH), target);
+	must(move_mount(from, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH),
+	    target);
 	close(from);
 	close(at);
 }
@@ -79,15 +81,16 @@ static void enter_root(unsigned int n)
 	char stage[64];
 	snprintf(stage, sizeof(stage), FLOOR_STAGE "/%u", n);
 	must(unshare(CLONE_NEWNS | CLONE_NEWCGROUP), "mount namespace");
-	int root = must(open_tree(AT_FDCWD, stage, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE),
-	    stage);
+	int root = must(
+	    open_tree(AT_FDCWD, stage, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE), stage);
 	must(move_mount(root, "", AT_FDCWD, stage, MOVE_MOUNT_F_EMPTY_PATH), stage);
 	must(fchdir(root), stage);
 	mount_fs(root, "proc", NULL, NULL, common | MOUNT_ATTR_NOEXEC, "proc");
 	for (size_t i = 0; i < sizeof(masked) / sizeof(masked[0]); i++)
 		mask(root, masked[i]);
 	mount_fs(root, "sysfs", NULL, NULL, common | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY, "sys");
-	mount_fs(root, "devpts", "ptmxmode", "0666", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "dev/pts");
+	mount_fs(
+	    root, "devpts", "ptmxmode", "0666", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "dev/pts");
 	mount_fs(root, "tmpfs", "mode", "1777", common, "dev/shm");
 	mount_fs(root, "mqueue", NULL, NULL, common | MOUNT_ATTR_NOEXEC, "dev/mqueue");
 	mount_fs(root, "tmpfs", "mode", "0755", common, "run");
@@ -109,15 +112,16 @@ static void drop_privileges(void)
 	must(seccomp_filter_load(), "seccomp");
 	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct d[2] = {
-		{.effective = (uint32_t)KEEP, .permitted = (uint32_t)KEEP},
-		{.effective = (uint32_t)(KEEP >> 32), .permitted = (uint32_t)(KEEP >> 32)},
+	    {.effective = (uint32_t)KEEP, .permitted = (uint32_t)KEEP},
+	    {.effective = (uint32_t)(KEEP >> 32), .permitted = (uint32_t)(KEEP >> 32)},
 	};
 	must(syscall(SYS_capset, &h, d), "capset");
 }
 
 void floor_child_main(unsigned int n, int sock, int program, int out)
 {
-	char go, name[] = "floor_child", stay[] = "stay", *argv[] = {name, stay, NULL}, *envp[] = {NULL};
+	char go, name[] = "floor_child", stay[] = "stay", *argv[] = {name, stay, NULL},
+	         *envp[] = {NULL};
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	must(unshare(CLONE_NEWNET), "network namespace");
 	loopback_up();

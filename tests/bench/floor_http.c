@@ -3,8 +3,8 @@
  * floor_http.c - the least that an HTTP server must do to run a program or carry a file
  *
  * One blocking connection, no checks, no sandbox: POST runs `true` with pipes for its output and
- * waits; PUT /files?path=F writes the body to F; GET /files?path=F sends F. Prints its URL. The floor
- * of exec_true, upload and download.
+ * waits; PUT /files?path=F writes the body to F; GET /files?path=F sends F. Prints its URL. The
+ * floor of exec_true, upload and download.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -130,7 +130,8 @@ static void serve(int fd)
 			end = strstr(buffer, "\r\n\r\n");
 		}
 		size_t head = (size_t)(end - buffer) + 4, length = 0;
-		char path[512] = "", *p = strstr(buffer, "?path="), *l = strstr(buffer, "Content-Length:");
+		char path[512] = "", *p = strstr(buffer, "?path="),
+		     *l = strstr(buffer, "Content-Length:");
 		if (p)
 			snprintf(path, sizeof(path), "%.*s", (int)strcspn(p + 6, " "), p + 6);
 		if (l)

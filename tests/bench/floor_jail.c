@@ -5,14 +5,14 @@
  *   floor_jail --child FILE --dir DIR --count N               nanoseconds of N creates and deletes,
  *                                                             "create delete", one pair a line
  *   floor_jail --child FILE --dir DIR --rate S --processes P  creates (with deletes) per second
- *   floor_jail --child FILE --dir DIR --hold N                makes N, says "ready", waits for the end
- *                                                             of its input, removes them
+ *   floor_jail --child FILE --dir DIR --hold N                makes N, says "ready", waits for the
+ * end of its input, removes them
  *
- * A create is: cgroup with limits, clone with all namespaces, id maps, disk area with its limit, two
- * overlays, /proc, /sys, /dev, capabilities, system call filter, execution of a static program by
- * descriptor, until that program's first byte is read. No protocol, no agent, no records. Control
- * groups, disk area and filter are set up by the very code of aviary-spawn, so that both have the same
- * limits; everything else is written out here, call by call. Needs root.
+ * A create is: cgroup with limits, clone with all namespaces, id maps, disk area with its limit,
+ * two overlays, /proc, /sys, /dev, capabilities, system call filter, execution of a static program
+ * by descriptor, until that program's first byte is read. No protocol, no agent, no records.
+ * Control groups, disk area and filter are set up by the very code of aviary-spawn, so that both
+ * have the same limits; everything else is written out here, call by call. Needs root.
  */
 #include "floor_jail.h"
 
@@ -41,16 +41,16 @@
 #include "spawn/cgroup.h"
 #include "spawn/disk.h"
 
-#define MEMORY_BYTES (512LL << 20)
-#define DISK_BYTES   (1ULL << 30)
-#define ID_COUNT_MAX 2000
+#define MEMORY_BYTES  (512LL << 20)
+#define DISK_BYTES    (1ULL << 30)
+#define ID_COUNT_MAX  2000
 #define PROCESSES_MAX 8
 
 struct floor {
 	struct floor_tree tree;
 	struct cgroups *cgroups;
 	struct disk *disk;
-	int program;   /* sealed copy of the child's program */
+	int program; /* sealed copy of the child's program */
 };
 
 struct jail {
@@ -93,7 +93,8 @@ static int load_program(const char *path)
 		if (write(fd, buf, (size_t)n) != n)
 			floor_die("memfd");
 	must(fchmod(fd, 0111), "memfd");
-	must(fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE), "seal");
+	must(fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE),
+	    "seal");
 	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
 	int ro = must(open(self, O_PATH | O_CLOEXEC), self);
 	close(fd);
@@ -155,11 +156,11 @@ static void clone_jail(struct floor *f, struct jail *j, int *ret_sock, int out, 
 	must(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), "socketpair");
 	floor_ids_enter(j->n);
 	struct clone_args args = {
-		.flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD |
-		    (cgroup >= 0 ? (uint64_t)CLONE_INTO_CGROUP : 0),
-		.pidfd = (uint64_t)(uintptr_t)&j->pidfd,
-		.exit_signal = SIGCHLD,
-		.cgroup = cgroup >= 0 ? (uint64_t)cgroup : 0,
+	    .flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD |
+	             (cgroup >= 0 ? (uint64_t)CLONE_INTO_CGROUP : 0),
+	    .pidfd = (uint64_t)(uintptr_t)&j->pidfd,
+	    .exit_signal = SIGCHLD,
+	    .cgroup = cgroup >= 0 ? (uint64_t)cgroup : 0,
 	};
 	long pid = syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0) {
@@ -179,7 +180,7 @@ static void clone_jail(struct floor *f, struct jail *j, int *ret_sock, int out, 
 static void jail_create(struct floor *f, struct jail *j, unsigned int n)
 {
 	const struct cgroup_limits limits = {
-		.memory_bytes = MEMORY_BYTES, .pids_max = 4096, .cpu_milli = 1000};
+	    .memory_bytes = MEMORY_BYTES, .pids_max = 4096, .cpu_milli = 1000};
 	char map[64], path[64], byte[2];
 	int out[2], sock, area;
 	bool in_v2;
@@ -190,7 +191,8 @@ static void jail_create(struct floor *f, struct jail *j, unsigned int n)
 	must(pipe2(out, O_CLOEXEC), "pipe");
 	want(cgroups_create(f->cgroups, j->id, &limits, &err), &err);
 	clone_jail(f, j, &sock, out[1], &in_v2);
-	want(disk_create(f->disk, j->id, DISK_BYTES, FLOOR_ID_BASE + n * FLOOR_ID_COUNT, &area, &err),
+	want(disk_create(
+	         f->disk, j->id, DISK_BYTES, FLOOR_ID_BASE + n * FLOOR_ID_COUNT, &area, &err),
 	    &err);
 	snprintf(map, sizeof(map), "0 %u %u", FLOOR_ID_BASE + n * FLOOR_ID_COUNT, FLOOR_ID_COUNT);
 	write_map(j->pid, "uid_map", map);

@@ -10,19 +10,19 @@
 
 #define FLOOR_ID_BASE  0x71000000u /* beside the ranges that Aviary uses */
 #define FLOOR_ID_COUNT 65536u
-#define FLOOR_STAGE    "/stage"    /* + number, in the private tree */
+#define FLOOR_STAGE    "/stage" /* + number, in the private tree */
 
 /* What floors share: descriptors of the private tree. */
 struct floor_tree {
-	int usr;       /* /usr of the machine */
-	int mask;      /* an empty layer above it, where a template hides files */
-	int root;      /* lower layer of the root */
-	int names;     /* directory of one-letter mount points, for kernels without layer descriptors */
+	int usr;   /* /usr of the machine */
+	int mask;  /* an empty layer above it, where a template hides files */
+	int root;  /* lower layer of the root */
+	int names; /* directory of one-letter mount points, for kernels without layer descriptors */
 	bool by_name;
 };
 
-/* Enters a private mount namespace whose root holds little: /usr, /proc, /sys, /dev, /state (which is
- * dir), /stage, /disk. Exits with a message on failure, as everything here does. */
+/* Enters a private mount namespace whose root holds little: /usr, /proc, /sys, /dev, /state (which
+ * is dir), /stage, /disk. Exits with a message on failure, as everything here does. */
 void floor_tree_enter(struct floor_tree *t, const char *dir);
 
 /* Mounts the root of one jail at FLOOR_STAGE<n>: two overlays over upper directories in area, whose

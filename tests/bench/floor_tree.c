@@ -43,7 +43,8 @@ static int new_fs(const char *type, const char *const options[][2], unsigned int
 {
 	int ctx = must(fsopen(type, FSOPEN_CLOEXEC), type);
 	for (; options && (*options)[0]; options++)
-		must(fsconfig(ctx, FSCONFIG_SET_STRING, (*options)[0], (*options)[1], 0), (*options)[0]);
+		must(fsconfig(ctx, FSCONFIG_SET_STRING, (*options)[0], (*options)[1], 0),
+		    (*options)[0]);
 	must(fsconfig(ctx, FSCONFIG_CMD_CREATE, NULL, NULL, 0), type);
 	int fd = must(fsmount(ctx, FSMOUNT_CLOEXEC, attrs), "fsmount");
 	close(ctx);
@@ -52,7 +53,8 @@ static int new_fs(const char *type, const char *const options[][2], unsigned int
 
 static void take_over(int root, const char *from, const char *to, bool recursive)
 {
-	int fd = must(open_tree(AT_FDCWD, from, CLONE_TREE | (recursive ? AT_RECURSIVE : 0u)), from);
+	int fd =
+	    must(open_tree(AT_FDCWD, from, CLONE_TREE | (recursive ? AT_RECURSIVE : 0u)), from);
 	must(mkdirat(root, to, 0755), to);
 	must(move_mount(fd, "", root, to, MOVE_MOUNT_F_EMPTY_PATH), to);
 	close(fd);
@@ -61,8 +63,8 @@ static void take_over(int root, const char *from, const char *to, bool recursive
 /* The lower layer of the root: what a template has at least. */
 static void make_lower(const char *dir)
 {
-	static const char *const dirs[] = {"lower", "lower/usr", "lower/proc", "lower/sys", "lower/dev",
-	    "lower/run", "lower/etc", "lower/tmp", "lower/var", "lower/root", "mask"};
+	static const char *const dirs[] = {"lower", "lower/usr", "lower/proc", "lower/sys",
+	    "lower/dev", "lower/run", "lower/etc", "lower/tmp", "lower/var", "lower/root", "mask"};
 	char path[4200];
 	for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
 		snprintf(path, sizeof(path), "%s/%s", dir, dirs[i]);
@@ -120,10 +122,11 @@ void floor_tree_enter(struct floor_tree *t, const char *dir)
 
 static int clone_mapped(int dir, const char *path, int userns_fd, bool read_only)
 {
-	int fd = must(open_tree(dir, path, CLONE_TREE | (path[0] ? 0u : AT_EMPTY_PATH)), "open_tree");
+	int fd =
+	    must(open_tree(dir, path, CLONE_TREE | (path[0] ? 0u : AT_EMPTY_PATH)), "open_tree");
 	struct mount_attr attr = {
-		.attr_set = MOUNT_ATTR_IDMAP | (read_only ? MOUNT_ATTR_RDONLY : 0u),
-		.userns_fd = (uint64_t)userns_fd,
+	    .attr_set = MOUNT_ATTR_IDMAP | (read_only ? MOUNT_ATTR_RDONLY : 0u),
+	    .userns_fd = (uint64_t)userns_fd,
 	};
 	must(mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)), "idmap");
 	return fd;
@@ -141,20 +144,22 @@ static void set_text(int ctx, const char *key, const char *value)
 	must(fsconfig(ctx, FSCONFIG_SET_STRING, key, value, 0), key);
 }
 
-static void add_layers(const struct floor_tree *t, int ctx, const int *lowers, size_t n, int upper,
-    const char *name)
+static void add_layers(
+    const struct floor_tree *t, int ctx, const int *lowers, size_t n, int upper, const char *name)
 {
 	char work[32], path[2][40];
 	snprintf(work, sizeof(work), "%s-work", name);
 	if (!t->by_name) {
 		for (size_t i = 0; i < n; i++)
-			must(fsconfig(ctx, FSCONFIG_SET_FD, "lowerdir+", NULL, lowers[i]), "lowerdir+");
+			must(fsconfig(ctx, FSCONFIG_SET_FD, "lowerdir+", NULL, lowers[i]),
+			    "lowerdir+");
 		set_dir(ctx, "upperdir", upper, name);
 		set_dir(ctx, "workdir", upper, work);
 		return;
 	}
 	for (size_t i = 0; i < n; i++)
-		must(move_mount(lowers[i], "", t->names, i ? "b" : "a", MOVE_MOUNT_F_EMPTY_PATH), "layer");
+		must(move_mount(lowers[i], "", t->names, i ? "b" : "a", MOVE_MOUNT_F_EMPTY_PATH),
+		    "layer");
 	snprintf(path[0], sizeof(path[0]), "u/%s", name);
 	snprintf(path[1], sizeof(path[1]), "u/%s", work);
 	set_text(ctx, "lowerdir", n > 1 ? "a:b" : "a");
@@ -191,15 +196,17 @@ static void fill_dev(unsigned int jail, int dev)
 	static const struct {
 		const char *name;
 		unsigned int major_number, minor_number;
-	} nodes[] = {{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9},
-	    {"tty", 5, 0}};
-	static const char *const links[][2] = {{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"},
-	    {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"}};
+	} nodes[] = {{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8},
+	    {"urandom", 1, 9}, {"tty", 5, 0}};
+	static const char *const links[][2] = {{"fd", "/proc/self/fd"},
+	    {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
+	    {"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"}};
 	static const char *const dirs[] = {"pts", "shm", "mqueue"};
 	floor_ids_enter(jail);
 	for (size_t i = 0; i < sizeof(nodes) / sizeof(nodes[0]); i++)
 		must(mknodat(dev, nodes[i].name, S_IFCHR | 0666,
-		         makedev(nodes[i].major_number, nodes[i].minor_number)), nodes[i].name);
+		         makedev(nodes[i].major_number, nodes[i].minor_number)),
+		    nodes[i].name);
 	for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++)
 		must(symlinkat(links[i][1], dev, links[i][0]), links[i][0]);
 	for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++)
@@ -216,13 +223,14 @@ static void attach(int mnt, int root, const char *name)
 
 void floor_tree_stage(const struct floor_tree *t, unsigned int n, int area, int userns_fd)
 {
-	static const char *const dirs[] = {"fs", "fs/root", "fs/root-work", "fs/usr", "fs/usr-work"};
+	static const char *const dirs[] = {
+	    "fs", "fs/root", "fs/root-work", "fs/usr", "fs/usr-work"};
 	char path[64], id[16];
 	for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++)
 		must(mkdirat(area, dirs[i], 0755), dirs[i]);
 	int root_lower = clone_mapped(t->root, "", userns_fd, true);
-	int usr_lower[2] = {clone_mapped(t->mask, "", userns_fd, true),
-	    clone_mapped(t->usr, "", userns_fd, true)};
+	int usr_lower[2] = {
+	    clone_mapped(t->mask, "", userns_fd, true), clone_mapped(t->usr, "", userns_fd, true)};
 	int upper = clone_mapped(area, "fs", userns_fd, false);
 	if (t->by_name)
 		must(move_mount(upper, "", t->names, "u", MOVE_MOUNT_F_EMPTY_PATH), "upper");
@@ -235,7 +243,7 @@ void floor_tree_stage(const struct floor_tree *t, unsigned int n, int area, int 
 	attach(usr, root, "usr");
 	snprintf(id, sizeof(id), "%u", FLOOR_ID_BASE + n * FLOOR_ID_COUNT);
 	const char *const options[][2] = {
-		{"mode", "0755"}, {"uid", id}, {"gid", id}, {"size", "1m"}, {NULL, NULL}};
+	    {"mode", "0755"}, {"uid", id}, {"gid", id}, {"size", "1m"}, {NULL, NULL}};
 	int dev = new_fs("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
 	attach(dev, root, "dev");
 	fill_dev(n, dev);

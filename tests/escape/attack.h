@@ -35,23 +35,23 @@ __attribute__((unused)) static bool attack_refused_(
 		printf("#   it returned %ld\n", r);
 	return good;
 }
-#define refused(call, what)                                                   \
-	({                                                                    \
-		errno = 0;                                                    \
-		long r_ = (long)(call);                                       \
-		attack_refused_(r_, errno, (what), __FILE__, __LINE__);       \
+#define refused(call, what)                                                                        \
+	({                                                                                         \
+		errno = 0;                                                                         \
+		long r_ = (long)(call);                                                            \
+		attack_refused_(r_, errno, (what), __FILE__, __LINE__);                            \
 	})
 /* Refused with EPERM, EACCES or ENOSYS: by policy, not because an argument was wrong. */
-#define denied(call, what)                                                              \
-	({                                                                              \
-		errno = 0;                                                              \
-		long r_ = (long)(call);                                                 \
-		int e_ = errno;                                                         \
-		bool g_ = tap_check_(r_ < 0 && (e_ == EPERM || e_ == EACCES || e_ == ENOSYS), \
-		    __FILE__, __LINE__, "%s is denied", (what));                        \
-		if (!g_)                                                                \
-			printf("#   returned %ld, errno %d (%s)\n", r_, e_, strerror(e_));    \
-		g_;                                                                     \
+#define denied(call, what)                                                                         \
+	({                                                                                         \
+		errno = 0;                                                                         \
+		long r_ = (long)(call);                                                            \
+		int e_ = errno;                                                                    \
+		bool g_ = tap_check_(r_ < 0 && (e_ == EPERM || e_ == EACCES || e_ == ENOSYS),      \
+		    __FILE__, __LINE__, "%s is denied", (what));                                   \
+		if (!g_)                                                                           \
+			printf("#   returned %ld, errno %d (%s)\n", r_, e_, strerror(e_));         \
+		g_;                                                                                \
 	})
 
 /* The file cannot be opened with these flags. */

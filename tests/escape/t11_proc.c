@@ -44,15 +44,27 @@ static void test_agent_inside(void)
 static void test_kernel_settings(void)
 {
 	static const char *const settings[] = {
-	    "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/kernel/hotplug",
-	    "/proc/sys/kernel/sysrq", "/proc/sys/kernel/randomize_va_space",
+	    "/proc/sys/kernel/core_pattern",
+	    "/proc/sys/kernel/modprobe",
+	    "/proc/sys/kernel/hotplug",
+	    "/proc/sys/kernel/sysrq",
+	    "/proc/sys/kernel/randomize_va_space",
 	    "/proc/sys/kernel/unprivileged_bpf_disabled",
-	    "/proc/sys/kernel/dmesg_restrict", "/proc/sys/kernel/kptr_restrict",
-	    "/proc/sys/kernel/poweroff_cmd", "/proc/sys/kernel/panic", "/proc/sys/vm/overcommit_memory",
-	    "/proc/sys/vm/drop_caches", "/proc/sys/vm/panic_on_oom", "/proc/sys/fs/binfmt_misc/register",
-	    "/proc/sys/fs/suid_dumpable", "/proc/sys/fs/protected_symlinks", "/proc/sys/fs/file-max",
-	    "/proc/sys/user/max_user_namespaces", "/proc/sys/net/ipv4/ip_forward",
-	    "/proc/sys/net/core/somaxconn", "/proc/sys/kernel/ns_last_pid",
+	    "/proc/sys/kernel/dmesg_restrict",
+	    "/proc/sys/kernel/kptr_restrict",
+	    "/proc/sys/kernel/poweroff_cmd",
+	    "/proc/sys/kernel/panic",
+	    "/proc/sys/vm/overcommit_memory",
+	    "/proc/sys/vm/drop_caches",
+	    "/proc/sys/vm/panic_on_oom",
+	    "/proc/sys/fs/binfmt_misc/register",
+	    "/proc/sys/fs/suid_dumpable",
+	    "/proc/sys/fs/protected_symlinks",
+	    "/proc/sys/fs/file-max",
+	    "/proc/sys/user/max_user_namespaces",
+	    "/proc/sys/net/ipv4/ip_forward",
+	    "/proc/sys/net/core/somaxconn",
+	    "/proc/sys/kernel/ns_last_pid",
 	};
 	for (size_t i = 0; i < AV_ARRAY_LEN(settings); i++)
 		cannot_open(settings[i], O_WRONLY);

@@ -23,7 +23,8 @@ static void test_agent_is_out_of_reach(void)
 		for (int fd = 0; fd < 16; fd++)
 			if (syscall(SYS_pidfd_getfd, pidfd, fd, 0) >= 0)
 				ok(false, "pidfd_getfd took the agent's descriptor %d", fd);
-		denied(syscall(SYS_pidfd_getfd, pidfd, 3, 0), "pidfd_getfd of the agent's listener");
+		denied(
+		    syscall(SYS_pidfd_getfd, pidfd, 3, 0), "pidfd_getfd of the agent's listener");
 		denied(syscall(SYS_setns, pidfd, 0x00020000), "setns by the agent's pidfd");
 		close(pidfd);
 	} else {

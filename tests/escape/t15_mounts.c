@@ -28,7 +28,8 @@ static int as_clone(void)
 static int as_clone3(void)
 {
 	struct {
-		unsigned long long flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
+		unsigned long long flags, pidfd, child_tid, parent_tid, exit_signal, stack,
+		    stack_size, tls;
 	} args = {.flags = CLONE_NEWUSER, .exit_signal = 17};
 	long r = syscall(SYS_clone3, &args, sizeof(args));
 	if (r == 0)
@@ -55,12 +56,15 @@ static void test_classic_mounts(void)
 
 static void test_new_mount_api(void)
 {
-	denied(syscall(SYS_open_tree, AT_FDCWD, "/", OPEN_TREE_CLONE | AT_RECURSIVE), "open_tree clone");
-	denied(syscall(SYS_open_tree, AT_FDCWD, "/usr", OPEN_TREE_CLONE), "open_tree clone of /usr");
+	denied(syscall(SYS_open_tree, AT_FDCWD, "/", OPEN_TREE_CLONE | AT_RECURSIVE),
+	    "open_tree clone");
+	denied(
+	    syscall(SYS_open_tree, AT_FDCWD, "/usr", OPEN_TREE_CLONE), "open_tree clone of /usr");
 	denied(syscall(SYS_move_mount, AT_FDCWD, "/usr", AT_FDCWD, "/tmp/m", 0), "move_mount");
 	denied(syscall(SYS_fsopen, "tmpfs", 0), "fsopen");
 	denied(syscall(SYS_fspick, AT_FDCWD, "/", 0), "fspick");
-	struct mount_attr attr = {.attr_clr = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
+	struct mount_attr attr = {
+	    .attr_clr = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
 	denied(syscall(SYS_mount_setattr, AT_FDCWD, "/", 0, &attr, sizeof(attr)), "mount_setattr");
 	denied(syscall(SYS_mount_setattr, AT_FDCWD, "/usr", 0, &attr, sizeof(attr)),
 	    "mount_setattr of /usr");
@@ -87,14 +91,15 @@ static void test_namespaces(void)
 }
 
 /* FACTS of the design: a clone attached late could be made writable and then hold a set-uid file
- * of host root. Nothing but the overlays and own tmpfs may be writable, and the host's files least. */
+ * of host root. Nothing but the overlays and own tmpfs may be writable, and the host's files least.
+ */
 static void test_host_files_stay_read_only(void)
 {
 	struct stat st;
 	int fd = open("/usr/.aviary-escape", O_CREAT | O_RDWR | O_CLOEXEC, 04755);
 	if (fd >= 0) {
-		/* Writing into /usr is allowed: it is an overlay. The driver looks for this name on the
-		 * host afterwards. */
+		/* Writing into /usr is allowed: it is an overlay. The driver looks for this name on
+		 * the host afterwards. */
 		ok(fchmod(fd, 04755) == 0 && fstat(fd, &st) == 0 && st.st_uid == 0,
 		    "a set-uid file in the sandbox's own /usr");
 		close(fd);

@@ -28,8 +28,8 @@ static void test_needs_filter(void)
 	denied(syscall(SYS_keyctl, 0, -3, 0), "keyctl");
 	denied(syscall(SYS_add_key, "user", "x", "y", 1, -3), "add_key");
 	denied(syscall(SYS_request_key, "user", "x", 0, 0), "request_key");
-	struct perf_event_attr perf = {.type = PERF_TYPE_SOFTWARE, .size = sizeof(perf),
-	    .exclude_kernel = 1};
+	struct perf_event_attr perf = {
+	    .type = PERF_TYPE_SOFTWARE, .size = sizeof(perf), .exclude_kernel = 1};
 	denied(syscall(SYS_perf_event_open, &perf, 0, -1, -1, 0), "perf_event_open");
 	denied(personality(PER_LINUX32), "personality(PER_LINUX32)");
 	denied(personality(READ_IMPLIES_EXEC), "personality(READ_IMPLIES_EXEC)");
@@ -38,8 +38,8 @@ static void test_needs_filter(void)
 static void test_administration(void)
 {
 	char scratch[64] = {0};
-	union bpf_attr bpf = {.map_type = BPF_MAP_TYPE_HASH, .key_size = 4, .value_size = 4,
-	    .max_entries = 1};
+	union bpf_attr bpf = {
+	    .map_type = BPF_MAP_TYPE_HASH, .key_size = 4, .value_size = 4, .max_entries = 1};
 	struct timespec ts = {.tv_sec = 1};
 	struct timeval tv = {.tv_sec = 1};
 	denied(syscall(SYS_bpf, BPF_MAP_CREATE, &bpf, sizeof(bpf)), "bpf");

@@ -27,16 +27,18 @@ static unsigned long long status_hex(const char *field)
 
 #define BIT(c) (1ull << (c))
 /* SECURITY.md: what sandbox root may hold at most. */
-#define ALLOWED                                                                                  \
-	(BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_FOWNER) | BIT(CAP_FSETID) | BIT(CAP_KILL) | \
-	    BIT(CAP_SETGID) | BIT(CAP_SETUID) | BIT(CAP_SETPCAP) | BIT(CAP_NET_BIND_SERVICE) |    \
-	    BIT(CAP_SYS_CHROOT) | BIT(CAP_AUDIT_WRITE) | BIT(CAP_SETFCAP))
+#define ALLOWED                                                                                    \
+	(BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_FOWNER) | BIT(CAP_FSETID) |              \
+	    BIT(CAP_KILL) | BIT(CAP_SETGID) | BIT(CAP_SETUID) | BIT(CAP_SETPCAP) |                 \
+	    BIT(CAP_NET_BIND_SERVICE) | BIT(CAP_SYS_CHROOT) | BIT(CAP_AUDIT_WRITE) |               \
+	    BIT(CAP_SETFCAP))
 
 static void test_capability_sets(void)
 {
 	ok(status_hex("CapInh:\t") == 0, "the inheritable set is empty");
 	ok(status_hex("CapAmb:\t") == 0, "the ambient set is empty");
-	ok((status_hex("CapBnd:\t") & ~ALLOWED) == 0, "the bounding set holds nothing more than stated");
+	ok((status_hex("CapBnd:\t") & ~ALLOWED) == 0,
+	    "the bounding set holds nothing more than stated");
 	ok((status_hex("CapPrm:\t") & ~ALLOWED) == 0, "nor does the permitted set");
 	ok((status_hex("CapEff:\t") & ~ALLOWED) == 0, "nor does the effective set");
 	ok(prctl(PR_CAPBSET_READ, CAP_SYS_ADMIN) == 0, "CAP_SYS_ADMIN is out of reach");

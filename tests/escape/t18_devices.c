@@ -15,11 +15,20 @@ static void test_making_nodes(void)
 		mode_t type;
 		unsigned int major, minor;
 	} nodes[] = {
-	    {"mem", S_IFCHR, 1, 1}, {"kmem", S_IFCHR, 1, 2}, {"port", S_IFCHR, 1, 4},
-	    {"kmsg", S_IFCHR, 1, 11}, {"null", S_IFCHR, 1, 3}, {"kvm", S_IFCHR, 10, 232},
-	    {"fuse", S_IFCHR, 10, 229}, {"tun", S_IFCHR, 10, 200}, {"loop-control", S_IFCHR, 10, 237},
-	    {"loop0", S_IFBLK, 7, 0}, {"sda", S_IFBLK, 8, 0}, {"vda", S_IFBLK, 254, 0},
-	    {"vda2", S_IFBLK, 253, 0}, {"nvme", S_IFBLK, 259, 0},
+	    {"mem", S_IFCHR, 1, 1},
+	    {"kmem", S_IFCHR, 1, 2},
+	    {"port", S_IFCHR, 1, 4},
+	    {"kmsg", S_IFCHR, 1, 11},
+	    {"null", S_IFCHR, 1, 3},
+	    {"kvm", S_IFCHR, 10, 232},
+	    {"fuse", S_IFCHR, 10, 229},
+	    {"tun", S_IFCHR, 10, 200},
+	    {"loop-control", S_IFCHR, 10, 237},
+	    {"loop0", S_IFBLK, 7, 0},
+	    {"sda", S_IFBLK, 8, 0},
+	    {"vda", S_IFBLK, 254, 0},
+	    {"vda2", S_IFBLK, 253, 0},
+	    {"nvme", S_IFBLK, 259, 0},
 	};
 	static const char *const places[] = {"/tmp", "/dev", "/root", "/dev/shm", "/run", "/usr"};
 	for (size_t p = 0; p < AV_ARRAY_LEN(places); p++) {
@@ -27,7 +36,8 @@ static void test_making_nodes(void)
 		for (size_t i = 0; i < AV_ARRAY_LEN(nodes); i++) {
 			char path[128];
 			snprintf(path, sizeof(path), "%s/evil-%s", places[p], nodes[i].name);
-			if (mknod(path, nodes[i].type | 0666, makedev(nodes[i].major, nodes[i].minor)) < 0)
+			if (mknod(path, nodes[i].type | 0666,
+			        makedev(nodes[i].major, nodes[i].minor)) < 0)
 				continue;
 			int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 			if (fd >= 0) {
@@ -43,8 +53,9 @@ static void test_making_nodes(void)
 
 static void test_what_is_there(void)
 {
-	static const char *const allowed[] = {"null", "zero", "full", "random", "urandom", "tty", "ptmx",
-	    "pts", "shm", "mqueue", "fd", "stdin", "stdout", "stderr", "core", "console", ".", ".."};
+	static const char *const allowed[] = {"null", "zero", "full", "random", "urandom", "tty",
+	    "ptmx", "pts", "shm", "mqueue", "fd", "stdin", "stdout", "stderr", "core", "console",
+	    ".", ".."};
 	DIR *d = opendir("/dev");
 	int extra = 0;
 	for (struct dirent *e; d && (e = readdir(d));) {

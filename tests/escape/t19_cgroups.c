@@ -42,8 +42,10 @@ static void test_nothing_is_writable(void)
 	cannot_open("/sys/fs/cgroup/memory/release_agent", O_WRONLY);
 	mkdir("/tmp/cg", 0755);
 	refused(mount("cgroup2", "/tmp/cg", "cgroup2", 0, NULL), "mounting cgroup2");
-	refused(mount("cgroup", "/tmp/cg", "cgroup", 0, "memory"), "mounting the memory controller");
-	refused(mount("cgroup", "/tmp/cg", "cgroup", 0, "none,name=evil"), "mounting a named hierarchy");
+	refused(
+	    mount("cgroup", "/tmp/cg", "cgroup", 0, "memory"), "mounting the memory controller");
+	refused(mount("cgroup", "/tmp/cg", "cgroup", 0, "none,name=evil"),
+	    "mounting a named hierarchy");
 }
 
 /* The paths in /proc/self/cgroup are relative to the sandbox's own root. */
@@ -69,7 +71,8 @@ static void test_own_limit_shows(const char *memory_mib)
 	text[n > 0 ? n : 0] = '\0';
 	const char *p = strstr(text, "MemTotal:");
 	long kib = p ? strtol(p + 9, NULL, 10) : 0;
-	ok(kib == strtol(memory_mib, NULL, 10) * 1024, "MemTotal is the sandbox's limit (%ld KiB)", kib);
+	ok(kib == strtol(memory_mib, NULL, 10) * 1024, "MemTotal is the sandbox's limit (%ld KiB)",
+	    kib);
 	if (fd >= 0)
 		close(fd);
 }

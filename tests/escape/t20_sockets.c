@@ -60,8 +60,9 @@ static void test_network_setup(void)
 		struct nlmsghdr h;
 		struct ifinfomsg i;
 	} request = {
-	    .h = {.nlmsg_len = sizeof(request), .nlmsg_type = RTM_NEWLINK,
-		.nlmsg_flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK},
+	    .h = {.nlmsg_len = sizeof(request),
+	        .nlmsg_type = RTM_NEWLINK,
+	        .nlmsg_flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK},
 	    .i = {.ifi_family = AF_UNSPEC, .ifi_index = 1, .ifi_change = IFF_UP},
 	};
 	char answer[1024];
@@ -70,7 +71,8 @@ static void test_network_setup(void)
 		n = recv(nl, answer, sizeof(answer), 0);
 	struct nlmsghdr *h = (struct nlmsghdr *)(void *)answer;
 	const struct nlmsgerr *e = NLMSG_DATA(h);
-	ok(n < 0 || (h->nlmsg_type == NLMSG_ERROR && e->error == -EPERM), "netlink changes are refused");
+	ok(n < 0 || (h->nlmsg_type == NLMSG_ERROR && e->error == -EPERM),
+	    "netlink changes are refused");
 	close(nl);
 	for (int protocol = 0; protocol < 22; protocol++) {
 		int s = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
@@ -88,14 +90,14 @@ static void test_host_is_out_of_reach(const char *name, const char *port)
 	memcpy(un.sun_path + 1, name, n);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	refused(connect(fd, (struct sockaddr *)&un,
-		    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n)),
+	            (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n)),
 	    "an abstract socket of the host");
 	close(fd);
 	static const char *const addresses[] = {"127.0.0.1", "127.1.2.3", "10.0.2.2", "172.17.0.1",
 	    "192.168.0.1", "169.254.169.254", "0.0.0.0", "8.8.8.8"};
 	for (size_t i = 0; i < AV_ARRAY_LEN(addresses); i++) {
-		struct sockaddr_in in = {.sin_family = AF_INET,
-		    .sin_port = htons((uint16_t)strtoul(port, NULL, 10))};
+		struct sockaddr_in in = {
+		    .sin_family = AF_INET, .sin_port = htons((uint16_t)strtoul(port, NULL, 10))};
 		inet_pton(AF_INET, addresses[i], &in.sin_addr);
 		fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		struct timeval tv = {.tv_sec = 1};

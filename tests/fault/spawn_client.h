@@ -14,15 +14,15 @@
 #include "spawn/wire.h"
 
 struct spawn_client {
-	char dir[64];      /* scratch; state and run below it */
+	char dir[64]; /* scratch; state and run below it */
 	char state[80], run[80];
 	pid_t supervisor;
-	int sock;          /* -1: not connected */
+	int sock; /* -1: not connected */
 	unsigned int seq;
 };
 
-/* Starts the supervisor with --no-daemon and the stub agent; options: more arguments, NULL-ended, may
- * be NULL. Waits for HELLO. */
+/* Starts the supervisor with --no-daemon and the stub agent; options: more arguments, NULL-ended,
+ * may be NULL. Waits for HELLO. */
 void spawn_client_start(struct spawn_client *c, const char *const *options);
 /* Starts it again in the same directories (after the supervisor died). */
 void spawn_client_restart(struct spawn_client *c, const char *const *options);
@@ -33,8 +33,8 @@ void spawn_client_stop(struct spawn_client *c);
 
 /* One request, its reply; *ret_fd (may be NULL) gets the passed descriptor or -1. False when the
  * worker died instead of answering. */
-bool spawn_client_call(struct spawn_client *c, struct spawn_request *q, struct spawn_reply *ret,
-    int *ret_fd);
+bool spawn_client_call(
+    struct spawn_client *c, struct spawn_request *q, struct spawn_reply *ret, int *ret_fd);
 /* The two halves, for pipelining. */
 bool spawn_client_send(struct spawn_client *c, struct spawn_request *q);
 bool spawn_client_receive(struct spawn_client *c, struct spawn_reply *ret, int *ret_fd);
@@ -44,8 +44,8 @@ void spawn_client_create_request(struct spawn_request *q);
 /* errno of the reply, or ECONNRESET. */
 int spawn_client_op(struct spawn_client *c, enum spawn_op op, const char *id);
 /* Runs a shell script in the sandbox (stub agent); its output into out, NUL-terminated. */
-void spawn_client_shell(struct spawn_client *c, const char *id, const char *script, char *out,
-    size_t size);
+void spawn_client_shell(
+    struct spawn_client *c, const char *id, const char *script, char *out, size_t size);
 /* Number of sandboxes that LIST names. */
 unsigned int spawn_client_count(struct spawn_client *c);
 /* The worker's pid: the supervisor's only child. */

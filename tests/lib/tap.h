@@ -52,22 +52,21 @@ __attribute__((unused)) static bool tap_str_(
 {
 	bool good = tap_check_(av_str_eq(got, want), file, line, "%s", what);
 	if (!good)
-		printf("#   got \"%.*s\" (%zu bytes), wanted \"%.*s\" (%zu bytes)\n", AV_STR_ARG(got),
-		    got.n, AV_STR_ARG(want), want.n);
+		printf("#   got \"%.*s\" (%zu bytes), wanted \"%.*s\" (%zu bytes)\n",
+		    AV_STR_ARG(got), got.n, AV_STR_ARG(want), want.n);
 	return good;
 }
 
 /* ok(cond, "what %d", n) */
 #define ok(cond, ...) tap_check_((cond), __FILE__, __LINE__, __VA_ARGS__)
-#define is_int(got, want, what) \
+#define is_int(got, want, what)                                                                    \
 	tap_int_((long long)(got), (long long)(want), (what), __FILE__, __LINE__)
 /* C strings; NULL compares as the empty string. */
-#define is_str(got, want, what) \
-	tap_str_(av_str_c(got), av_str_c(want), (what), __FILE__, __LINE__)
+#define is_str(got, want, what) tap_str_(av_str_c(got), av_str_c(want), (what), __FILE__, __LINE__)
 /* struct av_str against a C string, and against another struct av_str. */
 #define is_avstr(got, want, what) tap_str_((got), av_str_c(want), (what), __FILE__, __LINE__)
 #define is_bytes(got, want, what) tap_str_((got), (want), (what), __FILE__, __LINE__)
-#define diag(...) (printf("# " __VA_ARGS__), printf("\n"), fflush(stdout))
+#define diag(...)                 (printf("# " __VA_ARGS__), printf("\n"), fflush(stdout))
 
 __attribute__((unused, noreturn, format(printf, 2, 3))) static void tap_skip_all(
     bool privileged, const char *fmt, ...)

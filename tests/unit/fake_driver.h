@@ -30,7 +30,7 @@ struct fake_box {
 struct fake_machine {
 	struct av_list boxes;
 	char boot_id[DRIVER_BOOT_ID_SIZE];
-	bool hold;               /* answer nothing */
+	bool hold; /* answer nothing */
 	enum av_err_kind fail_create, fail_destroy;
 	int created, destroyed, adopted;
 };
@@ -73,9 +73,9 @@ static inline struct fake_box *fake_find(struct fake_machine *m, const char *id)
 {
 	struct fake_box *b;
 
-	AV_LIST_FOREACH (b, &m->boxes, struct fake_box, link)
-		if (strcmp(b->id, id) == 0)
-			return b;
+	AV_LIST_FOREACH(b, &m->boxes, struct fake_box, link)
+	if (strcmp(b->id, id) == 0)
+		return b;
 	return NULL;
 }
 
@@ -102,7 +102,8 @@ static inline struct fake_box *fake_box_new(struct fake_machine *m, const char *
 	return b;
 }
 
-static inline struct fake_req *fake_req(struct driver *d, enum fake_op op, const char *id, void *ctx)
+static inline struct fake_req *fake_req(
+    struct driver *d, enum fake_op op, const char *id, void *ctx)
 {
 	struct fake_driver *f = fake_of(d);
 	struct fake_req *r = calloc(1, sizeof(*r));
@@ -125,8 +126,8 @@ static inline const struct driver_caps *fake_caps(struct driver *d)
 	return &fake_of(d)->caps;
 }
 
-static inline int fake_create(struct driver *d, const struct driver_spec *spec, driver_alive_fn *fn,
-    void *ctx)
+static inline int fake_create(
+    struct driver *d, const struct driver_spec *spec, driver_alive_fn *fn, void *ctx)
 {
 	struct fake_req *r = fake_req(d, FAKE_CREATE, spec->id, ctx);
 
@@ -163,8 +164,8 @@ static inline int fake_list(struct driver *d, driver_list_fn *fn, void *ctx)
 	return 0;
 }
 
-static inline int fake_agent_connect(struct driver *d, const char *id, int *ret_fd,
-    struct av_err *err)
+static inline int fake_agent_connect(
+    struct driver *d, const char *id, int *ret_fd, struct av_err *err)
 {
 	struct fake_driver *f = fake_of(d);
 	int fd = f->connect ? f->connect(id) : -1;
@@ -198,8 +199,8 @@ static inline void fake_answer_list(struct fake_driver *f, struct fake_req *r)
 	struct fake_box *b;
 	size_t n = 0;
 
-	AV_LIST_FOREACH (b, &f->m->boxes, struct fake_box, link)
-		memcpy(ids[n++], b->id, AV_ID_SIZE);
+	AV_LIST_FOREACH(b, &f->m->boxes, struct fake_box, link)
+	memcpy(ids[n++], b->id, AV_ID_SIZE);
 	r->fn.list(r->ctx, (const char(*)[AV_ID_SIZE])ids, n, NULL);
 	free(ids);
 }

@@ -22,11 +22,13 @@
 static void test_err(void)
 {
 	struct av_err err = {0};
-	is_int(av_err_set(&err, AV_ERR_NOT_FOUND, "sandbox %d", 7), -ENOENT, "kind gives the errno");
+	is_int(
+	    av_err_set(&err, AV_ERR_NOT_FOUND, "sandbox %d", 7), -ENOENT, "kind gives the errno");
 	is_str(err.message, "sandbox 7", "message");
 	av_err_prefix(&err, "delete");
 	is_str(err.message, "delete: sandbox 7", "prefix");
-	is_int(av_err_sys(&err, AV_ERR_INTERNAL, -ENOSPC, "write"), -ENOSPC, "full disk is NO_SPACE");
+	is_int(
+	    av_err_sys(&err, AV_ERR_INTERNAL, -ENOSPC, "write"), -ENOSPC, "full disk is NO_SPACE");
 	is_int(err.kind, AV_ERR_NO_SPACE, "kind of a full disk");
 	is_int(av_err_http_status(AV_ERR_NO_SPACE), 507, "its HTTP status");
 	for (int k = 1; k < AV_ERR_KIND_COUNT; k++)
@@ -42,7 +44,7 @@ static void test_str(void)
 	ok(!av_str_cut(&s, ';', &head) && av_str_eq_c(head, "b=c") && s.n == 0, "cut without sep");
 	ok(av_str_ieq(AV_STR("Host"), AV_STR("hOST")), "case folded");
 	ok(av_str_eq_secret(AV_STR("abc"), AV_STR("abc")) &&
-		!av_str_eq_secret(AV_STR("abc"), AV_STR("abd")),
+	        !av_str_eq_secret(AV_STR("abc"), AV_STR("abd")),
 	    "secret comparison");
 	is_avstr(av_str_trim(AV_STR(" \tx y\t ")), "x y", "trim");
 	char small[4];
@@ -70,11 +72,13 @@ static void test_num(void)
 	struct av_err err = {0};
 	is_int(av_parse_u64(AV_STR("18446744073709551615"), 0, UINT64_MAX, &u), 0, "largest u64");
 	ok(u == UINT64_MAX, "its value");
-	is_int(av_parse_u64(AV_STR("18446744073709551616"), 0, UINT64_MAX, &u), -ERANGE, "one more");
+	is_int(
+	    av_parse_u64(AV_STR("18446744073709551616"), 0, UINT64_MAX, &u), -ERANGE, "one more");
 	is_int(av_parse_u64(AV_STR(""), 0, 9, &u), -EINVAL, "empty");
 	is_int(av_parse_u64(AV_STR("+1"), 0, 9, &u), -EINVAL, "plus sign");
 	is_int(av_parse_u64(AV_STR(" 1"), 0, 9, &u), -EINVAL, "space");
-	is_int(av_parse_i64(AV_STR("-9223372036854775808"), INT64_MIN, INT64_MAX, &i), 0, "INT64_MIN");
+	is_int(
+	    av_parse_i64(AV_STR("-9223372036854775808"), INT64_MIN, INT64_MAX, &i), 0, "INT64_MIN");
 	ok(i == INT64_MIN, "its value");
 	is_int(av_parse_i64(AV_STR("-9223372036854775809"), INT64_MIN, INT64_MAX, &i), -ERANGE,
 	    "one less");
@@ -104,7 +108,8 @@ static void test_buf(void)
 	is_int(b.n, 200, "appended");
 	av_buf_consume(&b, 150);
 	is_int(b.n, 50, "consumed");
-	ok(av_buf_cstr(&b) && av_buf_cstr(&b)[49] == ',' && av_buf_cstr(&b)[50] == '\0', "C string");
+	ok(av_buf_cstr(&b) && av_buf_cstr(&b)[49] == ',' && av_buf_cstr(&b)[50] == '\0',
+	    "C string");
 	char big[2000] = {0};
 	is_int(av_buf_append(&b, big, sizeof(big)), -EMSGSIZE, "ceiling");
 	is_int(av_buf_append(&b, "x", 1), -EMSGSIZE, "sticky");
@@ -126,8 +131,8 @@ static void test_codec(void)
 		is_int(av_base64_decode(&b, av_str_c(pairs[i][1])), 0, "base64 decode");
 		is_avstr(av_buf_str(&b), pairs[i][0], "round trip");
 	}
-	static const char *const bad[] = {"Zg", "Zg=", "Zh==", "Z===", "====", "Zg==Zg==", "Zm9 ",
-	    "Zm8=x"};
+	static const char *const bad[] = {
+	    "Zg", "Zg=", "Zh==", "Z===", "====", "Zg==Zg==", "Zm9 ", "Zm8=x"};
 	for (size_t i = 0; i < AV_ARRAY_LEN(bad); i++) {
 		av_buf_reset(&b);
 		is_int(av_base64_decode(&b, av_str_c(bad[i])), -EINVAL, bad[i]);
@@ -149,13 +154,15 @@ static void test_codec(void)
 
 static void test_path(void)
 {
-	static const char *const cases[][2] = {{"/", "/"}, {"a", "/home/a"}, {"./a//b/", "/home/a/b"},
-	    {"../../..", "/"}, {"/a/../../b", "/b"}, {"/a/./b/..", "/a"}, {"..", "/"}, {"a/..", "/home"}};
+	static const char *const cases[][2] = {{"/", "/"}, {"a", "/home/a"},
+	    {"./a//b/", "/home/a/b"}, {"../../..", "/"}, {"/a/../../b", "/b"}, {"/a/./b/..", "/a"},
+	    {"..", "/"}, {"a/..", "/home"}};
 	struct av_buf b = AV_BUF_INIT(8192);
 	struct av_err err = {0};
 	for (size_t i = 0; i < AV_ARRAY_LEN(cases); i++) {
 		av_buf_reset(&b);
-		is_int(av_path_clean(&b, AV_STR("/home"), av_str_c(cases[i][0]), &err), 0, cases[i][0]);
+		is_int(av_path_clean(&b, AV_STR("/home"), av_str_c(cases[i][0]), &err), 0,
+		    cases[i][0]);
 		is_avstr(av_buf_str(&b), cases[i][1], "cleaned");
 	}
 	av_buf_reset(&b);
@@ -180,7 +187,7 @@ static void test_json(void)
 	AV_CLEANUP(av_json_decrefp)
 	json_t *j = av_json_parse_object(
 	    AV_STR("{\"s\":\"x\",\"n\":5,\"neg\":-1,\"b\":true,\"nul\":null,\"t\":1.5,"
-		   "\"m\":{\"a\":\"b\"},\"bad\":{\"a\":1},\"l\":[\"p\",\"q\"]}"),
+	           "\"m\":{\"a\":\"b\"},\"bad\":{\"a\":1},\"l\":[\"p\",\"q\"]}"),
 	    &err);
 	ok(j, "parsed");
 	const char *s = "default";
@@ -209,7 +216,8 @@ static void test_json(void)
 		    "malformed %zu: %s", i, err.message);
 	char deep[2000];
 	memset(deep, '[', sizeof(deep));
-	ok(!av_json_parse_object(av_str_n(deep, sizeof(deep)), &err) && strstr(err.message, "nested"),
+	ok(!av_json_parse_object(av_str_n(deep, sizeof(deep)), &err) &&
+	        strstr(err.message, "nested"),
 	    "depth is bounded");
 	struct av_buf b = AV_BUF_INIT(1000);
 	av_json_write_str(&b, AV_STR("a\"\\\n\x1b\xff\xc3\xa9"));
@@ -271,7 +279,8 @@ static void test_map(void)
 	for (int round = 0; round < 100000; round++) {
 		char key[AV_ID_SIZE];
 		memcpy(key, keys[0], sizeof(key));
-		good &= av_map_put(&m, av_str_c(key), key) == 0 && av_map_remove(&m, av_str_c(key)) == key;
+		good &= av_map_put(&m, av_str_c(key), key) == 0 &&
+		        av_map_remove(&m, av_str_c(key)) == key;
 	}
 	ok(good && m.cap < 50000, "tombstones do not grow the table");
 	av_map_clear(&m);
