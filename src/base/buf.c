@@ -55,7 +55,7 @@ int av_buf_reserve(struct av_buf *b, size_t n, char **ret_p)
 		return b->error = -EMSGSIZE;
 	/* One byte more than asked, so that av_buf_cstr always has room for its NUL. */
 	if (need + 1 > b->cap - b->off || !b->p) {
-		if (b->off) {
+		if (b->p && b->off) {
 			memmove(b->p, b->p + b->off, b->n);
 			b->off = 0;
 		}
@@ -79,7 +79,7 @@ int av_buf_append(struct av_buf *b, const void *p, size_t n)
 {
 	if (n == 0)
 		return b->error;
-	char *dst;
+	char *dst = NULL;
 	int r = av_buf_reserve(b, n, &dst);
 	if (r < 0)
 		return r;
@@ -131,7 +131,7 @@ void av_buf_consume(struct av_buf *b, size_t n)
 
 const char *av_buf_cstr(struct av_buf *b)
 {
-	char *end;
+	char *end = NULL;
 	if (av_buf_reserve(b, 0, &end) < 0)
 		return NULL;
 	*end = '\0';

@@ -29,7 +29,7 @@ struct answer {
 
 int bench_http_open(struct bench_http *h, const char *url, const char *key, struct av_err *err)
 {
-	struct av_str rest = av_str_c(url), host, port;
+	struct av_str rest = av_str_c(url), host = {0}, port;
 	struct sockaddr_in sa = {.sin_family = AF_INET};
 	uint64_t number;
 	*h = (struct bench_http){

@@ -33,7 +33,7 @@ int options_envs(const struct args *args, json_t **ret, struct av_err *err)
 	AV_CLEANUP(av_json_decrefp) json_t *envs = NULL;
 	while ((text = args_next(args, "env", &pos))) {
 		struct av_str value = av_str_c(text), name;
-		const char *v = value.p;
+		const char *v;
 		if (!envs && !(envs = json_object()))
 			return av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "options");
 		if (av_str_cut(&value, '=', &name))

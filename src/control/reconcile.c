@@ -101,6 +101,7 @@ static void on_history(void *ctx, const struct store_sandbox *v, size_t n, const
 
 static void remove_unknown(struct control *c, const char *id)
 {
+	assert(id);
 	struct removal *rm = calloc(1, sizeof(*rm));
 
 	if (!rm)

@@ -296,7 +296,7 @@ void conn_settle(struct conn *c)
 
 static void peer_name(int fd, char *dst, size_t size)
 {
-	struct sockaddr_storage ss;
+	struct sockaddr_storage ss = {0};
 	socklen_t len = sizeof(ss);
 	char ip[INET6_ADDRSTRLEN] = "";
 	snprintf(dst, size, "unknown");

@@ -71,7 +71,7 @@ uint64_t disk_free_bytes(const struct disk *d)
 
 int disk_check_space(struct disk *d, struct av_err *err)
 {
-	uint64_t space, total;
+	uint64_t space = 0, total = 0;
 	char a[24], b[24];
 	int r = disk_host_space(d, &space, &total);
 	if (r < 0)

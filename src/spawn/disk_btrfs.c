@@ -281,7 +281,7 @@ static int image_usage(struct disk *d, const char *id, struct disk_usage *ret)
 {
 	const struct btrfs_state *s = d->mode_state;
 	AV_CLEANUP(av_closep) int fd = -1;
-	uint64_t subvol;
+	uint64_t subvol = 0;
 	int r = image_open(d, id, &fd, NULL);
 	if (r == 0)
 		r = btrfs_subvol_id(fd, &subvol);

@@ -118,7 +118,7 @@ static int add_promise(void *ctx, const char *id, uid_t owner, bool removing)
 static int check_promises(struct disk *d, uint64_t size, struct av_err *err)
 {
 	struct promise p = {.d = d};
-	uint64_t space, total;
+	uint64_t space = 0, total = 0;
 	char a[24], b[24];
 	int r = disk_area_list(d, add_promise, &p);
 	if (r == 0)

@@ -198,7 +198,7 @@ int jail_open(int proc_fd, const struct jail_identity *who, int *ret_pidfd)
 	AV_CLEANUP(av_closep) int pidfd = av_pidfd_open(who->pid);
 	if (pidfd < 0)
 		return pidfd;
-	struct jail_identity now;
+	struct jail_identity now = {0};
 	int r = jail_identify(proc_fd, who->pid, &now);
 	if (r < 0)
 		return r;
