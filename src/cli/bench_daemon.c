@@ -243,7 +243,7 @@ static int start_and_wait(struct bench *b, struct av_err *err)
 	char **env = own_environment(config);
 	if (!env)
 		return av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "bench");
-	struct bench_child c;
+	struct bench_child c = {.in = -1, .out = -1};
 	int r = child_start(&c, argv, env, err);
 	char **last = env;
 	while (last[1])

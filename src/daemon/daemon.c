@@ -69,7 +69,8 @@ static void on_store_post(void *ctx)
 	struct daemon *d = ctx;
 
 	atomic_store(&d->store_posted, false);
-	store_dispatch(d->store);
+	if (d->store)
+		store_dispatch(d->store);
 }
 
 static void on_tick(void *ctx)
@@ -383,15 +384,16 @@ static void close_all(struct daemon *d)
 {
 	av_http_server_free(d->server);
 	api_free(d->api);
-	if (d->control) {
-		av_timer_stop(&d->tick);
-		control_free(d->control);
-	}
 	if (d->node) {
 		node_close(d->node, on_node_closed_late, d);
 		(void)av_loop_run(d->loop);
 	}
+	if (d->control) {
+		av_timer_stop(&d->tick);
+		control_free(d->control);
+	}
 	store_close(d->store);
+	d->store = NULL; /* a wake-up may still be in the loop */
 	for (size_t i = 0; i < AV_ARRAY_LEN(d->signals); i++)
 		av_signal_free(d->signals[i]);
 	av_loop_free(d->loop);
