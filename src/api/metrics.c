@@ -190,6 +190,9 @@ static void write_control(
 	counter(
 	    out, "aviary_sandboxes_adopted_total", "Sandboxes taken over at start-up.", s.adopted);
 	counter(out, "aviary_execs_total", "Processes started on request.", s.execs);
+	counter(out, "aviary_oom_kills_total",
+	    "Processes in sandboxes that the kernel killed for memory, as far as noticed.",
+	    s.oom_kills);
 	counter(
 	    out, "aviary_store_transactions_total", "Transactions on disk.", s.store_transactions);
 	counter(out, "aviary_store_requests_total", "Requests to the store.", s.store_requests);

@@ -5,11 +5,14 @@
 #include "control/control.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <sodium.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/avtime.h"
+#include "base/log.h"
 #include "control/control_internal.h"
 
 #include "base/banned.h"
@@ -224,6 +227,21 @@ static void on_death(void *ctx, const char *id, enum node_death why, const char 
 	sandbox_end(sb, reason_of(why), false, detail[0] ? detail : NULL);
 }
 
+static void on_oom(void *ctx, const char *id, uint64_t kills, uint64_t more)
+{
+	struct control *c = ctx;
+	struct sandbox *sb = av_map_get(&c->sandboxes, av_str_c(id));
+	char text[24];
+
+	c->stats.oom_kills += more;
+	if (!sb)
+		return;
+	sb->oom_kills = kills;
+	(void)snprintf(text, sizeof(text), "%" PRIu64, kills);
+	av_log(AV_LOG_INFO, "the kernel killed in a sandbox for memory", "id", id, "kills", text,
+	    NULL);
+}
+
 static void on_activity(void *ctx, const char *id)
 {
 	struct control *c = ctx;
@@ -241,6 +259,7 @@ static void on_ready(void *ctx)
 static const struct node_events node_events = {
     .on_death = on_death,
     .on_activity = on_activity,
+    .on_oom = on_oom,
     .on_ready = on_ready,
 };
 

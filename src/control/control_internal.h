@@ -90,6 +90,7 @@ struct sandbox {
 	struct av_list link;       /* c->live, oldest first */
 	struct creation *creation; /* while it is made; owned by the create path */
 	bool active_dirty;         /* last_active is newer than on disk */
+	uint64_t oom_kills;        /* as the node told */
 	/* ending: */
 	bool ending;
 	bool stop_recorded;

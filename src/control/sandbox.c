@@ -196,6 +196,7 @@ void sandbox_describe(const struct sandbox *sb, struct sandbox_info *ret)
 {
 	(void)record_describe(&sb->rec, ret, NULL);
 	ret->metadata = sb->metadata;
+	ret->oom_kills = sb->oom_kills;
 }
 
 int sandbox_not_running(const struct control *c, const struct control_actor *a, const char *id,

@@ -9,8 +9,13 @@
  * data frame may arrive in pieces; each piece is passed on at once (as a frame of its own to
  * on_frame), so that nothing of a frame's size is ever held. While the owner paused, the stream's
  * window is not refilled: the agent stalls, and with it the process.
+ *
+ * Nobody inside can tell who sent a SIGKILL. When a process ended by one that was not ours, the
+ * machine is asked for its count of OOM kills before the owner hears of the end (`asking`): the
+ * conversation is over by then, and only the memory of the exec waits for the answer, for ASK_MS.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +31,7 @@
 
 #define FIRST_MAX (4UL * 1024 * 1024)
 #define SAFETY_MS 10000 /* beyond the process's own time-out */
+#define ASK_MS    2000
 
 struct node_exec {
 	struct conv conv; /* first */
@@ -40,9 +46,15 @@ struct node_exec {
 	bool snapshot; /* without following: the stream ends while the process goes on */
 	bool paused;
 	size_t owed; /* bytes not given back to the window */
+	bool we_killed; /* by node_exec_signal */
+	bool asking;    /* on_inspected will come */
+	bool told;      /* while asking: the owner heard the end, or cancelled */
+	bool closed;    /* while asking: the stream is gone, free when it is over */
+	uint64_t oom_kills; /* of the sandbox, when this was opened */
 	struct node_exec_end end;
+	json_t *end_event; /* owned: what on_frame gets at the end */
 	struct av_err *agent_err; /* owned: from an "error" frame */
-	struct av_timer safety;
+	struct av_timer safety; /* also bounds the asking */
 };
 
 static_assert(NODE_CH_CONTROL == (int)AV_FRAME_CONTROL && NODE_CH_STDIN == (int)AV_FRAME_STDIN &&
@@ -55,6 +67,8 @@ static struct node_exec *to_exec(struct conv *c)
 {
 	return AV_CONTAINER_OF(c, struct node_exec, conv);
 }
+
+static void exec_free(struct conv *c);
 
 /* ---- frames from the agent ---- */
 
@@ -78,6 +92,22 @@ static void pass_frame(struct node_exec *e, enum av_frame_channel ch, struct av_
 		broken(e, "a frame does not fit into memory");
 	else
 		e->ev.on_frame(e->ctx, av_buf_str(&e->scratch));
+}
+
+/* The end frame, for owners of frames. */
+static void pass_end(struct node_exec *e)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf text = AV_BUF_INIT(AV_FRAME_CONTROL_MAX);
+
+	if (!e->end_event)
+		return;
+	if (e->end.oom_killed)
+		(void)json_object_set_new(
+		    json_object_get(e->end_event, "end"), "oomKilled", json_true());
+	if (av_json_dump(&text, e->end_event) < 0)
+		broken(e, "an end that does not fit into memory");
+	else
+		pass_frame(e, AV_FRAME_CONTROL, av_buf_str(&text));
 }
 
 static void take_start(struct node_exec *e, const json_t *start)
@@ -133,14 +163,21 @@ static int on_control(void *ctx, struct av_str payload)
 		broken(e, "an event that is no JSON object");
 		return 1;
 	}
-	if (e->ev.on_frame)
+	v = json_object_get(j, "end");
+	if (v)
+		take_end(e, v);
+	else if (e->ev.on_frame)
 		pass_frame(e, AV_FRAME_CONTROL, payload);
 	if (is_over(e))
 		return 1;
+	if (v && e->ev.on_frame) {
+		json_decref(e->end_event);
+		e->end_event = AV_TAKE_PTR(j);
+	}
+	if (v)
+		return 0;
 	if ((v = json_object_get(j, "start")))
 		take_start(e, v);
-	else if ((v = json_object_get(j, "end")))
-		take_end(e, v);
 	else if ((v = json_object_get(j, "error")))
 		take_error(e, v);
 	else if ((v = json_object_get(j, "gap")) && !e->ev.on_frame && e->ev.on_gap)
@@ -207,10 +244,67 @@ static void exec_on_data(struct conv *c, struct av_str data)
 	give_back(e, data.n);
 }
 
+static void tell_end(struct node_exec *e)
+{
+	struct node_exec_end end = e->end;
+
+	e->ev.on_end(e->ctx, e->have_end ? &end : NULL, NULL);
+}
+
+/* ---- was it the OOM killer ---- */
+
+/* Shells hand a child's death on as an exit status. */
+static bool may_be_oom(const struct node_exec *e)
+{
+	bool killed = e->end.exited ? e->end.exit_code == 128 + SIGKILL : e->end.signal == SIGKILL;
+
+	return e->have_end && killed && !e->end.timed_out && !e->we_killed;
+}
+
+static void tell_asked(struct node_exec *e)
+{
+	if (e->told)
+		return;
+	pass_end(e);
+	if (e->told)
+		return; /* on_frame cancelled it */
+	e->told = true;
+	tell_end(e);
+}
+
+static void on_inspected(void *ctx, const struct driver_status *st, const struct av_err *err)
+{
+	struct node_exec *e = ctx;
+
+	av_timer_stop(&e->safety);
+	e->end.oom_killed = !err && st->oom_kills > e->oom_kills;
+	tell_asked(e);
+	e->asking = false;
+	if (e->closed)
+		exec_free(&e->conv);
+}
+
+static void on_ask_late(void *ctx)
+{
+	tell_asked(ctx);
+}
+
+/* False: not worth it, or not possible now. */
+static bool ask(struct node_exec *e)
+{
+	struct node_sandbox *sb = e->conv.sb;
+
+	if (!may_be_oom(e) || node_inspect(sb->node, sb->id, on_inspected, e) < 0)
+		return false;
+	e->asking = true;
+	av_timer_init(&e->safety, sb->node->loop, on_ask_late, e);
+	av_timer_start(&e->safety, ASK_MS);
+	return true;
+}
+
 static void exec_on_complete(struct conv *c)
 {
 	struct node_exec *e = to_exec(c);
-	struct node_exec_end end = e->end;
 	struct av_err err;
 
 	if (e->bad_status) {
@@ -226,8 +320,15 @@ static void exec_on_complete(struct conv *c)
 	} else {
 		(void)av_failpoint("exec.ended");
 		av_timer_stop(&e->safety);
+		if (ask(e)) {
+			conv_end(c, true);
+			return;
+		}
+		pass_end(e);
+		if (is_over(e))
+			return; /* on_frame cancelled it */
 		conv_end(c, true); /* the memory lives until the stream is closed */
-		e->ev.on_end(e->ctx, e->have_end ? &end : NULL, NULL);
+		tell_end(e);
 	}
 }
 
@@ -251,7 +352,11 @@ static void exec_free(struct conv *c)
 {
 	struct node_exec *e = to_exec(c);
 
+	e->closed = true;
+	if (e->asking)
+		return;
 	av_timer_stop(&e->safety);
+	json_decref(e->end_event);
 	av_frame_dec_clear(&e->dec);
 	av_buf_clear(&e->error_body);
 	av_buf_clear(&e->scratch);
@@ -310,6 +415,7 @@ static int open_frames(struct node_sandbox *sb, const char *path, struct av_str 
 	av_buf_init(&e->error_body, ERROR_BODY_MAX);
 	av_buf_init(&e->scratch, AV_FRAME_CONTROL_MAX + AV_FRAME_HEADER);
 	av_timer_init(&e->safety, sb->node->loop, on_safety, e);
+	e->oom_kills = sb->oom_kills;
 	r = conv_open(&e->conv, sb, LINK_INTERACTIVE, &exec_ops, &rq, err);
 	if (r < 0) {
 		exec_free(&e->conv);
@@ -537,6 +643,7 @@ bool node_exec_signal(struct node_exec *e, int signo, bool group)
 	if (!name || av_path_printf(text, sizeof(text), "{\"signal\":\"SIG%s\",\"scope\":\"%s\"}",
 	                 name, group ? "group" : "process") < 0)
 		return true;
+	e->we_killed |= signo == SIGKILL;
 	return node_exec_send(e, NODE_CH_CONTROL, av_str_c(text));
 }
 
@@ -548,12 +655,15 @@ void node_exec_pause(struct node_exec *e, bool paused)
 	if (paused || !owed)
 		return;
 	e->owed = 0;
-	if (e->conv.h2s)
+	if (e->conv.h2s && !e->conv.over)
 		av_h2s_consume(e->conv.h2s, owed);
 }
 
 void node_exec_cancel(struct node_exec *e)
 {
 	av_timer_stop(&e->safety);
-	conv_end(&e->conv, false);
+	if (e->asking)
+		e->told = true; /* over already; on_inspected frees it */
+	else
+		conv_end(&e->conv, false);
 }

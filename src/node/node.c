@@ -37,6 +37,7 @@ struct wrap {
 		node_sandbox_fn *sandbox;
 		node_done_fn *done;
 		node_autopsy_fn *autopsy;
+		driver_status_fn *status;
 	} fn;
 	void *ctx;
 };
@@ -144,6 +145,18 @@ static enum node_death death_of(const struct driver_status *st, char *detail, si
 	return why;
 }
 
+static void note_oom(struct node_sandbox *sb, const struct driver_status *st)
+{
+	struct node *n = sb->node;
+	uint64_t more = st->oom_kills - sb->oom_kills;
+
+	if (st->oom_kills <= sb->oom_kills)
+		return;
+	sb->oom_kills = st->oom_kills;
+	if (n->events && n->events->on_oom && !n->closing)
+		n->events->on_oom(n->events_ctx, sb->id, st->oom_kills, more);
+}
+
 static const char *death_text(enum node_death why)
 {
 	switch (why) {
@@ -172,6 +185,8 @@ static void on_evidence(void *ctx, const struct driver_status *st, const struct 
 	if (!sb || n->closing)
 		return;
 	why = death_of(err ? NULL : st, detail, sizeof(detail));
+	if (!err)
+		note_oom(sb, st);
 	memcpy(id, sb->id, sizeof(id));
 	(void)av_err_set(&gone, AV_ERR_INVALID_STATE, "sandbox %s ended meanwhile: %s%s%s", id,
 	    death_text(why), detail[0] ? ": " : "", detail);
@@ -301,6 +316,19 @@ static void on_created(
 		link_warm(&sb->links[LINK_INTERACTIVE]);
 }
 
+/* What was killed before this daemon is no news about the processes to come. */
+static void on_adopted(
+    void *ctx, const struct driver_evidence *ev, int pidfd, const struct av_err *err)
+{
+	struct node *n = ((struct wrap *)ctx)->node;
+	char id[AV_ID_SIZE];
+
+	memcpy(id, ((struct wrap *)ctx)->id, sizeof(id));
+	on_alive(ctx, ev, pidfd, err);
+	if (av_map_get(&n->sandboxes, av_str_c(id)))
+		(void)node_inspect(n, id, NULL, NULL);
+}
+
 static struct wrap *wrap_for_agent(struct node *n, const char *id,
     const struct node_agent_config *a, node_sandbox_fn *fn, void *ctx)
 {
@@ -339,7 +367,7 @@ int node_adopt(struct node *n, const char *id, const struct driver_evidence *ev,
 
 	if (!w)
 		return -ENOMEM;
-	r = n->driver->ops->adopt(n->driver, id, ev, on_alive, w);
+	r = n->driver->ops->adopt(n->driver, id, ev, on_adopted, w);
 	if (r < 0)
 		wrap_free(w);
 	return r;
@@ -380,9 +408,33 @@ int node_list(struct node *n, driver_list_fn *fn, void *ctx)
 	return n->driver->ops->list(n->driver, fn, ctx);
 }
 
+static void on_status(void *ctx, const struct driver_status *st, const struct av_err *err)
+{
+	struct wrap *w = ctx;
+	struct node *n = w->node;
+	struct node_sandbox *sb = av_map_get(&n->sandboxes, av_str_c(w->id));
+	driver_status_fn *fn = w->fn.status;
+	void *fn_ctx = w->ctx;
+
+	wrap_free(w);
+	if (!err && sb)
+		note_oom(sb, st);
+	if (fn)
+		fn(fn_ctx, st, err);
+}
+
 int node_inspect(struct node *n, const char *id, driver_status_fn *fn, void *ctx)
 {
-	return n->driver->ops->inspect(n->driver, id, fn, ctx);
+	struct wrap *w = n->closing ? NULL : wrap_new(n, id, ctx);
+	int r;
+
+	if (!w)
+		return -ENOMEM;
+	w->fn.status = fn;
+	r = n->driver->ops->inspect(n->driver, id, on_status, w);
+	if (r < 0)
+		wrap_free(w);
+	return r;
 }
 
 static void on_autopsy(void *ctx, const struct driver_status *st, const struct av_err *err)

@@ -34,6 +34,10 @@ struct node_events {
 	void (*on_death)(void *ctx, const char *id, enum node_death why, const char *detail);
 	/* Somebody used it (at most once per second for each sandbox). */
 	void (*on_activity)(void *ctx, const char *id);
+	/* The kernel has killed processes of it for memory: `kills` in its life, `more` since the
+	 * last event. It lives on. Noticed when an exec is killed and when somebody inspects. NULL
+	 * allowed. */
+	void (*on_oom)(void *ctx, const char *id, uint64_t kills, uint64_t more);
 	/* The driver became ready (again): what waited may be tried. */
 	void (*on_ready)(void *ctx);
 };
@@ -76,6 +80,7 @@ void node_forget(struct node_sandbox *sb, const struct av_err *why);
 /* Destroys whatever there is under this id, known or not. */
 int node_destroy(struct node *n, const char *id, node_done_fn *fn, void *ctx);
 int node_list(struct node *n, driver_list_fn *fn, void *ctx);
+/* fn may be NULL: then it only looks for news of on_oom. 0 or -ENOMEM as above. */
 int node_inspect(struct node *n, const char *id, driver_status_fn *fn, void *ctx);
 
 /* Why a sandbox that is not running ended, from what it left behind. 0 or -ENOMEM as above. */

@@ -66,6 +66,7 @@ struct node_sandbox {
 	size_t n_convs;
 	struct av_timer lost_timer;
 	bool dead; /* pidfd said so; evidence is being gathered */
+	uint64_t oom_kills; /* as last seen */
 	int64_t activity_ns;
 };
 

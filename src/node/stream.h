@@ -80,6 +80,9 @@ struct node_exec_end {
 	int signal; /* 0 when exited */
 	bool core_dumped;
 	bool timed_out;  /* it was killed because timeout_ms passed */
+	/* It (or a child whose death it hands on as exit status 137) was killed, not by us, and the
+	 * kernel has killed in this sandbox for memory since the exec was opened. */
+	bool oom_killed;
 	char status[64]; /* for people: "exit status 1", "signal: killed" */
 };
 
@@ -93,7 +96,8 @@ struct node_exec_events {
 	/* Bytes that the agent had to drop while nobody was attached; NULL allowed. */
 	void (*on_gap)(void *ctx, uint64_t dropped);
 	/* When set, whole frames come here as they are (header included, CONTROL frames too,
-	 * already checked) and none of the three above is called. `end` frames too, before on_end.
+	 * already checked) and none of the three above is called. `end` frames too, right before
+	 * on_end; with "oomKilled": true where oom_killed is set.
 	 */
 	void (*on_frame)(void *ctx, struct av_str frame);
 	/* There is room again after node_exec_send returned false; NULL allowed. */

@@ -91,6 +91,9 @@ static const struct script {
     {"killed", true, AV_FRAME_STDERR, "oops",
         "{\"end\":{\"exitCode\":-1,\"exited\":false,\"signal\":9,\"coreDumped\":true,"
         "\"timedOut\":true,\"status\":\"signal: killed\"}}"},
+    {"sigkill", true, AV_FRAME_STDERR, "",
+        "{\"end\":{\"exitCode\":-1,\"exited\":false,\"signal\":9}}"},
+    {"child", true, AV_FRAME_STDERR, "", "{\"end\":{\"exitCode\":137,\"exited\":true}}"},
     {"refused", false, AV_FRAME_CONTROL, NULL,
         "{\"error\":{\"code\":\"not_found\",\"message\":\"no such cwd\"}}"},
     {"cut", true, AV_FRAME_STDOUT, "half", NULL},
@@ -397,9 +400,14 @@ static void on_exec_end(void *ctx, const struct node_exec_end *end, const struct
 		s->end = *end;
 }
 
+static bool frames_say_oom;
+
 static void on_frame(void *ctx, struct av_str frame)
 {
 	struct seen *s = ctx;
+
+	if (memmem(frame.p, frame.n, "oomKilled", 9))
+		frames_say_oom = true;
 
 	s->frames++;
 	s->frame_bytes += frame.n;
@@ -764,8 +772,18 @@ static void on_ready(void *ctx)
 	(void)ctx;
 }
 
+static uint64_t oom_kills, oom_more;
+
+static void on_oom(void *ctx, const char *id, uint64_t kills, uint64_t more)
+{
+	(void)ctx;
+	(void)id;
+	oom_kills = kills;
+	oom_more = more;
+}
+
 static const struct node_events node_events = {
-    .on_death = on_death, .on_activity = on_activity, .on_ready = on_ready};
+    .on_death = on_death, .on_activity = on_activity, .on_oom = on_oom, .on_ready = on_ready};
 
 static bool made;
 
@@ -790,6 +808,68 @@ static void make_sandbox(void)
 	    on_sandbox, NULL);
 	(void)run_until(&made);
 	ok(sandbox != NULL, "a sandbox is made");
+}
+
+static struct fake_box *box_of(const struct node_sandbox *sb)
+{
+	for (struct av_list *n = machine.boxes.next; n != &machine.boxes; n = n->next) {
+		struct fake_box *b = AV_CONTAINER_OF(n, struct fake_box, link);
+
+		if (node_find(node, b->id) == sb)
+			return b;
+	}
+	abort();
+}
+
+/* Opens it, then the kernel kills so many more, then the process ends as the script says. */
+static struct seen run_oom(const char *cmd, uint64_t kills)
+{
+	struct seen s = {0};
+	struct node_exec_spec spec = {.cmd = cmd, .tag = "t"};
+
+	if (node_exec_open(sandbox, &spec, &exec_events, &s, &s.exec, &s.err) < 0)
+		abort();
+	box_of(sandbox)->oom_kills += kills;
+	(void)run_until(&s.ended);
+	return s;
+}
+
+static void test_oom(void)
+{
+	struct node_exec_spec spec = {.cmd = "sigkill"};
+	struct seen s = {0};
+
+	ok(!run_oom("sigkill", 0).end.oom_killed, "a kill alone is no OOM kill");
+	s = run_oom("sigkill", 2);
+	ok(s.end.oom_killed && s.end.signal == 9 && s.calls == 1, "an OOM kill is told");
+	ok(oom_kills == 2 && oom_more == 2, "and the node's owner hears of it");
+	ok(!run_oom("sigkill", 0).end.oom_killed, "the next kill is none again");
+	ok(run_oom("child", 1).end.oom_killed, "exit status 137 is a kill too");
+	ok(oom_kills == 3 && oom_more == 1, "with what is new");
+	ok(!run_oom("hello", 1).end.oom_killed, "who ended by itself was not killed");
+	(void)run_oom("sigkill", 0);
+	is_int(oom_kills, 4, "what others noticed late");
+
+	memset(&s, 0, sizeof(s));
+	(void)node_exec_open_raw(sandbox, AV_STR("{\"process\":{\"cmd\":\"sigkill\"}}"), &raw_events,
+	    &s, &s.exec, NULL);
+	box_of(sandbox)->oom_kills++;
+	(void)run_until(&s.ended);
+	ok(s.has_end && s.end.oom_killed && frames_say_oom, "the end frame says it");
+
+	machine.hold = true;
+	memset(&s, 0, sizeof(s));
+	(void)node_exec_open(sandbox, &spec, &exec_events, &s, &s.exec, NULL);
+	run_for(300);
+	is_int(s.calls, 0, "the end waits for the machine's answer");
+	node_exec_cancel(s.exec);
+	s = run_oom("sigkill", 1);
+	ok(s.has_end && !s.end.oom_killed, "but not for long");
+	machine.hold = false;
+	av_timer_start(&driver->timer, 0);
+	run_for(50);
+	is_int(s.calls, 1, "late answers are for nobody");
+	is_int(oom_kills, 6, "but are news");
 }
 
 static void test_hostile_connections(void)
@@ -864,6 +944,7 @@ int main(void)
 	test_lies();
 	test_input();
 	test_raw();
+	test_oom();
 	test_backpressure();
 	test_cancel();
 	test_collect();

@@ -136,6 +136,8 @@ static void write_tail(const struct foreground_answer *a, struct av_buf *out)
 	(void)av_buf_printf(out, ",\"exit_code\":%d", a->end.exit_code);
 	if (a->end.signal)
 		(void)av_buf_printf(out, ",\"signal\":%d", a->end.signal);
+	if (a->end.oom_killed)
+		(void)av_buf_append_c(out, ",\"oom_killed\":true");
 	if (a->end.core_dumped)
 		(void)av_buf_append_c(out, ",\"core_dumped\":true");
 	(void)av_buf_printf(out, ",\"duration_ms\":%" PRId64 "}", a->duration_ms);

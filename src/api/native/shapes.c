@@ -173,6 +173,8 @@ int native_write_sandbox(struct av_buf *out, const struct sandbox_info *sb)
 		write_str(out, "reason_text",
 		    sb->message && sb->message[0] ? sb->message : sandbox_reason_why(sb->reason));
 	}
+	if (sb->oom_kills)
+		(void)av_buf_printf(out, ",\"oom_kills\":%" PRIu64, sb->oom_kills);
 	(void)av_buf_append_c(out, ",\"metadata\":");
 	(void)av_json_dump(out, sb->metadata);
 	return av_buf_append_char(out, '}');

@@ -195,6 +195,8 @@ static void send_exit(struct stream *s, const struct node_exec_end *end)
 		(void)av_buf_printf(&out, ",\"signal\":%d", end->signal);
 	if (end->timed_out)
 		(void)av_buf_append_c(&out, ",\"timed_out\":true");
+	if (end->oom_killed)
+		(void)av_buf_append_c(&out, ",\"oom_killed\":true");
 	(void)av_buf_append_char(&out, '}');
 	send_text(s, &out);
 }
