@@ -55,6 +55,7 @@ static int run_attached(struct cli *cli, const struct args *args, const char *id
 		.reads_stdin = args_flag(args, "interactive"),
 		.has_tty = args_flag(args, "tty"),
 		.forwards_signals = true,
+		.sandbox = id,
 	};
 	struct av_exec_options eo = {
 		.argv = args->operands + 1,

@@ -25,6 +25,7 @@ static int run_inside(struct cli *cli, const struct args *args, const char *id, 
 		.reads_stdin = args_flag(args, "interactive"),
 		.has_tty = args_flag(args, "tty"),
 		.forwards_signals = true,
+		.sandbox = id,
 	};
 	struct av_exec_options eo = {
 		.argv = args->operands,

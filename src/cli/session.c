@@ -26,6 +26,7 @@
 
 #include "base/buf.h"
 #include "base/fd.h"
+#include "base/json.h"
 
 #include "base/banned.h"
 
@@ -308,8 +309,26 @@ int session_start_error(struct cli *cli, const struct av_err *err)
 	return status;
 }
 
-static int status_of_end(const struct session *s)
+/* The limit is worth a question: it is what the reader will change. */
+static void warn_oom(const struct session *s, struct cli *cli)
 {
+	AV_CLEANUP(av_json_decrefp) json_t *sandbox = NULL;
+	struct av_err err = {0};
+	long long mib = 0;
+	if (s->options.sandbox && cli_call(cli, "GET", NULL, &sandbox, &err, "/v1/sandboxes/%s",
+	        s->options.sandbox) == 0)
+		mib = json_integer_value(json_object_get(sandbox, "memory_mb"));
+	if (mib > 0)
+		cli_warn("the program was killed: the sandbox is out of memory (%lld MiB); use --memory",
+		    mib);
+	else
+		cli_warn("the program was killed: the sandbox is out of memory; use --memory");
+}
+
+static int status_of_end(const struct session *s, struct cli *cli)
+{
+	if (s->end.oom_killed)
+		warn_oom(s, cli);
 	if (s->end.timed_out) {
 		cli_warn("the program was killed: its --timeout is over");
 		return EXIT_TIMEOUT;
@@ -354,7 +373,7 @@ int session_run(struct session *s, struct cli *cli, struct av_exec *exec)
 		return EXIT_PLATFORM;
 	}
 	if (s->has_end)
-		return status_of_end(s);
+		return status_of_end(s, cli);
 	if (s->out.error)
 		return EXIT_SIGNAL + SIGPIPE;
 	return s->last_interrupt ? EXIT_SIGNAL + s->last_interrupt : 0;

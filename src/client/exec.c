@@ -50,6 +50,7 @@ static void take_end(struct av_exec *e, const json_t *j)
 	    av_json_get_bool(j, "exited", &end.exited, &e->failure) < 0 ||
 	    av_json_get_bool(j, "coreDumped", &end.core_dumped, &e->failure) < 0 ||
 	    av_json_get_bool(j, "timedOut", &end.timed_out, &e->failure) < 0 ||
+	    av_json_get_bool(j, "oomKilled", &end.oom_killed, &e->failure) < 0 ||
 	    av_json_get_str(j, "error", &error, &e->failure) < 0)
 		return;
 	end.exit_code = (int)code;

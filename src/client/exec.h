@@ -26,6 +26,7 @@ struct av_exec_end {
 	int signal;    /* number of the signal that killed it, or 0 */
 	bool core_dumped;
 	bool timed_out;
+	bool oom_killed; /* the kernel killed in the sandbox for memory */
 	char error[240]; /* what the agent says about it, or "" */
 };
 

@@ -5,13 +5,16 @@
 Each is held by its own limits (--cpus 1 here), ends with the reason that fits, and a bystander's `exec true`
 keeps its pace meanwhile. Each carries an outer guard: the attack ends by itself after some seconds.
 """
+import json
 import os
+import subprocess
 import sys
 import threading
 import time
 
 import aviary_test
-from aviary_test import equal, ok, wait_for
+import ws
+from aviary_test import contains, equal, ok, program, wait_for
 
 QUICK = {"cpus": 1, "memory_mb": 128, "pids_max": 128, "disk_mb": 64}
 
@@ -83,6 +86,44 @@ def test_t02_memory_bomb(d):
     print(f"# after the bomb: {record['status']} {record.get('reason')}, exec said {r}")
     ok((record["status"], record.get("reason")) == ("stopped", "oom") or r.get("reason") == "oom" or
        r.get("oom_killed"), f"the reason 'oom' is recorded nowhere: {record} {r}")
+    d.delete(sandbox)
+
+
+BOMB = "x=[bytearray(1<<20) for _ in range(4096)]"
+
+
+def test_t02_the_reason_everywhere(d):
+    sandbox = d.create(**QUICK)["id"]
+    path = f"/v1/sandboxes/{sandbox}/exec/stream"
+    with ws.WebSocket(d.host, d.port, path, headers={"X-API-Key": d.key}) as w:
+        w.send_json({"type": "start", "cmd": "python3", "args": ["-c", BOMB]})
+        last = [m for m in iter(w.recv_json, None)][-1]
+    equal((last["type"], last.get("signal"), last.get("oom_killed")), ("exit", 9, True), "the stream's last message")
+    with ws.WebSocket(d.host, d.port, path, headers={"X-API-Key": d.key}, protocols=("aviary-frames.v1",)) as w:
+        w.send_binary(ws.frame(ws.CONTROL, {"process": {"cmd": "python3", "args": ["-c", BOMB]}}))
+        payloads = [p for m in iter(w.recv, None) for _, p in ws.frames(m[1])]
+    equal(json.loads(payloads[-1])["end"].get("oomKilled"), True, "the frames' end")
+    r = subprocess.run([program("aviary"), "exec", sandbox, "python3", "-c", BOMB], stdin=subprocess.DEVNULL,
+                       capture_output=True, text=True, timeout=60, check=False,
+                       env={**os.environ, "AVIARY_URL": d.url, "AVIARY_API_KEY": d.key})
+    equal((r.returncode, r.stderr.count("\n")), (137, 1), f"aviary exec: {r.stderr}")
+    contains(r.stderr, "the sandbox is out of memory (128 MiB); use --memory", "what aviary exec says")
+    equal(get(d, sandbox)["oom_kills"], 3, "kills in the record")
+    r = d.exec(sandbox, "kill -9 $$")
+    equal((r["exit_code"], r.get("oom_killed")), (137, None), "a kill from inside")
+    contains(d.log_text(), "the kernel killed in a sandbox for memory", "the log")
+    contains(d.expect(200, "GET", "/metrics").body.decode(), "aviary_oom_kills_total ", "the metrics")
+    d.delete(sandbox)
+
+
+def test_t02_the_agent_survives(d):
+    """Whoever asks for most memory, the agent is chosen last: ten bombs one after the other."""
+    sandbox = d.create(**QUICK)["id"]
+    for i in range(10):
+        r = d.exec(sandbox, f"python3 -c '{BOMB}'" if i % 2 else f"for i in 1 2 3 4; do python3 -c '{BOMB}' & done; wait $!",
+                   timeout_sec=30)
+        ok(r["exit_code"] != 0 and r.get("oom_killed"), f"bomb {i}: {r}")
+        equal(d.exec(sandbox, "echo alive")["stdout"], "alive\n", f"after bomb {i}")
     d.delete(sandbox)
 
 
