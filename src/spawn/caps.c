@@ -23,7 +23,7 @@
 	(CAP(CAP_SYS_ADMIN) | CAP(CAP_SYS_CHROOT) | CAP(CAP_SETUID) | CAP(CAP_SETGID) |            \
 	    CAP(CAP_SETPCAP) | CAP(CAP_SETFCAP) | CAP(CAP_CHOWN) | CAP(CAP_DAC_OVERRIDE) |         \
 	    CAP(CAP_DAC_READ_SEARCH) | CAP(CAP_FOWNER) | CAP(CAP_FSETID) | CAP(CAP_MKNOD) |        \
-	    CAP(CAP_KILL) | CAP(CAP_SYS_PTRACE) | CAP(CAP_NET_ADMIN) | CAP(CAP_SYS_RESOURCE))
+	    CAP(CAP_KILL) | CAP(CAP_SYS_PTRACE) | CAP(CAP_NET_ADMIN))
 
 static int get_sets(uint64_t *ret_effective, uint64_t *ret_permitted)
 {
@@ -63,7 +63,7 @@ int caps_limit_worker(void)
 	if (r < 0)
 		return r;
 	permitted &= WORKER_SET;
-	return set_sets(permitted & ~CAP(CAP_SYS_RESOURCE), permitted);
+	return set_sets(permitted, permitted);
 }
 
 int caps_drop_bounding(void)
@@ -75,25 +75,4 @@ int caps_drop_bounding(void)
 int caps_clear(void)
 {
 	return set_sets(0, 0);
-}
-
-int caps_write_oom_score(pid_t pid, int score)
-{
-	char path[48], text[16];
-	uint64_t effective = 0, permitted = 0;
-	int r = av_path_printf(path, sizeof(path), "/proc/%d/oom_score_adj", pid);
-	if (r == 0)
-		r = get_sets(&effective, &permitted);
-	if (r < 0)
-		return r;
-	uint64_t raised = effective | (permitted & CAP(CAP_SYS_RESOURCE));
-	if (raised != effective && (r = set_sets(raised, permitted)) < 0)
-		return r;
-	int n = snprintf(text, sizeof(text), "%d", score);
-	r = av_write_file_at(AT_FDCWD, path, av_str_n(text, (size_t)n));
-	if (raised != effective) {
-		int back = set_sets(effective, permitted);
-		r = r < 0 ? r : back;
-	}
-	return r;
 }

@@ -9,14 +9,10 @@
 
 #include "base/macros.h"
 
-/* The worker as root: bounding, permitted and effective sets become what it needs; CAP_SYS_RESOURCE
- * is permitted at most, never effective (mounts.c says why). -errno. */
+/* The worker as root: bounding, permitted and effective sets become what it needs. CAP_SYS_RESOURCE
+ * is not among it (mounts.c says why). -errno. */
 int caps_limit_worker(void) AV_MUST_CHECK;
 /* Empties the bounding and ambient sets (needs CAP_SETPCAP); then the others. Between the two a
  * process changes its user. After both no exec gives anything back. -errno. */
 int caps_drop_bounding(void) AV_MUST_CHECK;
 int caps_clear(void) AV_MUST_CHECK;
-
-/* Writes /proc/<pid>/oom_score_adj with CAP_SYS_RESOURCE effective for just that. -EACCES where the
- * machine does not give it. */
-int caps_write_oom_score(pid_t pid, int score) AV_MUST_CHECK;

@@ -218,11 +218,6 @@ static int attach(struct sandbox *s, bool in_v2, struct av_err *err)
 {
 	struct spawner *sp = s->sp;
 	int r = cgroups_attach(sp->cgroups, s->id, s->jail.pid, in_v2, err);
-	if (r == 0 && sp->oom_shield)
-		r = caps_write_oom_score(s->jail.pid, -1000) < 0
-		        ? av_err_set(
-		              err, AV_ERR_INTERNAL, "cannot shield the agent from the OOM killer")
-		        : 0;
 	return r < 0 ? r : failpoint("create.attach", err);
 }
 

@@ -64,8 +64,6 @@ static uint32_t capabilities(const struct spawner *sp)
 			can |= map[i].wire;
 	if (disk_limits_enforced(sp->disk))
 		can |= SPAWN_CAN_DISK;
-	if (sp->oom_shield)
-		can |= SPAWN_CAN_OOM_SHIELD;
 	if (!sp->mounts.rootless && !sp->mounts.plain_lower)
 		can |= SPAWN_CAN_SUDO;
 	if (!sp->o->no_seccomp)
@@ -92,9 +90,6 @@ static void fill_notes(const struct spawner *sp, struct spawn_hello_reply *r)
 		    "inside, and set-uid programs do not work there.");
 	if (sp->mounts.overlay == SPAWN_OVERLAY_SHIFTED)
 		add_note(r, "Kernel before 5.19: all sandboxes share one range of user ids.");
-	if (!sp->oom_shield)
-		add_note(
-		    r, "No CAP_SYS_RESOURCE: an out-of-memory kill may take a sandbox's agent.");
 	if (sp->o->no_seccomp)
 		add_note(r, "Started with --no-seccomp: for tests only.");
 }

@@ -10,7 +10,7 @@
  * The credentials of the moment of mounting become overlayfs's own for every later write: they need
  * the file system ids of the range (else the work directory's owner is unmapped and the overlay is
  * silently read-only), and must not have CAP_SYS_RESOURCE effective (else quotas and reserved
- * blocks would not bind the sandbox). The worker never has it effective; see worker_caps.c.
+ * blocks would not bind the sandbox). The worker does not have it; see caps.c.
  *
  * Capability checks on files need their owner mapped in the mount: that is why uppers lie one level
  * below the area (whose owner is the range's first id) in a directory of on-disk id 0.

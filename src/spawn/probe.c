@@ -147,7 +147,6 @@ static void privilege(struct probe *p)
 	    {CAP_SYS_CHROOT, "SYS_CHROOT"},
 	};
 	uint64_t caps = effective_caps();
-	p->cap_sys_resource = has_cap(caps, CAP_SYS_RESOURCE);
 	p->root = geteuid() == 0 && in_first_userns() && has_cap(caps, CAP_SYS_ADMIN);
 	struct probe_fact *f = probe_add(p, "privilege", "privilege", PROBE_OK);
 	if (!p->root) {
@@ -175,20 +174,6 @@ static void privilege(struct probe *p)
 		PROBE_FOUND(f, "root without%s", missing);
 		PROBE_REASON(f, "the worker cannot build sandboxes without these capabilities");
 		PROBE_CURE(f, "start it with them (docker run --privileged)");
-	}
-}
-
-static void oom_shield(struct probe *p)
-{
-	struct probe_fact *f =
-	    probe_add(p, "oom_shield", "OOM shield", p->cap_sys_resource ? PROBE_OK : PROBE_WEAK);
-	PROBE_FOUND(f, p->cap_sys_resource ? "CAP_SYS_RESOURCE" : "no CAP_SYS_RESOURCE");
-	if (!p->cap_sys_resource) {
-		PROBE_REASON(f,
-		    "an agent can be killed when its sandbox runs out of memory, and limits "
-		    "of files and processes cannot be raised");
-		if (p->root)
-			PROBE_CURE(f, "start the daemon where CAP_SYS_RESOURCE is not taken away");
 	}
 }
 
@@ -395,7 +380,6 @@ void probe_run(struct probe *ret, const char *state_dir)
 	overlay(ret, own);
 	seccomp_fact(ret);
 	cgroup_facts(ret);
-	oom_shield(ret);
 	probe_disk(ret, state_dir);
 	usr_merged(ret);
 	devices(ret);

@@ -52,7 +52,6 @@ struct probe {
 	bool in_container;
 	bool userns;      /* an ordinary process can make a user namespace with capabilities */
 	bool userns_root; /* this process can (clone with CLONE_NEWUSER worked) */
-	bool cap_sys_resource;
 	bool kvm, tun;
 	bool proc_masked; /* a fresh proc cannot be mounted in a child user namespace */
 	enum probe_overlay overlay;

@@ -53,7 +53,6 @@ struct spawner {
 	struct sweeper sweeper;
 	uint32_t last_stage;     /* numbers of stages, never 0, not used twice */
 	int agent_fd;            /* owned: the sealed agent */
-	bool oom_shield;         /* oom_score_adj -1000 can be written */
 	struct av_list clients;  /* struct client */
 	struct av_map sandboxes; /* id -> struct sandbox */
 	uint32_t alive;          /* sandboxes whose agent lives */

@@ -105,7 +105,6 @@ enum {
 	SPAWN_CAN_DISK = 1 << 5,
 	SPAWN_CAN_FREEZE = 1 << 6,
 	SPAWN_CAN_OOM_COUNT = 1 << 7,   /* INSPECT's oom_kills is evidence */
-	SPAWN_CAN_OOM_SHIELD = 1 << 8,  /* the agent runs at oom_score_adj -1000 */
 	SPAWN_CAN_FAST_ATTACH = 1 << 9, /* favordynmods is in force */
 	SPAWN_CAN_SUDO = 1 << 10,
 	SPAWN_CAN_SECCOMP = 1 << 11,   /* off only by the test option */

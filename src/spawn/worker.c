@@ -194,12 +194,21 @@ static int open_all(struct spawner *sp, struct av_err *err)
 		    shared ? ids_base(&sp->ids, 1) : 0, err);
 	if (r == 0 && (r = with_test_userns(sp, probe_idmap)) < 0)
 		av_err_sys(err, AV_ERR_INTERNAL, r, "cannot try idmapped mounts");
-	/* Its own: back to where it was at once. */
-	sp->oom_shield = !sp->o->rootless && caps_write_oom_score(getpid(), -1000) == 0 &&
-	                 caps_write_oom_score(getpid(), 0) == 0;
 	if (r == 0)
 		r = sandbox_recover(sp, err);
 	return r < 0 ? r : template_refresh(&sp->templates, err);
+}
+
+/* Agents inherit our score and, worse, the lowest one that they may give themselves, which only a
+ * write with CAP_SYS_RESOURCE moves: no sandbox may come out of a service with a negative one as
+ * something that the kernel spares. Rootless, the lower bound stays. */
+static void give_up_oom_protection(void)
+{
+	static const char path[] = "/proc/self/oom_score_adj";
+	char text[16];
+	ssize_t n = av_read_file_at(AT_FDCWD, path, text, sizeof(text));
+	if (n > 0 && text[0] == '-' && av_write_file_at(AT_FDCWD, path, AV_STR("0")) < 0)
+		av_log(AV_LOG_WARN, "cannot reset oom_score_adj: sandboxes inherit it", NULL);
 }
 
 /* One descriptor per sandbox, and what the sandboxes themselves may open. */
@@ -332,6 +341,7 @@ int worker_main(const struct spawn_options *o)
 		av_log(AV_LOG_ERROR, "--worker is for the supervisor's use", NULL);
 		return SPAWN_EXIT_CONFIG;
 	}
+	give_up_oom_protection();
 	raise_file_limit();
 	int r = loop_init(&w.sp.loop);
 	if (r == 0)

@@ -127,6 +127,25 @@ def test_t02_the_agent_survives(d):
     d.delete(sandbox)
 
 
+def test_t02_the_agent_dies_of_it(d):
+    """Memory that no process's end frees, and then the agent's own buffers: when nothing else is left it is
+    chosen, and the sandbox says so."""
+    sandbox = d.create(**QUICK)["id"]
+    code = ("import ctypes\nc=ctypes.CDLL(None)\nc.shmat.restype=ctypes.c_void_p\nfor _ in range(26):\n"
+            "  ctypes.memset(c.shmat(c.shmget(0, 4<<20, 0o1600), None, 0), 1, 4<<20)")
+    d.exec(sandbox, f"python3 -c '{code}'", timeout_sec=30)
+    for _ in range(40):
+        r = d.request("POST", f"/v1/sandboxes/{sandbox}/exec", {
+            "cmd": "/bin/sh", "args": ["-c", "head -c 2M /dev/zero; exec sleep 20"], "background": True})
+        if r.status != 202:
+            break
+        time.sleep(0.05)
+    wait_for(lambda: get(d, sandbox)["status"] != "running", 5, "the end of the sandbox")
+    record = get(d, sandbox)
+    equal((record["status"], record.get("reason")), ("stopped", "oom"), "status and reason")
+    contains(d.request("POST", f"/v1/sandboxes/{sandbox}/exec", {"cmd": "true"}).message, "memory", "a later exec")
+
+
 def test_t02_memory_by_other_means(d):
     """tmpfs, shared memory and many small maps count as well."""
     for script in ("head -c 1G /dev/zero >/dev/shm/fill", "head -c 1G /dev/zero >/tmp/fill",

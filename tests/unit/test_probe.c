@@ -34,7 +34,7 @@ int main(void)
 {
 	static struct probe p;
 	static const char *const always[] = {"kernel", "privilege", "userns", "overlay", "cgroup",
-	    "limit_memory", "disk_limit", "kvm", "tun", "proc", "seccomp", "oom_shield"};
+	    "limit_memory", "disk_limit", "kvm", "tun", "proc", "seccomp"};
 	(void)alarm(40);
 	versions();
 	int64_t t0 = av_mono_ns();
