@@ -189,15 +189,19 @@ void av_loop_stop(struct av_loop *l)
 	uv_stop(&l->uv);
 }
 
+/* libuv before 1.45 runs timers ahead of the poll of the same iteration. When this one fires there,
+ * as with no time-out or when the millisecond ends meanwhile, nothing is left that would end the
+ * poll in time: it must not wait. The mark is gone when uv_run() returns. */
 static void wake(void *ctx)
 {
-	(void)ctx;
+	struct av_loop *l = ctx;
+	uv_stop(&l->uv);
 }
 
 void av_loop_run_once(struct av_loop *l, unsigned int timeout_ms)
 {
 	struct av_timer t;
-	av_timer_init(&t, l, wake, NULL);
+	av_timer_init(&t, l, wake, l);
 	uv_update_time(&l->uv);
 	av_timer_start(&t, timeout_ms);
 	uv_run(&l->uv, UV_RUN_ONCE);

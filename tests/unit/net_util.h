@@ -129,7 +129,11 @@ __attribute__((unused)) static size_t peer_find(const struct peer *p, const char
 __attribute__((unused)) static bool peer_expect(struct peer *p, const char *needle)
 {
 	int64_t end = av_mono_ns() + 5 * AV_NS_PER_S;
-	while (!peer_find(p, needle)) {
+	size_t len = strlen(needle), from = 0;
+	/* Only what is new is searched: a long download must not wait for a slow client. */
+	while (p->in.n < from + len ||
+	       !memmem(p->in.p + p->in.off + from, p->in.n - from, needle, len)) {
+		from = p->in.n >= len ? p->in.n - len + 1 : 0;
 		if (!peer_read(p)) {
 			if (p->eof || p->error || av_mono_ns() > end) {
 				diag("wanted \"%s\" in: %.*s", needle,

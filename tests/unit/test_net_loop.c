@@ -95,6 +95,35 @@ static void test_restart(void)
 	ok(av_mono_ns() - t0 >= 55 * AV_NS_PER_MS, "a timer moved later fires later");
 }
 
+static int late_n;
+
+static void on_late(void *ctx)
+{
+	(void)ctx;
+	late_n++;
+}
+
+/* The time-out may be over before the loop comes to wait; then it must not wait for what is due
+ * next. */
+static void test_run_once(void)
+{
+	struct av_timer late;
+	av_timer_init(&late, loop, on_late, NULL);
+	int fired = 0;
+	for (unsigned i = 0; i < 20; i++) {
+		late_n = 0;
+		av_timer_start(&late, 3000);
+		av_loop_run_once(loop, i % 2);
+		fired += late_n;
+		av_timer_stop(&late);
+	}
+	is_int(fired, 0, "one iteration does not wait beyond its time-out");
+	int64_t t0 = av_mono_ns();
+	av_loop_run_once(loop, 30);
+	av_loop_run_once(loop, 30);
+	ok(av_mono_ns() - t0 >= 25 * AV_NS_PER_MS, "but does wait");
+}
+
 static struct av_defer d1, d2, d3;
 static char order[16];
 
@@ -230,6 +259,7 @@ int main(void)
 	is_int(av_loop_new(&loop), 0, "a loop");
 	test_timers();
 	test_restart();
+	test_run_once();
 	test_defer();
 	test_threads();
 	test_watch();

@@ -16,8 +16,8 @@ static struct {
 	int messages, closes, drains;
 	int code;
 	uint64_t to_send;
-	bool greedy;
 	bool echo;
+	bool pause_each;
 } seen;
 
 static void send_more(struct av_wsock *ws)
@@ -40,6 +40,8 @@ static void on_message(void *ctx, struct av_wsock *ws, bool text, struct av_str 
 	seen.messages++;
 	if (seen.echo)
 		av_wsock_send(ws, text, data);
+	if (seen.pause_each)
+		av_wsock_pause(ws);
 }
 
 static void on_drain(void *ctx, struct av_wsock *ws)
@@ -153,6 +155,14 @@ static void cl_read(struct peer *p)
 		(cond);                                                                            \
 	})
 
+/* False, as a failed check, when the server has no session; then there is nothing to call. */
+static bool session(void)
+{
+	if (!seen.ws)
+		ok(false, "the session is open");
+	return seen.ws;
+}
+
 static void test_echo(void)
 {
 	struct peer p = dial("Sec-WebSocket-Protocol: other, p.v1\r\n");
@@ -173,9 +183,11 @@ static void test_echo(void)
 	ok(av_ws_send(cl.codec, AV_WS_BINARY, big, sizeof(big)) == 0, "900 kB");
 	cl_flush(&p);
 	ok(cl_until(&p, cl.messages == 3) && cl.got.n == sizeof(big), "too");
-	av_wsock_close(seen.ws, 1000, "bye");
-	is_int(
-	    av_wsock_send(seen.ws, true, AV_STR("x")), -EPIPE, "nothing can be sent after close");
+	if (session()) {
+		av_wsock_close(seen.ws, 1000, "bye");
+		is_int(av_wsock_send(seen.ws, true, AV_STR("x")), -EPIPE,
+		    "nothing can be sent after close");
+	}
 	ok(cl_until(&p, seen.closes == 1), "closed from the server's side");
 	is_int(cl.close_code, 1000, "with its code");
 	is_int(seen.code, 1000, "and the peer's answer");
@@ -223,25 +235,25 @@ static void test_bad(void)
 	is_int(seen.code, AV_WS_CLOSE_ABNORMAL, "is an abnormal end");
 	p = dial("");
 	peer_take(&p, "\r\n\r\n");
-	av_wsock_abort(seen.ws);
+	if (session())
+		av_wsock_abort(seen.ws);
 	ok(peer_ended(&p, 2000) && p.error == ECONNRESET, "abort resets");
 	is_int(seen.closes, 1, "and closes");
 	peer_close(&p);
 }
 
-static void test_flow(void)
+/* Our 64 MiB to a client that reads along. */
+static void download(struct peer *p)
 {
-	struct peer p = dial("");
-	peer_take(&p, "\r\n\r\n");
 	seen.to_send = 64UL * 1024 * 1024;
 	int64_t t0 = av_mono_ns();
 	send_more(seen.ws);
 	ok(seen.to_send > 60UL * 1024 * 1024, "a sender is told to wait");
 	pump(50);
-	ok(av_wsock_pending(seen.ws) <= 2 * 1024 * 1024, "what waits is bounded");
+	ok(seen.ws && av_wsock_pending(seen.ws) <= 2 * 1024 * 1024, "what waits is bounded");
 	uint64_t got = 0;
 	while (got < 64UL * 1024 * 1024 && av_mono_ns() - t0 < 20 * AV_NS_PER_S) {
-		cl_read(&p);
+		cl_read(p);
 		got += cl.got.n;
 		av_buf_reset(&cl.got);
 		av_loop_run_once(loop, 1);
@@ -250,11 +262,15 @@ static void test_flow(void)
 	diag("64 MiB in messages of 64 KiB, client in the same thread: %.0f MB/s",
 	    67.1e9 / (double)(av_mono_ns() - t0));
 	ok(seen.drains > 3, "with drains");
-	/* Pause: the client's messages stay in the kernel. */
+}
+
+/* Pause: the client's messages stay in the kernel. */
+static void upload(struct peer *p)
+{
+	static char block[65536];
 	av_wsock_pause(seen.ws);
 	seen.messages = 0;
 	seen.echo = false;
-	static char block[65536];
 	size_t sent = 0;
 	int64_t end = av_mono_ns() + 200 * AV_NS_PER_MS;
 	while (av_mono_ns() < end && sent < 20000000) {
@@ -262,7 +278,7 @@ static void test_flow(void)
 		    av_ws_send(cl.codec, AV_WS_BINARY, block, sizeof(block)) < 0)
 			break;
 		struct av_str out = av_ws_output(cl.codec);
-		ssize_t r = send(p.fd, out.p, out.n, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t r = send(p->fd, out.p, out.n, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (r > 0) {
 			av_ws_output_done(cl.codec, (size_t)r);
 			sent += (size_t)r;
@@ -271,9 +287,52 @@ static void test_flow(void)
 	}
 	ok(sent < 20000000, "a paused session stops the client (%zu)", sent);
 	is_int(seen.messages, 0, "and delivers nothing");
+	if (!session())
+		return;
 	av_wsock_resume(seen.ws);
-	cl_flush(&p);
-	ok(cl_until(&p, (size_t)seen.messages >= sent / (sizeof(block) + 14)), "until it resumes");
+	cl_flush(p);
+	ok(cl_until(p, (size_t)seen.messages >= sent / (sizeof(block) + 14)), "until it resumes");
+}
+
+/* Pauses inside one read: no byte comes that would wake the session up again. */
+static void pause_inside(struct peer *p)
+{
+	static const char text[100];
+	cl_until(p, av_ws_buffered(cl.codec) == 0);
+	pump(20);
+	seen.messages = 0;
+	seen.pause_each = true;
+	for (int i = 0; i < 300; i++)
+		if (av_ws_send(cl.codec, AV_WS_BINARY, text, sizeof(text)) < 0)
+			break;
+	cl_flush(p);
+	int resumed = 0;
+	int64_t end = av_mono_ns() + 5 * AV_NS_PER_S;
+	while (seen.ws && seen.messages < 300 && av_mono_ns() < end) {
+		int before = seen.messages;
+		av_loop_run_once(loop, 2);
+		if (seen.ws && seen.messages == before) {
+			av_wsock_resume(seen.ws);
+			resumed++;
+		}
+	}
+	is_int(seen.messages, 300, "messages of one read come, a pause after each");
+	ok(resumed > 3, "in turns (%d)", resumed);
+	seen.pause_each = false;
+	if (seen.ws)
+		av_wsock_resume(seen.ws);
+}
+
+static void test_flow(void)
+{
+	struct peer p = dial("");
+	peer_take(&p, "\r\n\r\n");
+	if (session())
+		download(&p);
+	if (session())
+		upload(&p);
+	if (session())
+		pause_inside(&p);
 	peer_close(&p);
 	pump_until(seen.closes == 1);
 }
@@ -303,7 +362,9 @@ int main(void)
 	av_http_server_stop(server, 3000, on_stopped, NULL);
 	ok(cl_until(&p, cl.close_code != 0), "stopping the server closes sessions");
 	is_int(cl.close_code, 1001, "with 1001");
-	ok(cl_until(&p, p.eof) && (peer_close(&p), pump_until(stopped == 1)), "and ends");
+	ok(cl_until(&p, p.eof), "and ends them");
+	peer_close(&p);
+	ok(pump_until(stopped == 1), "and itself");
 	is_int(av_http_server_metrics(server)->websockets_open, 0, "none is left");
 	av_http_server_free(server);
 	av_ws_free(cl.codec);
