@@ -335,14 +335,16 @@ static void flush(struct av_h2c *c)
 
 static void settle(struct av_h2c *c)
 {
+	/* First, so that what callbacks schedule from here on is not lost. */
+	av_defer_stop(&c->work);
 	if (!c->error && !c->freed)
 		flush(c);
 	if (!c->error && !c->freed && c->tp.fd >= 0 && av_http2_done(c->h2))
 		fail(c, c->going ? -ECONNRESET : -EPROTO); /* without their GOAWAY it was ours */
 	if (c->freed)
 		return;
-	av_defer_stop(&c->work);
 	if (c->error) {
+		av_defer_stop(&c->work);
 		lose(c);
 		return;
 	}

@@ -272,10 +272,17 @@ static bool step(struct conn *c)
 	return false;
 }
 
+/* True when something changed: the step says so, or a handler called by it made work. */
+static bool step_again(struct conn *c)
+{
+	av_defer_stop(&c->work);
+	return step(c) || !av_list_empty(&c->work.link);
+}
+
 void conn_settle(struct conn *c)
 {
 	int rounds = 0;
-	while (!c->error && step(c) && ++rounds < SETTLE_ROUNDS)
+	while (!c->error && step_again(c) && ++rounds < SETTLE_ROUNDS)
 		;
 	av_defer_stop(&c->work);
 	if (c->closing && c->out.n == 0 && !c->error && c->proto != CONN_LINGER && !c->req)

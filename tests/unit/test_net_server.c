@@ -42,6 +42,13 @@ static void on_collected(void *ctx, struct av_req *req, struct av_str body)
 	av_res_send(req, 200, NULL, 0, body);
 }
 
+static void on_late(void *ctx, struct av_req *req, struct av_str body)
+{
+	(void)ctx;
+	(void)body;
+	av_res_send(req, 200, NULL, 0, AV_STR("late"));
+}
+
 static void on_count(void *ctx, struct av_req *req, struct av_str data)
 {
 	(void)ctx;
@@ -264,6 +271,38 @@ static void test_upload(void)
 	while (sent < (size_t)BLOCK * BLOCKS && peer_send_n(&p, block, BLOCK - sent % BLOCK))
 		sent += BLOCK - sent % BLOCK;
 	ok(peer_take(&p, "\r\n\r\n20971520\n"), "after resume the whole body arrives");
+	peer_close(&p);
+	stop();
+}
+
+/* What a handler does late, when nothing comes from the socket any more, must leave at once. */
+static void test_late(void)
+{
+	start(NULL);
+	struct peer p = peer_connect(port);
+	static const char *const framing[] = {
+	    "Content-Length: 5\r\n\r\n12345",
+	    "Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n",
+	};
+	for (size_t i = 0; i < AV_ARRAY_LEN(framing); i++) {
+		memset(&seen, 0, sizeof(seen));
+		seen.pause_each = true;
+		peer_send(&p, "POST /count HTTP/1.1\r\nHost: x\r\n");
+		peer_send(&p, framing[i]);
+		ok(pump_until(seen.body == 5), "a body that came whole");
+		pump(20);
+		is_int(seen.ends, 0, "paused, it does not end");
+		if (seen.req)
+			av_req_body_resume(seen.req);
+		ok(peer_take(&p, "\r\n\r\n5\n"), "the answer given at its end leaves");
+	}
+	memset(&seen, 0, sizeof(seen));
+	peer_send(&p, "POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+	ok(pump_until(seen.requests == 1), "an empty body");
+	pump(20);
+	if (seen.req)
+		av_req_body_collect(seen.req, 100, on_late);
+	ok(peer_take(&p, "\r\n\r\nlate"), "asked for late, it is answered");
 	peer_close(&p);
 	stop();
 }
@@ -599,6 +638,7 @@ int main(void)
 	test_keep_alive();
 	test_pipelining();
 	test_upload();
+	test_late();
 	test_body_limits();
 	test_disconnect();
 	test_slow_reader();
