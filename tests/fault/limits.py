@@ -14,7 +14,7 @@ import time
 
 import aviary_test
 import ws
-from aviary_test import contains, equal, ok, program, wait_for
+from aviary_test import SLOW, contains, equal, ok, program, wait_for
 
 QUICK = {"cpus": 1, "memory_mb": 128, "pids_max": 128, "disk_mb": 64}
 
@@ -54,7 +54,7 @@ def deleted_with_reason(d, sandbox, reason="deleted", within_s=1.0):
     began = time.monotonic()
     d.delete(sandbox)
     took = time.monotonic() - began
-    ok(took < within_s, f"delete took {took:.2f} s")
+    ok(took < within_s * SLOW, f"delete took {took:.2f} s")
     record = get(d, sandbox)
     equal((record["status"], record["reason"]), ("stopped", reason), "status and reason")
 
@@ -176,7 +176,7 @@ def test_t04_disk_fill(d):
 
 def test_t04_many_files_and_holes(d):
     sandbox = d.create(**QUICK)["id"]
-    r = d.exec(sandbox, "cd /root && i=0; while [ $i -lt 20000 ]; do : >f$i || exit 3; i=$((i+1)); done; echo all",
+    r = d.exec(sandbox, "cd /root && i=0; while [ $i -lt 20000 ]; do true >f$i || exit 3; i=$((i+1)); done; echo all",
                timeout_sec=60)
     ok(r["exit_code"] in (0, 3), f"many empty files: {r['exit_code']} {r['stderr'][:200]}")
     r = d.exec(sandbox, "truncate -s 8E /root/hole; fallocate -l 1G /root/real; echo $?", timeout_sec=60)
@@ -186,14 +186,15 @@ def test_t04_many_files_and_holes(d):
 
 def test_t05_output_flood(d):
     """10 GB to nobody and to a reader that stops at its cap; memory of the daemon stays."""
+    mib = int(10240 / SLOW)
     sandbox = d.create(cpus=1)["id"]
     before = d.rss_kib()
-    p = background(d, sandbox, "head -c 10G /dev/zero", tag="flood")
-    r = d.exec(sandbox, "head -c 1G /dev/zero", timeout_sec=60)
+    p = background(d, sandbox, f"head -c {mib}M /dev/zero", tag="flood")
+    r = d.exec(sandbox, f"head -c {mib // 10}M /dev/zero", timeout_sec=60)
     equal(r["exit_code"], 0, "the flooding command's exit code")
     ok(r.get("truncated") or r.get("stdout_truncated"), f"the cut is told: { {k: v for k, v in r.items() if k not in ('stdout', 'stderr')} }")
     wait_for(lambda: all(x["pid"] != p["pid"] for x in d.expect(
-        200, "GET", f"/v1/sandboxes/{sandbox}/processes").json()["processes"]), 50, "the end of 10 GB of output")
+        200, "GET", f"/v1/sandboxes/{sandbox}/processes").json()["processes"]), 50, f"the end of {mib} MiB of output")
     grown = d.rss_kib() - before
     ok(grown < 64 * 1024, f"the daemon grew by {grown} KiB")
     deleted_with_reason(d, sandbox)
@@ -225,7 +226,7 @@ def test_t10_time_limits(d):
                       {"cmd": "/bin/sh", "args": ["-c", script], "timeout_sec": 1}, timeout=30)
         took = time.monotonic() - began
         ok(r.status in (502, 504, 408), f"{script}: status {r.status} {r.body[:200]}")
-        ok(0.9 < took < 1.5, f"{script}: ended after {took:.2f} s")
+        ok(0.9 < took < 1 + 0.5 * SLOW, f"{script}: ended after {took:.2f} s")
     left = d.exec(sandbox, "ls /proc | grep -c '^[0-9]'")["stdout"]
     ok(int(left) <= 4, f"{left} processes are left after the time-outs")
     d.delete(sandbox)
@@ -251,7 +252,7 @@ def test_t03_t60_bystander_keeps_its_pace(d):
           f"beside the attack p50 {q50:.2f} p99 {q99:.2f} (n {len(during)})")
     d.delete(sandbox)
     d.bystander_numbers = (p99, q99)
-    ok(q99 < 2 * p99 or q99 < 5.0, f"p99 went from {p99:.2f} to {q99:.2f} ms")
+    ok(q99 < 2 * p99 or q99 < 5.0 * SLOW, f"p99 went from {p99:.2f} to {q99:.2f} ms")
 
 
 def test_many_at_once(d):

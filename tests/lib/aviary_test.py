@@ -16,7 +16,9 @@ order of definition with a time limit, deletes all sandboxes, stops the daemon, 
 test of the question whether anything is left: processes, mounts, cgroups, loop devices, sockets.
 Output is TAP. Only the standard library is used.
 
-The programs under test come from the build directory: AVIARY_BUILD_DIR, else ./build.
+The programs under test come from the build directory: AVIARY_BUILD_DIR, else ./build. On an emulated
+machine AVIARY_TEST_SLOW stretches every time limit by that factor; what is checked stays.
+AVIARY_TEST_SPAWN_OPTIONS are options of aviary-spawn for all daemons: `--disk loop`.
 """
 
 import fcntl
@@ -37,8 +39,9 @@ import time
 import traceback
 import urllib.parse
 
-START_TIMEOUT_S = 60
-STOP_TIMEOUT_S = 30
+SLOW = float(os.environ.get("AVIARY_TEST_SLOW", "1"))  # how much slower than usual this machine is: stretches time limits
+START_TIMEOUT_S = 60 * SLOW
+STOP_TIMEOUT_S = 30 * SLOW
 TEST_TIMEOUT_S = 60
 
 
@@ -72,7 +75,7 @@ def short(value):
 
 def wait_for(condition, timeout_s, what):
     """Polls until condition() is true and returns its value."""
-    end = time.monotonic() + timeout_s
+    end = time.monotonic() + timeout_s * SLOW
     while True:
         value = condition()
         if value:
@@ -118,8 +121,9 @@ class Response:
 class Daemon:
     """One aviaryd with directories of its own below a new directory in /tmp."""
 
-    def __init__(self, args=(), env=None, popen=None, owner=None):
-        """popen: further arguments of Popen (another user); owner: the uid that gets the directory."""
+    def __init__(self, args=(), env=None, popen=None, owner=None, spawn_options=""):
+        """popen: further arguments of Popen (another user); owner: the uid that gets the directory;
+        spawn_options: of aviary-spawn, which then starts through a wrapper."""
         self.dir = tempfile.mkdtemp(prefix="aviary-test-")
         os.chmod(self.dir, 0o755)
         if owner is not None:
@@ -130,10 +134,20 @@ class Daemon:
         self.credentials = os.path.join(self.dir, "config", "credentials.json")
         self.log_path = os.path.join(self.dir, "log")
         self.args, self.env = list(args), dict(env or {})
+        options = f"{os.environ.get('AVIARY_TEST_SPAWN_OPTIONS', '')} {spawn_options}".strip()
+        if options:
+            self.args += ["--spawn-program", self._wrapper(options)]
         self.process = None
         self.url = self.host = self.port = self.key = None
         self.ids = set()  # every sandbox ever made here
         self.local = threading.local()
+
+    def _wrapper(self, options):
+        path = os.path.join(self.dir, "aviary-spawn")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(f"#!/bin/sh\nexec {program('aviary-spawn')} {options} \"$@\"\n")
+        os.chmod(path, 0o755)
+        return path
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -253,7 +267,7 @@ class Daemon:
     # -- HTTP -----------------------------------------------------------------------------------
 
     def connection(self, timeout=30):
-        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        return http.client.HTTPConnection(self.host, self.port, timeout=timeout * SLOW)
 
     def request(self, method, path, body=None, headers=None, key=True, timeout=30):
         """One request on this thread's kept-alive connection; body: bytes, or a value sent as JSON."""
@@ -269,8 +283,8 @@ class Daemon:
             if not reused:
                 conn = self.local.conn = self.connection(timeout)
             elif conn.sock is not None:
-                conn.sock.settimeout(timeout)
-            conn.timeout = timeout
+                conn.sock.settimeout(timeout * SLOW)
+            conn.timeout = timeout * SLOW
             try:
                 conn.request(method, path, body=body, headers=head)
                 answer = conn.getresponse()
@@ -324,6 +338,8 @@ class Daemon:
     def exec(self, sandbox_id, script, **body):
         """Foreground exec of a shell script; returns the answer's object."""
         body = {"cmd": "/bin/sh", "args": ["-c", script], **body}
+        if "timeout_sec" in body:
+            body["timeout_sec"] = int(body["timeout_sec"] * SLOW)
         return self.expect(200, "POST", f"/v1/sandboxes/{sandbox_id}/exec", body, timeout=60).json()
 
     def delete_all(self):
@@ -450,7 +466,7 @@ LEAKS = (("processes", processes_of), ("mounts", mounts_of), ("cgroups", cgroups
 
 def nothing_left(daemon, timeout_s=10, kinds=LEAKS):
     """Waits until nothing of the (stopped) daemon is left; what remains is the failure's text."""
-    end = time.monotonic() + timeout_s
+    end = time.monotonic() + timeout_s * SLOW
     while True:
         left = {name: find(daemon) for name, find in kinds}
         left = {name: value for name, value in left.items() if value}
@@ -476,7 +492,7 @@ class _Tap:
         self.number += 1
         began = time.monotonic()
         signal.signal(signal.SIGALRM, _on_alarm)
-        signal.alarm(timeout_s)
+        signal.alarm(int(timeout_s * SLOW))
         try:
             function()
             print(f"ok {self.number} - {name}", flush=True)
@@ -502,14 +518,17 @@ def _tests(names):
     return sorted(functions, key=lambda f: f.__code__.co_firstlineno)
 
 
-def main(names, args=(), env=None, popen=None, owner=None):
+def main(names, args=(), env=None, popen=None, owner=None, spawn_options=""):
     """Runs every test_* of the module. A test with the attribute timeout_s has that limit."""
     wanted = sys.argv[1:]
     tests = [f for f in _tests(names) if not wanted or f.__name__ in wanted]
     tap = _Tap()
-    daemon = Daemon(args=args, env=env, popen=popen, owner=owner)
+    daemon = Daemon(args=args, env=env, popen=popen, owner=owner, spawn_options=spawn_options)
     try:
         daemon.start()
+        for line in daemon.log_text().splitlines():
+            if "worker ready" in line or "isolation=" in line:
+                print(f"# {line}")
         for function in tests:
             title = function.__name__[5:].replace("_", " ")
             limit = getattr(function, "timeout_s", TEST_TIMEOUT_S)

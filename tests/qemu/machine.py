@@ -38,6 +38,7 @@ FILES = ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/login.defs", "
          "/etc/debian_version", "/etc/ld.so.conf", "/var/lib/dpkg/status", "/etc/environment", "/etc/services"]
 LIBS = "libnss_files.so.2 libnss_compat.so.2 libgcc_s.so.1 libresolv.so.2 libcap.so.2".split()
 
+SLOW = "4"  # TCG against native, for the time limits of the tests
 GUEST_INIT = """#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LANG=C.UTF-8
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev 2>/dev/null
@@ -52,8 +53,10 @@ echo "== kernel $(uname -r), cgroup controllers: $(cat /sys/fs/cgroup/cgroup.con
 cd /aviary
 while IFS='=' read -r name command; do
 	echo "== begin $name"
-	CI=$(cat /aviary/ci) AVIARY_BUILD=/aviary/build PYTHONPATH=/aviary/tests/lib sh -c "$command"
-	echo "== end $name $?"
+	began=$(date +%s)
+	CI=$(cat /aviary/ci) TMPDIR=/var/tmp AVIARY_TEST_SLOW=SLOW_FACTOR AVIARY_BUILD=/aviary/build PYTHONPATH=/aviary/tests/lib sh -c "$command"
+	status=$?
+	echo "== end $name $status $(($(date +%s) - began))"
 done </aviary/run.list
 sync
 echo "== done"
@@ -225,8 +228,10 @@ def make_image(work, build, commands, programs):
     (aviary / "run.list").write_text("".join(f"{c}\n" for c in commands))
     (aviary / "ci").write_text(os.environ.get("CI", ""))
     init = tree.path / "usr/sbin/init"
-    init.write_text(GUEST_INIT)
+    init.write_text(GUEST_INIT.replace("SLOW_FACTOR", SLOW))
     init.chmod(0o755)
+    for name in ("tmp", "var/tmp"):
+        (tree.path / name).chmod(0o1777)
     (tree.path / "etc/hosts").write_text("127.0.0.1 localhost aviary-guest\n")
     (tree.path / "etc/shadow").write_text("root:*:19000:0:99999:7:::\n")
     os.chmod(tree.path / "etc/shadow", 0o640)
@@ -287,13 +292,14 @@ def report(text, ended, commands):
         if m:
             name, had = m.group(1), number
             continue
-        m = re.match(r"^== end (\S+) (\d+)$", raw)
+        m = re.match(r"^== end (\S+) (\d+) (\d+)$", raw)
         if m:
             finished.add(m.group(1))
             if int(m.group(2)) != 0 and failed == 0:
                 line(False, f"{m.group(1)}: exit status {m.group(2)}")
             elif number == had:
                 line(int(m.group(2)) == 0, f"{m.group(1)}: ends with success")
+            print(f"# {name} took {m.group(3)} s")
             name = None
             continue
         m = re.match(r"^(ok|not ok)\b\s*\d*\s*-?\s*(.*)$", raw)
