@@ -4,8 +4,10 @@
  *
  * Theory of operation. The supervisor reads no socket and no file that others write: only its argv,
  * and at most CREDENTIALS_MAX opaque bytes that aviaryd hands over at its first start, which it
- * puts into the user's file unread. It holds what must outlive the other two: the locks, the
- * listening socket, and, as child subreaper, the agents of sandboxes whose worker has died.
+ * puts into the user's file unread. Should they be more, or not end within CREDENTIALS_NS of the
+ * first, they are dropped: an aviaryd that was taken over cannot hold up the supervisor. It holds
+ * what must outlive the other two: the locks, the listening socket, and, as child subreaper, the
+ * agents of sandboxes whose worker has died.
  *
  * The worker is a child with all of root's rights (it limits itself), the daemon one with none.
  * Both die with the supervisor: the daemon by PDEATHSIG, the worker by the end of file of its
@@ -45,6 +47,7 @@
 
 #define CREDENTIALS_MAX  512
 #define CREDENTIALS_FD   3 /* in the daemon */
+#define CREDENTIALS_NS   (5 * AV_NS_PER_S)
 #define BACKOFF_FIRST_NS (100 * AV_NS_PER_MS)
 #define BACKOFF_MAX_NS   (5 * AV_NS_PER_S)
 #define HEALTHY_NS       (10 * AV_NS_PER_S)
@@ -66,8 +69,11 @@ struct supervisor {
 	struct program worker, daemon;
 	int state_lock, run_lock;
 	int listener;
-	int lifeline[2]; /* [0] the worker's */
-	int credentials; /* read end, or -1 */
+	int lifeline[2];                             /* [0] the worker's */
+	int credentials;                             /* read end, non-blocking, or -1 */
+	char credentials_bytes[CREDENTIALS_MAX + 1]; /* what came so far */
+	size_t credentials_n;
+	int64_t credentials_due_ns; /* then they are given up; 0: none came yet */
 	int signals;
 	bool stopping;
 	int64_t kill_at_ns; /* while stopping: then SIGKILL */
@@ -155,6 +161,64 @@ static int prepare(struct supervisor *s, struct av_err *err)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "pipe");
 	s->signals = open_signals();
 	return s->signals < 0 ? av_err_sys(err, AV_ERR_INTERNAL, s->signals, "signalfd") : 0;
+}
+
+/* ---- credentials ---- */
+
+static int write_credentials(const char *path, const char *bytes, size_t n)
+{
+	char temporary[AV_PATH_MAX + 1], dir[AV_PATH_MAX + 1];
+	struct av_str parent = av_path_dir(av_str_c(path));
+	int r = av_path_printf(dir, sizeof(dir), "%.*s", AV_STR_ARG(parent));
+	if (r == 0)
+		r = av_path_printf(temporary, sizeof(temporary), "%s.%d", path, getpid());
+	if (r < 0)
+		return r;
+	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	AV_CLEANUP(av_closep)
+	int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	r = av_write_full(fd, bytes, n);
+	if (r == 0 && (fsync(fd) < 0 || rename(temporary, path) < 0))
+		r = -errno;
+	if (r < 0)
+		unlink(temporary);
+	return r;
+}
+
+/* Reads no more of them, and keeps none in memory. */
+static void drop_credentials(struct supervisor *s)
+{
+	av_close_fd(&s->credentials);
+	explicit_bzero(s->credentials_bytes, sizeof(s->credentials_bytes));
+	s->credentials_n = 0;
+	s->credentials_due_ns = 0;
+}
+
+/* The daemon has written, closed its end, or died. Takes what is there and never waits. */
+static void on_credentials(struct supervisor *s)
+{
+	ssize_t n = -1;
+	while (s->credentials_n <= CREDENTIALS_MAX &&
+	       (n = read(s->credentials, s->credentials_bytes + s->credentials_n,
+	            sizeof(s->credentials_bytes) - s->credentials_n)) > 0)
+		s->credentials_n += (size_t)n;
+	if (s->credentials_n > CREDENTIALS_MAX) {
+		av_log(AV_LOG_ERROR, "aviaryd's credentials are too long: none are written", NULL);
+	} else if (n < 0 && errno == EAGAIN) {
+		if (s->credentials_n && !s->credentials_due_ns)
+			s->credentials_due_ns = av_mono_ns() + CREDENTIALS_NS;
+		return;
+	} else if (n == 0 && s->credentials_n && s->o->credentials) {
+		int r =
+		    write_credentials(s->o->credentials, s->credentials_bytes, s->credentials_n);
+		if (r < 0)
+			av_log(AV_LOG_ERROR, "cannot write the credentials", "path",
+			    s->o->credentials, "error", strerror(-r), NULL);
+	}
+	drop_credentials(s);
 }
 
 /* ---- children ---- */
@@ -293,7 +357,9 @@ static void start_worker(struct supervisor *s)
 static void start_daemon(struct supervisor *s)
 {
 	int p[2];
-	av_close_fd(&s->credentials);
+	if (s->credentials >= 0)
+		on_credentials(s); /* its last words may not be read yet */
+	drop_credentials(s);
 	if (pipe2(p, O_CLOEXEC) < 0) {
 		started(&s->daemon, -1);
 		return;
@@ -303,46 +369,9 @@ static void start_daemon(struct supervisor *s)
 		exec_daemon(s, p[1]);
 	close(p[1]);
 	s->credentials = p[0];
+	if (fcntl(p[0], F_SETFL, O_NONBLOCK) < 0)
+		drop_credentials(s);
 	started(&s->daemon, pid);
-}
-
-/* ---- credentials ---- */
-
-static int write_credentials(const char *path, const char *bytes, size_t n)
-{
-	char temporary[AV_PATH_MAX + 1], dir[AV_PATH_MAX + 1];
-	struct av_str parent = av_path_dir(av_str_c(path));
-	int r = av_path_printf(dir, sizeof(dir), "%.*s", AV_STR_ARG(parent));
-	if (r == 0)
-		r = av_path_printf(temporary, sizeof(temporary), "%s.%d", path, getpid());
-	if (r < 0)
-		return r;
-	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-		return -errno;
-	AV_CLEANUP(av_closep)
-	int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	r = av_write_full(fd, bytes, n);
-	if (r == 0 && (fsync(fd) < 0 || rename(temporary, path) < 0))
-		r = -errno;
-	if (r < 0)
-		unlink(temporary);
-	return r;
-}
-
-static void on_credentials(struct supervisor *s)
-{
-	char bytes[CREDENTIALS_MAX];
-	ssize_t n = av_read_full(s->credentials, bytes, sizeof(bytes));
-	av_close_fd(&s->credentials);
-	if (n > 0 && s->o->credentials) {
-		int r = write_credentials(s->o->credentials, bytes, (size_t)n);
-		if (r < 0)
-			av_log(AV_LOG_ERROR, "cannot write the credentials", "path",
-			    s->o->credentials, "error", strerror(-r), NULL);
-	}
-	explicit_bzero(bytes, sizeof(bytes));
 }
 
 /* ---- running ---- */
@@ -421,6 +450,11 @@ static void start_what_is_due(struct supervisor *s)
 		start_worker(s);
 	if (s->daemon.start_at_ns && s->daemon.start_at_ns <= now)
 		start_daemon(s);
+	if (s->credentials_due_ns && s->credentials_due_ns <= now) {
+		av_log(AV_LOG_ERROR, "aviaryd does not finish its credentials: none are written",
+		    NULL);
+		drop_credentials(s);
+	}
 	if (s->stopping && now >= s->kill_at_ns) {
 		struct program *p = s->daemon.pid ? &s->daemon : &s->worker;
 		av_log(AV_LOG_WARN, "does not stop: killing it", "program", p->name, NULL);
@@ -433,8 +467,8 @@ static void start_what_is_due(struct supervisor *s)
 static int timeout_ms(const struct supervisor *s)
 {
 	int64_t first = INT64_MAX;
-	const int64_t due[] = {
-	    s->worker.start_at_ns, s->daemon.start_at_ns, s->stopping ? s->kill_at_ns : 0};
+	const int64_t due[] = {s->worker.start_at_ns, s->daemon.start_at_ns, s->credentials_due_ns,
+	    s->stopping ? s->kill_at_ns : 0};
 	for (size_t i = 0; i < AV_ARRAY_LEN(due); i++)
 		if (due[i])
 			first = AV_MIN(first, due[i]);

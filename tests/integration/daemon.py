@@ -54,6 +54,41 @@ def test_credentials(d):
     ok(text["api_key"].startswith("av_") and len(text["api_key"]) == 43, "key")
 
 
+def test_credentials_of_a_daemon_gone_bad(_d):
+    """The supervisor neither waits for them nor takes more than belongs there."""
+    own = Daemon()
+    fake, keys = os.path.join(own.dir, "fake"), os.path.join(own.dir, "keys.json")
+    os.chmod(own.dir, 0o755)
+    try:
+        for script, wait, written in (("printf good >&3; exec 3>&-; exec sleep 60", 5, "good"),
+                                      ("printf last >&3; sleep 0.1; exit 78", 5, "last"),
+                                      ("printf half >&3; exec sleep 60", 5.5, None),
+                                      ("printf '%0600d' 0 >&3; exec 3>&-; exec sleep 60", 0.5, None)):
+            with open(fake, "w", encoding="ascii") as f:
+                f.write(f"#!/bin/sh\n{script}\n")
+            os.chmod(fake, 0o755)
+            with subprocess.Popen([program("aviary-spawn"), "--state", own.state, "--run", own.run, "--daemon", fake,
+                                   "--credentials", keys], stderr=subprocess.DEVNULL) as p:
+                try:
+                    if written:
+                        wait_for(lambda: os.path.exists(keys), wait, f"credentials after {script}")
+                        with open(keys, encoding="ascii") as f:
+                            equal(f.read(), written, script)
+                        os.unlink(keys)
+                    else:
+                        time.sleep(wait)
+                    began = time.monotonic()
+                    p.terminate()
+                    ok(p.wait(10) in (0, 78), f"exit status after {script}: {p.returncode}")
+                    ok(time.monotonic() - began < 3, f"it stops at once after {script}")
+                    ok(not os.path.exists(keys), f"nothing else is written after {script}")
+                finally:
+                    p.kill()
+    finally:
+        own.sweep()
+        own.remove_dir()
+
+
 def test_url_file(d):
     path = os.path.join(d.run, "url")
     with open(path, encoding="ascii") as f:
