@@ -41,8 +41,8 @@ struct sandbox_info {
 	int64_t idle_timeout_ms, max_lifetime_ms;                   /* 0: none */
 	int64_t created_ms, started_ms, last_active_ms, stopped_ms; /* real time; 0: not yet */
 	int64_t updated_ms;
-	/* Processes of it that the kernel has killed for memory, as far as noticed (when an exec was
-	 * killed, or somebody asked for the usage); 0 once it has ended. */
+	/* Processes of it that the kernel has killed for memory, as far as noticed (when an exec
+	 * was killed, or somebody asked for the usage); 0 once it has ended. */
 	uint64_t oom_kills;
 	const json_t *metadata; /* object of strings, never NULL */
 	bool replayed;          /* answer to a create whose idempotency key was used before */

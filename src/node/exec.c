@@ -45,16 +45,16 @@ struct node_exec {
 	bool have_end;
 	bool snapshot; /* without following: the stream ends while the process goes on */
 	bool paused;
-	size_t owed; /* bytes not given back to the window */
-	bool we_killed; /* by node_exec_signal */
-	bool asking;    /* on_inspected will come */
-	bool told;      /* while asking: the owner heard the end, or cancelled */
-	bool closed;    /* while asking: the stream is gone, free when it is over */
+	size_t owed;        /* bytes not given back to the window */
+	bool we_killed;     /* by node_exec_signal */
+	bool asking;        /* on_inspected will come */
+	bool told;          /* while asking: the owner heard the end, or cancelled */
+	bool closed;        /* while asking: the stream is gone, free when it is over */
 	uint64_t oom_kills; /* of the sandbox, when this was opened */
 	struct node_exec_end end;
-	json_t *end_event; /* owned: what on_frame gets at the end */
+	json_t *end_event;        /* owned: what on_frame gets at the end */
 	struct av_err *agent_err; /* owned: from an "error" frame */
-	struct av_timer safety; /* also bounds the asking */
+	struct av_timer safety;   /* also bounds the asking */
 };
 
 static_assert(NODE_CH_CONTROL == (int)AV_FRAME_CONTROL && NODE_CH_STDIN == (int)AV_FRAME_STDIN &&
@@ -326,7 +326,7 @@ static void exec_on_complete(struct conv *c)
 		}
 		pass_end(e);
 		if (is_over(e))
-			return; /* on_frame cancelled it */
+			return;    /* on_frame cancelled it */
 		conv_end(c, true); /* the memory lives until the stream is closed */
 		tell_end(e);
 	}

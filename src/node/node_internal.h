@@ -65,7 +65,7 @@ struct node_sandbox {
 	struct av_list convs; /* struct conv */
 	size_t n_convs;
 	struct av_timer lost_timer;
-	bool dead; /* pidfd said so; evidence is being gathered */
+	bool dead;          /* pidfd said so; evidence is being gathered */
 	uint64_t oom_kills; /* as last seen */
 	int64_t activity_ns;
 };

@@ -79,7 +79,7 @@ struct node_exec_end {
 	bool exited;
 	int signal; /* 0 when exited */
 	bool core_dumped;
-	bool timed_out;  /* it was killed because timeout_ms passed */
+	bool timed_out; /* it was killed because timeout_ms passed */
 	/* It (or a child whose death it hands on as exit status 137) was killed, not by us, and the
 	 * kernel has killed in this sandbox for memory since the exec was opened. */
 	bool oom_killed;

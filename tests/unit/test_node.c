@@ -851,8 +851,8 @@ static void test_oom(void)
 	is_int(oom_kills, 4, "what others noticed late");
 
 	memset(&s, 0, sizeof(s));
-	(void)node_exec_open_raw(sandbox, AV_STR("{\"process\":{\"cmd\":\"sigkill\"}}"), &raw_events,
-	    &s, &s.exec, NULL);
+	(void)node_exec_open_raw(
+	    sandbox, AV_STR("{\"process\":{\"cmd\":\"sigkill\"}}"), &raw_events, &s, &s.exec, NULL);
 	box_of(sandbox)->oom_kills++;
 	(void)run_until(&s.ended);
 	ok(s.has_end && s.end.oom_killed && frames_say_oom, "the end frame says it");
