@@ -155,8 +155,10 @@ static int prepare(int fd, uint64_t limit, uid_t owner)
 	int n = snprintf(text, sizeof(text), "%llu", (unsigned long long)limit);
 	if (fsetxattr(fd, LIMIT_XATTR, text, (size_t)n, 0) < 0)
 		return -errno;
-	int r = set_project(fd, owner);
-	return r < 0 ? r : set_limit(fd, owner, limit, inodes_for(limit));
+	/* The limit first: that of the range's last owner may be used up by what is still being
+	 * freed, and then the directory could not join. */
+	int r = set_limit(fd, owner, limit, inodes_for(limit));
+	return r < 0 ? r : set_project(fd, owner);
 }
 
 static int quota_create(
