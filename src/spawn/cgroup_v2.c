@@ -210,8 +210,8 @@ int cgroup_v2_limit(struct cgroups *cg, const struct cgroup_tree *t, const char 
 	if (r == 0 && (t->controllers & CTL_PIDS) && lim->pids_max)
 		r = cgroup_write(t, id, file = "pids.max", "%u", lim->pids_max);
 	if (r == 0 && (t->controllers & CTL_CPU) && lim->cpu_milli)
-		r = cgroup_write(
-		    t, id, file = "cpu.max", "%u 100000", AV_MAX(lim->cpu_milli * 100u, 1000u));
+		r = cgroup_write(t, id, file = "cpu.max", "%u %u",
+		    cgroup_cpu_quota_us(lim->cpu_milli), cgroup_cpu_period_us(lim->cpu_milli));
 	if (r == 0 && (t->controllers & CTL_CPU) && lim->cpu_weight)
 		r = cgroup_write(t, id, file = "cpu.weight", "%u", lim->cpu_weight);
 	if (r == 0 && (cg->caps & CGROUP_CAP_IO_WEIGHT) && lim->io_weight &&

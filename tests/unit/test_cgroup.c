@@ -117,7 +117,7 @@ static void fake_v2(void)
 	is_str(
 	    got("memory.swap.max"), "0", "no swap: memory and swap together stay within the limit");
 	is_str(got("pids.max"), "64", "pids.max");
-	is_str(got("cpu.max"), "150000 100000", "cpu.max");
+	is_str(got("cpu.max"), "30000 20000", "cpu.max");
 	is_str(got("cpu.weight"), "50", "cpu.weight");
 	is_str(got("io.weight"), "2000", "io.weight");
 	put("cgroup.events", "populated 1\nfrozen 0\n");
@@ -157,7 +157,7 @@ static void fake_v1(void)
 	is_int(cgroup_v1_limit(&cg, &t, "sb", &limits, NULL), 0, "v1 limits");
 	is_str(got("memory.limit_in_bytes"), "1048576", "memory");
 	is_str(got("memory.memsw.limit_in_bytes"), "1048576", "memory and swap");
-	is_str(got("cpu.cfs_quota_us"), "150000", "quota");
+	is_str(got("cpu.cfs_quota_us"), "30000", "quota");
 	is_str(got("cpu.shares"), "512", "shares");
 	is_str(got("blkio.bfq.weight"), "1000", "weights end at 1000 on v1");
 	put("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n");
