@@ -83,7 +83,8 @@ int av_buf_append(struct av_buf *b, const void *p, size_t n)
 	int r = av_buf_reserve(b, n, &dst);
 	if (r < 0)
 		return r;
-	memcpy(dst, p, n);
+	if (dst)
+		memcpy(dst, p, n);
 	av_buf_commit(b, n);
 	return 0;
 }

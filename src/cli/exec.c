@@ -13,15 +13,14 @@
 #include "base/banned.h"
 
 /* Starts it and comes back: output goes to the ring that 'aviary logs' shows. */
-static int run_in_background(struct cli *cli, const struct args *args, const char *id,
-    json_t *envs)
+static int run_in_background(struct cli *cli, const struct args *args, const char *id, json_t *envs)
 {
 	struct av_err err = {0};
 	AV_CLEANUP(av_json_decrefp) json_t *reply = NULL;
-	AV_CLEANUP(av_json_decrefp) json_t *body =
-	    json_pack("{s:s, s:b, s:s?, s:s?, s:s?}", "cmd", args->operands[1], "background", 1, "cwd",
-	        args_text(args, "workdir"), "user", args_text(args, "user"), "tag",
-	        args_text(args, "tag"));
+	AV_CLEANUP(av_json_decrefp)
+	json_t *body = json_pack("{s:s, s:b, s:s?, s:s?, s:s?}", "cmd", args->operands[1],
+	    "background", 1, "cwd", args_text(args, "workdir"), "user", args_text(args, "user"),
+	    "tag", args_text(args, "tag"));
 	json_t *list = json_array();
 	for (size_t i = 2; i < args->n_operands; i++)
 		json_array_append_new(list, json_string(args->operands[i]));
@@ -30,8 +29,9 @@ static int run_in_background(struct cli *cli, const struct args *args, const cha
 	if (envs)
 		json_object_set(body, "envs", envs);
 	if (cli_call(cli, "POST", body, &reply, &err, "/v1/sandboxes/%s/exec", id) < 0)
-		return err.kind == AV_ERR_NOT_FOUND && !remote_is_running(cli, id) ?
-		    cli_fail(cli, &err, args->operands[0]) : session_start_error(cli, &err);
+		return err.kind == AV_ERR_NOT_FOUND && !remote_is_running(cli, id)
+		           ? cli_fail(cli, &err, args->operands[0])
+		           : session_start_error(cli, &err);
 	if (cli->json) {
 		cli_print_json(cli, reply);
 		return 0;
@@ -46,28 +46,27 @@ static int run_in_background(struct cli *cli, const struct args *args, const cha
 	return 0;
 }
 
-static int run_attached(struct cli *cli, const struct args *args, const char *id,
-    json_t *envs)
+static int run_attached(struct cli *cli, const struct args *args, const char *id, json_t *envs)
 {
 	struct av_err err = {0};
 	struct av_exec *exec = NULL;
 	struct session_options so = {
-		.reads_stdin = args_flag(args, "interactive"),
-		.has_tty = args_flag(args, "tty"),
-		.forwards_signals = true,
-		.sandbox = id,
+	    .reads_stdin = args_flag(args, "interactive"),
+	    .has_tty = args_flag(args, "tty"),
+	    .forwards_signals = true,
+	    .sandbox = id,
 	};
 	struct av_exec_options eo = {
-		.argv = args->operands + 1,
-		.argc = args->n_operands - 1,
-		.envs = envs,
-		.cwd = args_text(args, "workdir"),
-		.user = args_text(args, "user"),
-		.tag = args_text(args, "tag"),
-		.timeout_ms = (int64_t)args_duration_ms(args, "timeout", 0),
-		.has_stdin = so.reads_stdin,
-		.has_pty = so.has_tty,
-		.kill_on_detach = true,
+	    .argv = args->operands + 1,
+	    .argc = args->n_operands - 1,
+	    .envs = envs,
+	    .cwd = args_text(args, "workdir"),
+	    .user = args_text(args, "user"),
+	    .tag = args_text(args, "tag"),
+	    .timeout_ms = (int64_t)args_duration_ms(args, "timeout", 0),
+	    .has_stdin = so.reads_stdin,
+	    .has_pty = so.has_tty,
+	    .kill_on_detach = true,
 	};
 	session_window(&eo.cols, &eo.rows);
 	struct session *s = session_new(&so);
@@ -91,7 +90,7 @@ static int run(struct cli *cli, const struct args *args)
 	AV_CLEANUP(av_json_decrefp) json_t *envs = NULL;
 	bool background = args_flag(args, "detach");
 	if (background && (args_flag(args, "interactive") || args_flag(args, "tty") ||
-	        args_text(args, "timeout")))
+	                      args_text(args, "timeout")))
 		return cli_usage_error(cli, "--detach excludes --interactive, --tty and --timeout");
 	if (options_envs(args, &envs, &err) < 0)
 		return cli_usage_error(cli, "%s", err.message);
@@ -100,38 +99,39 @@ static int run(struct cli *cli, const struct args *args)
 		return status;
 	if (cli_resolve(cli, args->operands[0], id, &err) < 0)
 		return cli_fail(cli, &err, NULL);
-	return background ? run_in_background(cli, args, id, envs) :
-	                    run_attached(cli, args, id, envs);
+	return background ? run_in_background(cli, args, id, envs)
+	                  : run_attached(cli, args, id, envs);
 }
 
 static const struct option_spec options[] = {
-	OPTIONS_EXEC,
-	{"detach", 'd', OPTION_FLAG, NULL, "run in the background; print its pid and tag",
-	    COMPLETE_NONE},
-	{"tag", 0, OPTION_TEXT, "NAME", "a name for the process, for 'aviary logs'", COMPLETE_NONE},
-	OPTIONS_END,
+    OPTIONS_EXEC,
+    {"detach", 'd', OPTION_FLAG, NULL, "run in the background; print its pid and tag",
+        COMPLETE_NONE},
+    {"tag", 0, OPTION_TEXT, "NAME", "a name for the process, for 'aviary logs'", COMPLETE_NONE},
+    OPTIONS_END,
 };
 
 static const char *const examples[] = {
-	"aviary exec work -- make -j2\tin the sandbox named 'work'",
-	"aviary exec -it sb4f bash\ta shell; the id may be abbreviated",
-	"aviary exec -d --tag web work python3 -m http.server 8000\tin the background",
-	"aviary logs -f work web\tand what it prints",
-	NULL,
+    "aviary exec work -- make -j2\tin the sandbox named 'work'",
+    "aviary exec -it sb4f bash\ta shell; the id may be abbreviated",
+    "aviary exec -d --tag web work python3 -m http.server 8000\tin the background",
+    "aviary logs -f work web\tand what it prints",
+    NULL,
 };
 
 const struct command command_exec = {
-	.name = "exec",
-	.usage = "SANDBOX [--] COMMAND [ARGUMENT…]",
-	.summary = "run a command in a sandbox that is there",
-	.description = "Runs the command with its output shown as it comes and exits as the command did "
-	    "(see 'aviary run --help' for the statuses). When this program ends, so does the command; "
-	    "with --detach it stays.",
-	.examples = examples,
-	.options = options,
-	.min_operands = 2,
-	.max_operands = OPERANDS_ANY,
-	.options_end_after = 2,
-	.operand_completion = COMPLETE_SANDBOXES,
-	.run = run,
+    .name = "exec",
+    .usage = "SANDBOX [--] COMMAND [ARGUMENT…]",
+    .summary = "run a command in a sandbox that is there",
+    .description =
+        "Runs the command with its output shown as it comes and exits as the command did "
+        "(see 'aviary run --help' for the statuses). When this program ends, so does the command; "
+        "with --detach it stays.",
+    .examples = examples,
+    .options = options,
+    .min_operands = 2,
+    .max_operands = OPERANDS_ANY,
+    .options_end_after = 2,
+    .operand_completion = COMPLETE_SANDBOXES,
+    .run = run,
 };

@@ -22,21 +22,21 @@ static int run_inside(struct cli *cli, const struct args *args, const char *id, 
 	struct av_err err = {0};
 	struct av_exec *exec = NULL;
 	struct session_options so = {
-		.reads_stdin = args_flag(args, "interactive"),
-		.has_tty = args_flag(args, "tty"),
-		.forwards_signals = true,
-		.sandbox = id,
+	    .reads_stdin = args_flag(args, "interactive"),
+	    .has_tty = args_flag(args, "tty"),
+	    .forwards_signals = true,
+	    .sandbox = id,
 	};
 	struct av_exec_options eo = {
-		.argv = args->operands,
-		.argc = args->n_operands,
-		.envs = envs,
-		.cwd = args_text(args, "workdir"),
-		.user = args_text(args, "user"),
-		.timeout_ms = (int64_t)args_duration_ms(args, "timeout", 0),
-		.has_stdin = so.reads_stdin,
-		.has_pty = so.has_tty,
-		.kill_on_detach = true,
+	    .argv = args->operands,
+	    .argc = args->n_operands,
+	    .envs = envs,
+	    .cwd = args_text(args, "workdir"),
+	    .user = args_text(args, "user"),
+	    .timeout_ms = (int64_t)args_duration_ms(args, "timeout", 0),
+	    .has_stdin = so.reads_stdin,
+	    .has_pty = so.has_tty,
+	    .kill_on_detach = true,
 	};
 	session_window(&eo.cols, &eo.rows);
 	struct session *s = session_new(&so);
@@ -68,8 +68,8 @@ static int run(struct cli *cli, const struct args *args)
 	cli_catch_signals();
 	if (options_create_sandbox(cli, body, id, NULL, &err) < 0)
 		return cli_fail(cli, &err, NULL);
-	status = cli_caught_signal() ? EXIT_SIGNAL + cli_caught_signal() :
-	                               run_inside(cli, args, id, envs);
+	status = cli_caught_signal() ? EXIT_SIGNAL + cli_caught_signal()
+	                             : run_inside(cli, args, id, envs);
 	if (args_flag(args, "keep")) {
 		fprintf(stderr, "aviary: kept %s; end it with 'aviary rm %.8s'\n", id, id);
 		return status;
@@ -84,34 +84,35 @@ static int run(struct cli *cli, const struct args *args)
 }
 
 static const struct option_spec options[] = {
-	OPTIONS_EXEC,
-	{"keep", 0, OPTION_FLAG, NULL, "do not delete the sandbox afterwards", COMPLETE_NONE},
-	OPTIONS_SANDBOX,
-	OPTIONS_END,
+    OPTIONS_EXEC,
+    {"keep", 0, OPTION_FLAG, NULL, "do not delete the sandbox afterwards", COMPLETE_NONE},
+    OPTIONS_SANDBOX,
+    OPTIONS_END,
 };
 
 static const char *const examples[] = {
-	"aviary run -- sh -c 'id; ls /'\ta look around",
-	"aviary run -it bash\ta shell in a fresh sandbox",
-	"aviary run --memory 512M --cpus 1 --timeout 30s -- python3 -c 'print(6 * 7)'\twith limits",
-	"generate | aviary run -i -- python3 -\ta program from standard input",
-	NULL,
+    "aviary run -- sh -c 'id; ls /'\ta look around",
+    "aviary run -it bash\ta shell in a fresh sandbox",
+    "aviary run --memory 512M --cpus 1 --timeout 30s -- python3 -c 'print(6 * 7)'\twith limits",
+    "generate | aviary run -i -- python3 -\ta program from standard input",
+    NULL,
 };
 
 const struct command command_run = {
-	.name = "run",
-	.usage = "[--] COMMAND [ARGUMENT…]",
-	.summary = "run one command in a fresh sandbox",
-	.description = "Makes a sandbox, runs the command in it with its output shown as it comes, "
-	    "deletes the sandbox, and exits as the command did. Signals (Ctrl-C) go to the command; "
-	    "the third one kills it.\n\n"
-	    "Exit status: the command's own; 124 after --timeout; 125 when Aviary failed; 126 when the "
-	    "command cannot be executed, 127 when it does not exist; 128 + n when signal n ended it.",
-	.examples = examples,
-	.options = options,
-	.min_operands = 1,
-	.max_operands = OPERANDS_ANY,
-	.options_end_after = 1,
-	.operand_completion = COMPLETE_PROGRAMS,
-	.run = run,
+    .name = "run",
+    .usage = "[--] COMMAND [ARGUMENT…]",
+    .summary = "run one command in a fresh sandbox",
+    .description =
+        "Makes a sandbox, runs the command in it with its output shown as it comes, "
+        "deletes the sandbox, and exits as the command did. Signals (Ctrl-C) go to the command; "
+        "the third one kills it.\n\n"
+        "Exit status: the command's own; 124 after --timeout; 125 when Aviary failed; 126 when the "
+        "command cannot be executed, 127 when it does not exist; 128 + n when signal n ended it.",
+    .examples = examples,
+    .options = options,
+    .min_operands = 1,
+    .max_operands = OPERANDS_ANY,
+    .options_end_after = 1,
+    .operand_completion = COMPLETE_PROGRAMS,
+    .run = run,
 };

@@ -30,11 +30,11 @@
 
 #include "base/banned.h"
 
-#define OUTPUT_MAX   (16 * AV_MIB) /* ceiling of what waits: far above what one step can bring */
-#define INPUT_MARK   (256 * 1024)  /* stop reading input above this much waiting */
-#define READ_SIZE    (64 * 1024)
-#define PIPE_PIECE   4096          /* a pipe that polls writable takes this without blocking */
-#define FILE_PIECE   (1024 * 1024)
+#define OUTPUT_MAX (16 * AV_MIB) /* ceiling of what waits: far above what one step can bring */
+#define INPUT_MARK (256 * 1024)  /* stop reading input above this much waiting */
+#define READ_SIZE  (64 * 1024)
+#define PIPE_PIECE 4096 /* a pipe that polls writable takes this without blocking */
+#define FILE_PIECE (1024 * 1024)
 
 struct output {
 	int fd;
@@ -48,7 +48,7 @@ struct session {
 	struct output out, err;
 	bool input_open;
 	int signal_fd;
-	int interrupts;      /* INT, TERM and HUP seen */
+	int interrupts; /* INT, TERM and HUP seen */
 	int last_interrupt;
 	struct av_exec_end end;
 	bool has_end;
@@ -145,9 +145,9 @@ static void on_end(void *ctx, const struct av_exec_end *end)
 }
 
 const struct av_exec_events session_events = {
-	.on_output = on_output,
-	.on_gap = on_gap,
-	.on_end = on_end,
+    .on_output = on_output,
+    .on_gap = on_gap,
+    .on_end = on_end,
 };
 
 static void output_write(struct output *o)
@@ -231,8 +231,7 @@ static int signals_take(struct session *s, sigset_t *ret_old)
 {
 	sigset_t set;
 	sigemptyset(&set);
-	static const int list[] = {
-		SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH};
+	static const int list[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH};
 	for (size_t i = 0; i < AV_ARRAY_LEN(list); i++)
 		sigaddset(&set, list[i]);
 	sigprocmask(SIG_BLOCK, &set, ret_old);
@@ -246,19 +245,20 @@ static bool is_waiting(const struct session *s)
 }
 
 /* One turn: 0 go on, 1 over, negative broken (*err). */
-static int turn(struct session *s, struct av_exec *exec, bool *over, struct av_err *err,
-    int *exit_code)
+static int turn(
+    struct session *s, struct av_exec *exec, bool *over, struct av_err *err, int *exit_code)
 {
 	enum { STREAM, SIGNALS, INPUT, OUTPUT, ERROR, COUNT };
 	bool may_read = !is_waiting(s) && !*over;
 	bool takes_input = s->input_open && av_exec_buffered(exec) < INPUT_MARK && !*over;
 	struct pollfd p[COUNT] = {
-		[STREAM] = {.fd = av_exec_fd(exec), .events = (short)((may_read ? POLLIN : 0) |
-		    (av_exec_wants_write(exec) ? POLLOUT : 0))},
-		[SIGNALS] = {.fd = s->signal_fd, .events = POLLIN},
-		[INPUT] = {.fd = takes_input ? STDIN_FILENO : -1, .events = POLLIN},
-		[OUTPUT] = {.fd = s->out.waiting.n ? s->out.fd : -1, .events = POLLOUT},
-		[ERROR] = {.fd = s->err.waiting.n ? s->err.fd : -1, .events = POLLOUT},
+	    [STREAM] = {.fd = av_exec_fd(exec),
+	        .events =
+	            (short)((may_read ? POLLIN : 0) | (av_exec_wants_write(exec) ? POLLOUT : 0))},
+	    [SIGNALS] = {.fd = s->signal_fd, .events = POLLIN},
+	    [INPUT] = {.fd = takes_input ? STDIN_FILENO : -1, .events = POLLIN},
+	    [OUTPUT] = {.fd = s->out.waiting.n ? s->out.fd : -1, .events = POLLOUT},
+	    [ERROR] = {.fd = s->err.waiting.n ? s->err.fd : -1, .events = POLLOUT},
 	};
 	/* A stream that nobody reads reports errors all the same: leave it out. */
 	if (!p[STREAM].events)
@@ -315,11 +315,12 @@ static void warn_oom(const struct session *s, struct cli *cli)
 	AV_CLEANUP(av_json_decrefp) json_t *sandbox = NULL;
 	struct av_err err = {0};
 	long long mib = 0;
-	if (s->options.sandbox && cli_call(cli, "GET", NULL, &sandbox, &err, "/v1/sandboxes/%s",
-	        s->options.sandbox) == 0)
+	if (s->options.sandbox &&
+	    cli_call(cli, "GET", NULL, &sandbox, &err, "/v1/sandboxes/%s", s->options.sandbox) == 0)
 		mib = json_integer_value(json_object_get(sandbox, "memory_mb"));
 	if (mib > 0)
-		cli_warn("the program was killed: the sandbox is out of memory (%lld MiB); use --memory",
+		cli_warn(
+		    "the program was killed: the sandbox is out of memory (%lld MiB); use --memory",
 		    mib);
 	else
 		cli_warn("the program was killed: the sandbox is out of memory; use --memory");

@@ -8,11 +8,11 @@
 #include "client/exec.h"
 
 struct session_options {
-	bool reads_stdin;   /* pass standard input on */
-	bool has_tty;       /* the process has a PTY: raw terminal here, window size followed */
-	bool forwards_signals; /* INT, TERM, HUP, QUIT, USR1, USR2 go to the process group; else they
-	                          end the session and leave the process alone */
-	const char *sandbox; /* its id, for messages; borrowed */
+	bool reads_stdin;      /* pass standard input on */
+	bool has_tty;          /* the process has a PTY: raw terminal here, window size followed */
+	bool forwards_signals; /* INT, TERM, HUP, QUIT, USR1, USR2 go to the process group; else
+	                          they end the session and leave the process alone */
+	const char *sandbox;   /* its id, for messages; borrowed */
 };
 
 /* Window size of the terminal here, 80x24 without one. */

@@ -415,7 +415,8 @@ void conn_destroy(struct conn *c, int status)
 void conn_stop(struct conn *c)
 {
 	switch (c->proto) {
-	/* Idle: nothing is under way that a plain close could cut, so there is no need to linger. */
+	/* Idle: nothing is under way that a plain close could cut, so there is no need to linger.
+	 */
 	case CONN_DETECT:
 		if (c->in.n == 0)
 			conn_fail(c, -ECANCELED);

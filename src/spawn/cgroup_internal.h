@@ -99,9 +99,9 @@ int cgroup_signal_all(const struct cgroup_tree *t, const char *id);
 /* Mounts the private named hierarchy. A descriptor, or -errno. */
 int cgroup_favor_mount(const char *name);
 
-/* Quotas are counted over 20 ms: several threads together use up a period's quota in a part of it and
- * have every CPU meanwhile, so that the period bounds how long a neighbour waits. Small quotas need
- * the kernel's usual 100 ms, as none may be less than 1 ms. */
+/* Quotas are counted over 20 ms: several threads together use up a period's quota in a part of it
+ * and have every CPU meanwhile, so that the period bounds how long a neighbour waits. Small quotas
+ * need the kernel's usual 100 ms, as none may be less than 1 ms. */
 static inline unsigned int cgroup_cpu_period_us(uint32_t cpu_milli)
 {
 	return cpu_milli < 50 ? 100000 : 20000;

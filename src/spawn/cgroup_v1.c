@@ -155,8 +155,8 @@ int cgroup_v1_limit(struct cgroups *cg, const struct cgroup_tree *t, const char 
 		r = cgroup_write(t, id, what = "pids.max", "%u", lim->pids_max);
 	if (r == 0 && (t->controllers & CTL_CPU) && lim->cpu_milli &&
 	    (cg->caps & CGROUP_CAP_CPU_QUOTA)) {
-		r = cgroup_write(t, id, what = "cpu.cfs_period_us", "%u",
-		    cgroup_cpu_period_us(lim->cpu_milli));
+		r = cgroup_write(
+		    t, id, what = "cpu.cfs_period_us", "%u", cgroup_cpu_period_us(lim->cpu_milli));
 		if (r == 0)
 			r = cgroup_write(t, id, what = "cpu.cfs_quota_us", "%u",
 			    cgroup_cpu_quota_us(lim->cpu_milli));

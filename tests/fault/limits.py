@@ -16,6 +16,7 @@ import aviary_test
 import ws
 from aviary_test import SLOW, contains, equal, ok, program, wait_for
 
+SOAK = "AVIARY_SOAK" in os.environ
 QUICK = {"cpus": 1, "memory_mb": 128, "pids_max": 128, "disk_mb": 64}
 
 
