@@ -133,7 +133,7 @@ void av_buf_consume(struct av_buf *b, size_t n)
 const char *av_buf_cstr(struct av_buf *b)
 {
 	char *end = NULL;
-	if (av_buf_reserve(b, 0, &end) < 0)
+	if (av_buf_reserve(b, 0, &end) < 0 || !end)
 		return NULL;
 	*end = '\0';
 	return b->p + b->off;

@@ -36,9 +36,8 @@ int bench_http_open(struct bench_http *h, const char *url, const char *key, stru
 	    .fd = -1, .in = AV_BUF_INIT(4 * PIECE), .body = AV_BUF_INIT(BODY_MAX)};
 	if (!av_str_starts(rest, AV_STR("http://")))
 		return av_err_set(err, AV_ERR_INVALID, "bench needs an http:// URL, not %s", url);
-	rest.p += 7;
-	rest.n -= 7;
-	if (rest.n > 0 && rest.p[rest.n - 1] == '/')
+	rest = av_str_n(rest.p + 7, rest.n - 7);
+	if (av_str_ends(rest, AV_STR("/")))
 		rest.n--;
 	if (av_str_copy(h->authority, sizeof(h->authority), rest) < 0 ||
 	    av_str_copy(h->key, sizeof(h->key), av_str_c(key)) < 0 ||
