@@ -61,6 +61,17 @@ static int enable(int dirfd)
 	return r;
 }
 
+/* Whether something is to be enabled that the directory's own processes are in the way of. The
+ * kernel would let pids and cpu through and refuse only memory and io; but then the directory is
+ * the root of a threaded subtree, and no process may enter its children any more. */
+static bool must_move_first(int dirfd)
+{
+	uint32_t have = read_controllers(dirfd, "cgroup.controllers");
+	uint32_t on = read_controllers(dirfd, "cgroup.subtree_control");
+	/* Only the true root of the tree has no such file. */
+	return (have & ~on) != 0 && faccessat(dirfd, "cgroup.type", F_OK, 0) == 0;
+}
+
 /* Moves every process of the directory into its child `leaf`. New ones may appear meanwhile. */
 static int move_processes(int dirfd, const char *leaf)
 {
@@ -151,12 +162,10 @@ static int make_parent(struct cgroups *cg, struct cgroup_tree *t)
 {
 	int r = 0;
 	if (read_controllers(t->base_fd, "cgroup.controllers") != 0) {
-		r = enable(t->base_fd);
-		if (r == -EBUSY) {
+		if (must_move_first(t->base_fd))
 			r = move_processes(t->base_fd, cg->leaf);
-			if (r == 0)
-				r = enable(t->base_fd);
-		}
+		if (r == 0)
+			r = enable(t->base_fd);
 		if (r < 0)
 			cgroup_add_reason(cg, "not every cgroup controller could be enabled (%s)",
 			    strerrorname_np(-r));
