@@ -84,9 +84,14 @@ def fetch_kernel(work):
     """Unpacks Debian's cloud kernel below work; returns (vmlinuz, modules directory)."""
     tree = work / "kernel"
     if not list(tree.glob("boot/vmlinuz-*")):
-        depends = subprocess.run(["apt-cache", "depends", "linux-image-cloud-amd64"], capture_output=True, text=True,
-                                 check=False).stdout
-        found = re.search(r"Depends: (linux-image-\d\S+)", depends)
+        for update in (False, True):
+            if update:  # the package lists of a fresh machine are empty
+                subprocess.run(["apt-get", "update", "-qq"], check=False)
+            depends = subprocess.run(["apt-cache", "depends", "linux-image-cloud-amd64"], capture_output=True,
+                                     text=True, check=False).stdout
+            found = re.search(r"Depends: (linux-image-\d\S+)", depends)
+            if found:
+                break
         if not found:
             sys.exit("linux-image-cloud-amd64 is not in the package lists; type: apt-get update")
         debs = work / "debs"
