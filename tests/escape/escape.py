@@ -210,17 +210,17 @@ def test_t25_link_races(d):
     """While the sandbox swaps a directory and a link, uploads and downloads stay inside of it."""
     sandbox = d.create()["id"]
     upload(d, sandbox, "swap_race")
-    d.exec(sandbox, "mkdir -p /work && chmod 777 /work")
+    d.exec(sandbox, "mkdir -p /race && chmod 777 /race")
     result = {}
-    racer = threading.Thread(target=lambda: result.update(d.exec(sandbox, "/tmp/swap_race /work 6", timeout_sec=30)))
+    racer = threading.Thread(target=lambda: result.update(d.exec(sandbox, "/tmp/swap_race /race 6", timeout_sec=30)))
     racer.start()
     before = os.stat("/etc")
     names = set(os.listdir("/etc"))
     end, n, statuses = time.monotonic() + 5, 0, {}
     while time.monotonic() < end:
-        for path, method in ((f"/work/d/new{n % 50}", "PUT"), ("/work/f", "PUT"), ("/work/f", "GET"),
-                             ("/work/d/hostname", "GET"), ("/work/t/etc/hostname", "GET"),
-                             (f"/work/t{d.dir}/log", "GET")):
+        for path, method in ((f"/race/d/new{n % 50}", "PUT"), ("/race/f", "PUT"), ("/race/f", "GET"),
+                             ("/race/d/hostname", "GET"), ("/race/t/etc/hostname", "GET"),
+                             (f"/race/t{d.dir}/log", "GET")):
             r = put(d, sandbox, path, b"race") if method == "PUT" else get(d, sandbox, path)
             statuses[r.status] = statuses.get(r.status, 0) + 1
             ok(r.status < 500 or r.status == 507, f"{method} {path}: {r.status} {r.body[:200]}")
