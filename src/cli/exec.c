@@ -48,8 +48,6 @@ static int run_in_background(struct cli *cli, const struct args *args, const cha
 
 static int run_attached(struct cli *cli, const struct args *args, const char *id, json_t *envs)
 {
-	struct av_err err = {0};
-	struct av_exec *exec = NULL;
 	struct session_options so = {
 	    .reads_stdin = args_flag(args, "interactive"),
 	    .has_tty = args_flag(args, "tty"),
@@ -68,19 +66,7 @@ static int run_attached(struct cli *cli, const struct args *args, const char *id
 	    .has_pty = so.has_tty,
 	    .kill_on_detach = true,
 	};
-	session_window(&eo.cols, &eo.rows);
-	struct session *s = session_new(&so);
-	if (!s) {
-		av_err_sys(&err, AV_ERR_NO_MEMORY, ENOMEM, "session");
-		return cli_fail(cli, &err, NULL);
-	}
-	int status;
-	if (av_exec_start(cli->client, id, &eo, &session_events, s, &exec, &err) < 0)
-		status = cli_fail(cli, &err, args->operands[0]);
-	else
-		status = session_run(s, cli, exec);
-	session_free(s);
-	return status;
+	return session_exec(cli, &so, &eo, args->operands[0]);
 }
 
 static int run(struct cli *cli, const struct args *args)

@@ -379,3 +379,23 @@ int session_run(struct session *s, struct cli *cli, struct av_exec *exec)
 		return EXIT_SIGNAL + SIGPIPE;
 	return s->last_interrupt ? EXIT_SIGNAL + s->last_interrupt : 0;
 }
+
+int session_exec(struct cli *cli, const struct session_options *options, struct av_exec_options *eo,
+    const char *typed_id)
+{
+	struct av_err err = {0};
+	struct av_exec *exec = NULL;
+	session_window(&eo->cols, &eo->rows);
+	struct session *s = session_new(options);
+	if (!s) {
+		av_err_sys(&err, AV_ERR_NO_MEMORY, ENOMEM, "session");
+		return cli_fail(cli, &err, NULL);
+	}
+	int status;
+	if (av_exec_start(cli->client, options->sandbox, eo, &session_events, s, &exec, &err) < 0)
+		status = cli_fail(cli, &err, typed_id);
+	else
+		status = session_run(s, cli, exec);
+	session_free(s);
+	return status;
+}

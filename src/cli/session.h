@@ -32,3 +32,9 @@ void session_free(struct session *s);
 
 /* Exit status and message for a process that could not be started. */
 int session_start_error(struct cli *cli, const struct av_err *err);
+
+/* Starts *eo (whose window size is filled in here) in options->sandbox and runs the session to its
+ * end; returns the exit status to end with. typed_id: what the user typed as the sandbox, for
+ * messages about it, or NULL. */
+int session_exec(struct cli *cli, const struct session_options *options, struct av_exec_options *eo,
+    const char *typed_id);
