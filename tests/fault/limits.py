@@ -14,7 +14,7 @@ import time
 
 import aviary_test
 import ws
-from aviary_test import SLOW, contains, equal, ok, program, wait_for
+from aviary_test import SLOW, Failure, contains, equal, ok, program, wait_for
 
 SOAK = "AVIARY_SOAK" in os.environ
 QUICK = {"cpus": 1, "memory_mb": 128, "pids_max": 128, "disk_mb": 64}
@@ -132,16 +132,23 @@ def test_t02_the_agent_dies_of_it(d):
     """Memory that no process's end frees, and then the agent's own buffers: when nothing else is left it is
     chosen, and the sandbox says so."""
     sandbox = d.create(**QUICK)["id"]
-    code = ("import ctypes\nc=ctypes.CDLL(None)\nc.shmat.restype=ctypes.c_void_p\nfor _ in range(26):\n"
-            "  ctypes.memset(c.shmat(c.shmget(0, 4<<20, 0o1600), None, 0), 1, 4<<20)")
-    d.exec(sandbox, f"python3 -c '{code}'", timeout_sec=30)
-    for _ in range(40):
+    code = ("import ctypes\nc=ctypes.CDLL(None)\nc.shmat.restype=ctypes.c_void_p\nfor _ in range(64):\n"
+            "  ctypes.memset(c.shmat(c.shmget(0, 2<<20, 0o1600), None, 0), 1, 2<<20)")
+    fill = f"python3 -c '{code}'; head -c 16M /dev/zero >/dev/shm/1; head -c 16M /dev/zero >/dev/shm/2"
+    r = d.request("POST", f"/v1/sandboxes/{sandbox}/exec",
+                  {"cmd": "/bin/sh", "args": ["-c", fill], "timeout_sec": 30}, timeout=120)
+    ok(r.status != 200 or r.json().get("oom_killed"), f"the limit was not reached: {r.body}")
+    answers = []
+
+    def ended():
         r = d.request("POST", f"/v1/sandboxes/{sandbox}/exec", {
             "cmd": "/bin/sh", "args": ["-c", "head -c 2M /dev/zero; exec sleep 20"], "background": True})
-        if r.status != 202:
-            break
-        time.sleep(0.05)
-    wait_for(lambda: get(d, sandbox)["status"] != "running", 5, "the end of the sandbox")
+        answers.append(r.status)
+        return get(d, sandbox)["status"] != "running"
+    try:
+        wait_for(ended, 20, "the end of the sandbox")
+    except Failure as e:
+        raise Failure(f"{e}; answers {answers}, usage {d.request('GET', f'/v1/sandboxes/{sandbox}/usage').body}") from e
     record = get(d, sandbox)
     equal((record["status"], record.get("reason")), ("stopped", "oom"), "status and reason")
     contains(d.request("POST", f"/v1/sandboxes/{sandbox}/exec", {"cmd": "true"}).message, "memory", "a later exec")
