@@ -2,8 +2,8 @@
 /*
  * store_internal.h - only for files of src/store and its tests: a request, and the database below
  *
- * The queue (store.c) knows threads and nothing of SQL; the database (store_sqlite.c) knows SQL and
- * runs on the store's thread only.
+ * The queue (store.c) knows threads and nothing of SQL; the database (store_sqlite.c, sql*.c) knows
+ * SQL and runs on the store's thread only.
  */
 #pragma once
 

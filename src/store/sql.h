@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sql.h - only for files of src/store that speak SQL: statements, and one function for each request
+ *
+ * Everything here runs on the store's thread. The functions below the line carry out one request
+ * each inside a transaction that the caller (store_sqlite.c) opened, and return 0 or -errno with
+ * r->err filled; what a failed one wrote is rolled back by the caller.
+ */
+#pragma once
+
+#include <sqlite3.h>
+
+#include "store/store_internal.h"
+
+/* Statements that stay prepared. */
+enum stmt {
+#define STORE_STMT(name, text) ST_##name,
+#include "store/statements.def"
+#undef STORE_STMT
+	ST_COUNT
+};
+
+struct store_db {
+	sqlite3 *sql;
+	sqlite3_stmt *stmts[ST_COUNT];
+};
+
+/* Fills err from SQLite's last error; `what` says what could not be done. */
+int sql_error(struct store_db *db, struct av_err *err, const char *what);
+/* Prepared at the first use; NULL when it cannot be (sql_error tells why). */
+sqlite3_stmt *sql_stmt(struct store_db *db, enum stmt which);
+/* The text of a statement; for tests. */
+const char *sql_stmt_text(enum stmt which);
+/* Runs a statement that gives no rows, and resets it with its bindings. */
+int sql_run(struct store_db *db, sqlite3_stmt *st, const char *what, struct av_err *err);
+/* One that takes no parameters. err may be NULL. */
+int sql_run_plain(struct store_db *db, enum stmt which, struct av_err *err);
+/* s must live until the statement was reset. */
+void sql_bind_text(sqlite3_stmt *st, int i, const char *s);
+/* Cuts what does not fit. */
+void sql_column_copy(char *dst, size_t size, sqlite3_stmt *st, int i);
+
+/* ---- requests ---- */
+
+/* sql_sandboxes.c */
+int sql_sandbox_insert(struct store_db *db, struct store_req *r);
+int sql_sandbox_update(struct store_db *db, struct store_req *r);
+int sql_sandbox_get(struct store_db *db, struct store_req *r);
+int sql_sandbox_list(struct store_db *db, struct store_req *r);
+int sql_prune(struct store_db *db, struct store_req *r);
+
+/* sql_accounts.c */
+int sql_key_list(struct store_db *db, struct store_req *r);
+int sql_key_insert(struct store_db *db, struct store_req *r);
+int sql_key_delete(struct store_db *db, struct store_req *r);
+int sql_key_touch(struct store_db *db, struct store_req *r);
+int sql_first_start(struct store_db *db, struct store_req *r);
+int sql_value_get(struct store_db *db, struct store_req *r);
+int sql_value_set(struct store_db *db, struct store_req *r);
