@@ -64,14 +64,24 @@ struct waiter {
 	char secret[48];
 };
 
+/* The JSON texts of a record as the store keeps them; owned. */
+struct sandbox_texts {
+	char *envs, *metadata, *tags, *ports;
+};
+
+/* What of them is shown; owned, never NULL once parsed. */
+struct sandbox_labels {
+	json_t *metadata, *tags, *ports;
+};
+
 /* A create under way. */
 struct creation {
 	struct av_list link; /* c->creating */
 	struct sandbox *sb;  /* NULL until recorded */
 	struct control *c;
-	struct store_sandbox rec; /* its texts are owned by texts below */
-	char *envs, *metadata;    /* owned until sb takes them */
-	char *idem_key;           /* owned, NULL: none; "<team>:<key>" */
+	struct store_sandbox rec;   /* its texts are those below */
+	struct sandbox_texts texts; /* owned until sb takes them */
+	char *idem_key;             /* owned, NULL: none; "<team>:<key>" */
 	uint8_t request_hash[STORE_HASH_SIZE];
 	bool requested; /* the driver was asked */
 	bool made;      /* and answered: made_err or evidence */
@@ -85,7 +95,7 @@ struct sandbox {
 	struct store_sandbox rec; /* committed; JSON texts owned */
 	enum sandbox_state state;
 	enum sandbox_reason reason;
-	json_t *metadata; /* owned */
+	struct sandbox_labels labels;
 	struct control *c;
 	struct av_list link;       /* c->live, oldest first */
 	struct creation *creation; /* while it is made; owned by the create path */
@@ -183,18 +193,25 @@ bool waiter_back(struct waiter *w);
 
 struct sandbox *sandbox_find(
     const struct control *c, const struct control_actor *a, const char *id);
-/* Copies rec; takes envs and metadata texts over on success. In the table and the list. */
-int sandbox_add(struct control *c, const struct store_sandbox *rec, char *envs, char *metadata,
+/* Copies rec, without its texts; takes these over on success (and empties *texts). In the table and
+ * the list. */
+int sandbox_add(struct control *c, const struct store_sandbox *rec, struct sandbox_texts *texts,
     struct sandbox **ret);
+void sandbox_texts_clear(struct sandbox_texts *t);
+/* The pointers of rec to texts. */
+void sandbox_texts_point(struct store_sandbox *rec, const struct sandbox_texts *texts);
+/* -ENOMEM; a text that does not parse reads as empty. */
+int sandbox_labels_parse(struct sandbox_labels *l, const struct store_sandbox *rec);
+void sandbox_labels_clear(struct sandbox_labels *l);
 /* Out of the table; freed. Remembered in c->ended. */
 void sandbox_drop(struct sandbox *sb);
 /* The store says that next is on disk. */
 void sandbox_committed(struct sandbox *sb, const struct store_sandbox *next);
 void sandbox_set_state(struct store_sandbox *rec, enum sandbox_state state);
 void sandbox_describe(const struct sandbox *sb, struct sandbox_info *ret);
-/* From history; *ret_metadata is to be released. */
-int record_describe(
-    const struct store_sandbox *rec, struct sandbox_info *ret, json_t **ret_metadata);
+/* labels stay the caller's, and must live as long as *ret. */
+void record_describe(
+    const struct store_sandbox *rec, const struct sandbox_labels *labels, struct sandbox_info *ret);
 void sandbox_touch(struct sandbox *sb);
 /* NOT_FOUND or INVALID_STATE with the reason, for an id that does not run. */
 int sandbox_not_running(const struct control *c, const struct control_actor *a, const char *id,

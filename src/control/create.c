@@ -92,6 +92,9 @@ static int take_limits(const struct control *c, const struct sandbox_params *p,
 	rec->idle_timeout_ms = p->idle_timeout_ms;
 	rec->max_lifetime_ms = p->max_lifetime_ms;
 	rec->sudo = !p->no_sudo;
+	rec->idle_delete = p->idle_delete;
+	rec->auto_resume = p->auto_resume;
+	rec->internet = p->internet;
 	if (check_number(err, "cpus", "", 1000, rec->cpu_milli, 10, cpu_max) < 0 ||
 	    check_number(err, "memory_mb", " MiB", AV_MIB, rec->memory_bytes, l->memory_min,
 	        memory_max) < 0 ||
@@ -162,6 +165,66 @@ static int take_map(const json_t *map, const char *field, size_t max_items, size
 	return r;
 }
 
+static int dump_array(const json_t *list, char **ret, struct av_err *err)
+{
+	*ret = list ? json_dumps(list, JSON_COMPACT) : av_str_dup(AV_STR("[]"));
+	return *ret ? 0 : av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+}
+
+static bool tag_ok(const char *tag)
+{
+	size_t n = tag ? strlen(tag) : 0;
+
+	for (size_t i = 0; i < n; i++)
+		if ((unsigned char)tag[i] < 0x20 || tag[i] == 0x7f)
+			return false;
+	return n >= 1 && n <= SANDBOX_TAG_MAX;
+}
+
+static int take_tags(const json_t *tags, char **ret, struct av_err *err)
+{
+	const json_t *v;
+	size_t i;
+
+	if (json_array_size(tags) > SANDBOX_TAGS_MAX)
+		return av_err_set(err, AV_ERR_INVALID, "tags has %zu entries; it may have %d",
+		    json_array_size(tags), SANDBOX_TAGS_MAX);
+	json_array_foreach (tags, i, v)
+		if (!tag_ok(json_string_value(v)))
+			return av_err_set(err, AV_ERR_INVALID,
+			    "tags[%zu] must be text of 1 to %d bytes without control characters", i,
+			    SANDBOX_TAG_MAX);
+	return dump_array(tags, ret, err);
+}
+
+static int take_ports(const json_t *ports, char **ret, struct av_err *err)
+{
+	const json_t *v;
+	size_t i;
+
+	if (json_array_size(ports) > SANDBOX_PORTS_MAX)
+		return av_err_set(err, AV_ERR_INVALID,
+		    "public_ports has %zu entries; it may have %d", json_array_size(ports),
+		    SANDBOX_PORTS_MAX);
+	json_array_foreach (ports, i, v)
+		if (!json_is_integer(v) || json_integer_value(v) < 1 ||
+		    json_integer_value(v) > UINT16_MAX)
+			return av_err_set(err, AV_ERR_INVALID,
+			    "public_ports[%zu] must be a port, a number from 1 to %d", i,
+			    UINT16_MAX);
+	return dump_array(ports, ret, err);
+}
+
+static int take_internet(const struct control *c, bool wanted, struct av_err *err)
+{
+	(void)c;
+	if (!wanted)
+		return 0;
+	return av_err_set(err, AV_ERR_UNSUPPORTED,
+	    "internet: this Aviary cannot give sandboxes internet access; leave it out or say "
+	    "false");
+}
+
 int sandbox_agent_envs(const struct store_sandbox *rec, char **ret_envs)
 {
 	const struct {
@@ -199,8 +262,7 @@ static void creation_free(struct creation *cr)
 		cr->sb->creation = NULL;
 		sandbox_end_release(cr->sb);
 	}
-	free(cr->envs);
-	free(cr->metadata);
+	sandbox_texts_clear(&cr->texts);
 	free(cr->idem_key);
 	av_list_remove(&cr->link);
 	free(cr);
@@ -423,7 +485,7 @@ static void on_recorded(
 		return;
 	}
 	(void)av_failpoint("create.recorded");
-	if (sandbox_add(c, &cr->rec, cr->envs, cr->metadata, &cr->sb) < 0) {
+	if (sandbox_add(c, &cr->rec, &cr->texts, &cr->sb) < 0) {
 		/* The record stays behind as "starting"; the next start takes it down. */
 		(void)av_err_set(&why, AV_ERR_NO_MEMORY, "out of memory");
 		c->stats.create_failed++;
@@ -431,7 +493,6 @@ static void on_recorded(
 		discard(cr);
 		return;
 	}
-	cr->envs = cr->metadata = NULL;
 	cr->sb->creation = cr;
 	if (!cr->requested && !cr->made)
 		request(cr);
@@ -503,10 +564,13 @@ static int take_params(struct creation *cr, const struct control_actor *a,
 	struct store_sandbox *rec = &cr->rec;
 
 	if (take_template(p->template_name, rec, err) < 0 || take_limits(c, p, rec, err) < 0 ||
-	    take_map(p->metadata, "metadata", SANDBOX_METADATA_MAX, TEXT_MAX, false, &cr->metadata,
-	        err) < 0 ||
-	    take_map(p->envs, "envs", SANDBOX_ENVS_MAX, ENVS_TEXT_MAX, true, &cr->envs, err) < 0 ||
-	    take_idempotency(cr, a, p, err) < 0)
+	    take_map(p->metadata, "metadata", SANDBOX_METADATA_MAX, TEXT_MAX, false,
+	        &cr->texts.metadata, err) < 0 ||
+	    take_map(p->envs, "envs", SANDBOX_ENVS_MAX, ENVS_TEXT_MAX, true, &cr->texts.envs, err) <
+	        0 ||
+	    take_tags(p->tags, &cr->texts.tags, err) < 0 ||
+	    take_ports(p->ports, &cr->texts.ports, err) < 0 ||
+	    take_internet(c, p->internet, err) < 0 || take_idempotency(cr, a, p, err) < 0)
 		return err ? -av_err_errno(err->kind) : -EINVAL;
 	av_id_make(rec->id, AV_ID_SANDBOX);
 	memcpy(rec->team_id, a->team_id, AV_ID_SIZE);
@@ -518,8 +582,7 @@ static int take_params(struct creation *cr, const struct control_actor *a,
 	rec->created_ms = rec->updated_ms = rec->last_active_ms = control_real_ms(c);
 	rec->created_boot_ns = rec->last_active_boot_ns = control_boot_ns(c);
 	memcpy(rec->evidence.boot_id, node_caps(c->node)->boot_id, sizeof(rec->evidence.boot_id));
-	rec->envs_json = cr->envs;
-	rec->metadata_json = cr->metadata;
+	sandbox_texts_point(rec, &cr->texts);
 	return 0;
 }
 

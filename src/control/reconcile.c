@@ -399,14 +399,18 @@ static void on_keys(void *ctx, const struct store_key *v, size_t n, const struct
 /* The record's texts belong to the store: copies. */
 static int load(struct control *c, const struct store_sandbox *rec)
 {
-	char *envs = av_str_dup(av_str_c(rec->envs_json));
-	char *metadata = av_str_dup(av_str_c(rec->metadata_json));
+	struct sandbox_texts texts = {
+	    .envs = av_str_dup(av_str_c(rec->envs_json)),
+	    .metadata = av_str_dup(av_str_c(rec->metadata_json)),
+	    .tags = av_str_dup(av_str_c(rec->tags_json)),
+	    .ports = av_str_dup(av_str_c(rec->ports_json)),
+	};
 	struct sandbox *sb;
 
-	if (envs && metadata && sandbox_add(c, rec, envs, metadata, &sb) == 0)
+	if (texts.envs && texts.metadata && texts.tags && texts.ports &&
+	    sandbox_add(c, rec, &texts, &sb) == 0)
 		return 0;
-	free(envs);
-	free(metadata);
+	sandbox_texts_clear(&texts);
 	return -ENOMEM;
 }
 

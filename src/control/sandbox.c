@@ -83,14 +83,57 @@ struct sandbox *sandbox_find(const struct control *c, const struct control_actor
 	return sb && strcmp(sb->rec.team_id, a->team_id) == 0 ? sb : NULL;
 }
 
-static json_t *parse_metadata(const char *text)
+void sandbox_texts_clear(struct sandbox_texts *t)
 {
-	json_t *j = av_json_parse_object(av_str_c(text ? text : "{}"), NULL);
-
-	return j ? j : json_object();
+	free(t->envs);
+	free(t->metadata);
+	free(t->tags);
+	free(t->ports);
+	*t = (struct sandbox_texts){0};
 }
 
-int sandbox_add(struct control *c, const struct store_sandbox *rec, char *envs, char *metadata,
+void sandbox_texts_point(struct store_sandbox *rec, const struct sandbox_texts *texts)
+{
+	rec->envs_json = texts->envs;
+	rec->metadata_json = texts->metadata;
+	rec->tags_json = texts->tags;
+	rec->ports_json = texts->ports;
+}
+
+static json_t *parse_array(const char *text)
+{
+	json_t *j = json_loads(text ? text : "[]", 0, NULL);
+
+	if (json_is_array(j))
+		return j;
+	json_decref(j);
+	return json_array();
+}
+
+int sandbox_labels_parse(struct sandbox_labels *l, const struct store_sandbox *rec)
+{
+	struct av_str metadata = av_str_c(rec->metadata_json ? rec->metadata_json : "{}");
+
+	l->metadata = av_json_parse_object(metadata, NULL);
+	if (!l->metadata)
+		l->metadata = json_object();
+	l->tags = parse_array(rec->tags_json);
+	l->ports = parse_array(rec->ports_json);
+	if (l->metadata && l->tags && l->ports)
+		return 0;
+	sandbox_labels_clear(l);
+	return -ENOMEM;
+}
+
+void sandbox_labels_clear(struct sandbox_labels *l)
+{
+	json_decref(l->metadata);
+	json_decref(l->tags);
+	json_decref(l->ports);
+	*l = (struct sandbox_labels){0};
+}
+
+int sandbox_add(struct control *c, const struct store_sandbox *rec, struct sandbox_texts *texts,
     struct sandbox **ret)
 {
 	struct sandbox *sb = calloc(1, sizeof(*sb));
@@ -99,26 +142,38 @@ int sandbox_add(struct control *c, const struct store_sandbox *rec, char *envs, 
 		return -ENOMEM;
 	sb->c = c;
 	sb->rec = *rec;
+	sandbox_texts_point(&sb->rec, texts);
 	sb->state = sandbox_state_parse(rec->state);
 	sb->reason = reason_parse(rec->reason);
-	sb->metadata = parse_metadata(metadata);
 	av_list_init(&sb->waiters);
-	if (!sb->metadata || av_map_put(&c->sandboxes, av_str_c(sb->rec.id), sb) < 0) {
-		json_decref(sb->metadata);
+	if (sandbox_labels_parse(&sb->labels, &sb->rec) < 0 ||
+	    av_map_put(&c->sandboxes, av_str_c(sb->rec.id), sb) < 0) {
+		sandbox_labels_clear(&sb->labels);
 		free(sb);
 		return -ENOMEM;
 	}
-	sb->rec.envs_json = envs;
-	sb->rec.metadata_json = metadata;
+	*texts = (struct sandbox_texts){0};
 	av_list_append(&c->live, &sb->link);
 	*ret = sb;
 	return 0;
+}
+
+/* The texts of a live sandbox's record are its own. */
+static struct sandbox_texts texts_of(const struct store_sandbox *rec)
+{
+	return (struct sandbox_texts){
+	    .envs = (char *)(uintptr_t)rec->envs_json,
+	    .metadata = (char *)(uintptr_t)rec->metadata_json,
+	    .tags = (char *)(uintptr_t)rec->tags_json,
+	    .ports = (char *)(uintptr_t)rec->ports_json,
+	};
 }
 
 void sandbox_drop(struct sandbox *sb)
 {
 	struct control *c = sb->c;
 	struct ended *e = &c->ended[c->ended_next++ % CONTROL_ENDED_MAX];
+	struct sandbox_texts texts = texts_of(&sb->rec);
 
 	memcpy(e->id, sb->rec.id, AV_ID_SIZE);
 	memcpy(e->team_id, sb->rec.team_id, AV_ID_SIZE);
@@ -126,21 +181,19 @@ void sandbox_drop(struct sandbox *sb)
 	e->reason = sb->reason;
 	(void)av_map_remove(&c->sandboxes, av_str_c(sb->rec.id));
 	av_list_remove(&sb->link);
-	json_decref(sb->metadata);
-	free((char *)(uintptr_t)sb->rec.envs_json);
-	free((char *)(uintptr_t)sb->rec.metadata_json);
+	sandbox_labels_clear(&sb->labels);
+	sandbox_texts_clear(&texts);
 	free(sb);
 }
 
 void sandbox_committed(struct sandbox *sb, const struct store_sandbox *next)
 {
-	const char *envs = sb->rec.envs_json, *metadata = sb->rec.metadata_json;
+	struct sandbox_texts texts = texts_of(&sb->rec);
 	int64_t active_ms = AV_MAX(sb->rec.last_active_ms, next->last_active_ms);
 	int64_t active_ns = AV_MAX(sb->rec.last_active_boot_ns, next->last_active_boot_ns);
 
 	sb->rec = *next;
-	sb->rec.envs_json = envs;
-	sb->rec.metadata_json = metadata;
+	sandbox_texts_point(&sb->rec, &texts);
 	sb->rec.last_active_ms = active_ms;
 	sb->rec.last_active_boot_ns = active_ns;
 	sb->state = sandbox_state_parse(next->state);
@@ -156,17 +209,9 @@ void sandbox_touch(struct sandbox *sb)
 
 /* ---- shown ---- */
 
-int record_describe(
-    const struct store_sandbox *rec, struct sandbox_info *ret, json_t **ret_metadata)
+void record_describe(
+    const struct store_sandbox *rec, const struct sandbox_labels *labels, struct sandbox_info *ret)
 {
-	json_t *metadata = NULL;
-
-	if (ret_metadata) {
-		metadata = parse_metadata(rec->metadata_json);
-		if (!metadata)
-			return -ENOMEM;
-		*ret_metadata = metadata;
-	}
 	*ret = (struct sandbox_info){
 	    .id = rec->id,
 	    .team_id = rec->team_id,
@@ -180,6 +225,9 @@ int record_describe(
 	    .disk_bytes = rec->disk_bytes,
 	    .pids_max = rec->pids_max,
 	    .sudo = rec->sudo,
+	    .idle_delete = rec->idle_delete,
+	    .auto_resume = rec->auto_resume,
+	    .internet = rec->internet,
 	    .idle_timeout_ms = rec->idle_timeout_ms,
 	    .max_lifetime_ms = rec->max_lifetime_ms,
 	    .created_ms = rec->created_ms,
@@ -187,15 +235,16 @@ int record_describe(
 	    .last_active_ms = rec->last_active_ms,
 	    .stopped_ms = rec->stopped_ms,
 	    .updated_ms = AV_MAX(rec->updated_ms, rec->last_active_ms),
-	    .metadata = metadata,
+	    .paused_ms = rec->paused_ms,
+	    .metadata = labels->metadata,
+	    .tags = labels->tags,
+	    .ports = labels->ports,
 	};
-	return 0;
 }
 
 void sandbox_describe(const struct sandbox *sb, struct sandbox_info *ret)
 {
-	(void)record_describe(&sb->rec, ret, NULL);
-	ret->metadata = sb->metadata;
+	record_describe(&sb->rec, &sb->labels, ret);
 	ret->oom_kills = sb->oom_kills;
 }
 
@@ -227,21 +276,22 @@ static int not_found(struct av_err *err, const char *id)
 
 static void answer_record(struct waiter *w, const struct store_sandbox *rec)
 {
+	struct sandbox_labels labels = {0};
 	struct sandbox_info info;
-	json_t *metadata = NULL;
 	struct av_err err;
 
 	if (!rec || strcmp(rec->team_id, w->team_id) != 0) {
 		(void)not_found(&err, w->id);
 		w->fn.sandbox(w->ctx, NULL, &err);
-	} else if (record_describe(rec, &info, &metadata) < 0) {
+	} else if (sandbox_labels_parse(&labels, rec) < 0) {
 		(void)av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
 		w->fn.sandbox(w->ctx, NULL, &err);
 	} else {
+		record_describe(rec, &labels, &info);
 		info.replayed = w->replayed;
 		w->fn.sandbox(w->ctx, &info, NULL);
 	}
-	json_decref(metadata);
+	sandbox_labels_clear(&labels);
 	waiter_free(w);
 }
 
@@ -302,13 +352,9 @@ int control_get(struct control *c, const struct control_actor *a, const char *id
 
 /* ---- list ---- */
 
-struct owned {
-	json_t *metadata;
-};
-
 struct listing {
 	struct sandbox_info *v;
-	struct owned *owned; /* metadata of history */
+	struct sandbox_labels *owned; /* of history */
 	size_t n, cap;
 };
 
@@ -355,17 +401,18 @@ static void add_history(
     const struct waiter *w, struct listing *l, const struct store_sandbox *v, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
-		json_t *metadata = NULL;
+		struct sandbox_labels labels = {0};
 
 		/* It may have been live when the list was begun and final when it was read. */
 		if (av_map_get(&w->c->sandboxes, av_str_c(v[i].id)) ||
-		    record_describe(&v[i], &l->v[l->n], &metadata) < 0)
+		    sandbox_labels_parse(&labels, &v[i]) < 0)
 			continue;
+		record_describe(&v[i], &labels, &l->v[l->n]);
 		if (!wanted(w, &l->v[l->n])) {
-			json_decref(metadata);
+			sandbox_labels_clear(&labels);
 			continue;
 		}
-		l->owned[l->n++].metadata = metadata;
+		l->owned[l->n++] = labels;
 	}
 }
 
@@ -389,7 +436,7 @@ static void answer_list(struct waiter *w, const struct store_sandbox *v, size_t 
 		w->fn.sandboxes(w->ctx, NULL, 0, &err);
 	}
 	for (size_t i = 0; l.owned && i < l.cap; i++)
-		json_decref(l.owned[i].metadata);
+		sandbox_labels_clear(&l.owned[i]);
 	free(l.owned);
 	free(l.v);
 	waiter_free(w);

@@ -8,6 +8,9 @@
 
 #define SANDBOX_METADATA_MAX 64 /* entries; keys and values to 4 KiB in sum 64 KiB */
 #define SANDBOX_ENVS_MAX     256
+#define SANDBOX_TAGS_MAX     64 /* of 1 to SANDBOX_TAG_MAX bytes */
+#define SANDBOX_TAG_MAX      128
+#define SANDBOX_PORTS_MAX    64
 
 enum sandbox_state {
 #define SANDBOX_STATE(name, text, final) SANDBOX_##name,
@@ -38,13 +41,19 @@ struct sandbox_info {
 	const char *message;        /* more about reason; may be "" */
 	int64_t cpu_milli, memory_bytes, disk_bytes, pids_max;
 	bool sudo;
+	bool idle_delete; /* out of idle time it is deleted; else paused */
+	bool auto_resume;
+	bool internet;
 	int64_t idle_timeout_ms, max_lifetime_ms;                   /* 0: none */
 	int64_t created_ms, started_ms, last_active_ms, stopped_ms; /* real time; 0: not yet */
 	int64_t updated_ms;
+	int64_t paused_ms; /* since when; 0: it is not */
 	/* Processes of it that the kernel has killed for memory, as far as noticed (when an exec
 	 * was killed, or somebody asked for the usage); 0 once it has ended. */
 	uint64_t oom_kills;
 	const json_t *metadata; /* object of strings, never NULL */
+	const json_t *tags;     /* array of strings, never NULL */
+	const json_t *ports;    /* array of numbers: open to everybody; never NULL */
 	bool replayed;          /* answer to a create whose idempotency key was used before */
 };
 typedef void sandbox_fn(void *ctx, const struct sandbox_info *sb, const struct av_err *err);
@@ -59,10 +68,15 @@ struct sandbox_params {
 	int64_t disk_bytes;
 	int64_t pids_max;
 	bool no_sudo;
-	int64_t idle_timeout_ms;       /* 0: never */
-	int64_t max_lifetime_ms;       /* 0: none */
-	const json_t *envs;            /* object of strings, or NULL */
-	const json_t *metadata;        /* object of strings, or NULL */
+	bool idle_delete; /* what happens then; false: pause */
+	bool auto_resume; /* a request that needs it running resumes it */
+	bool internet;
+	int64_t idle_timeout_ms; /* 0: never */
+	int64_t max_lifetime_ms; /* 0: none */
+	const json_t *envs;      /* object of strings, or NULL */
+	const json_t *metadata;  /* object of strings, or NULL */
+	const json_t *tags;      /* array of strings, or NULL */
+	const json_t *ports;     /* array of ports that the proxy opens to everybody, or NULL */
 	struct av_str idempotency_key; /* empty: none */
 	struct av_str request_body;    /* what the key is bound to */
 };

@@ -15,7 +15,7 @@
 	"message, cpu_milli, memory_bytes, disk_bytes, pids_max, sudo, idle_timeout_ms, "          \
 	"max_lifetime_ms, created_ms, started_ms, last_active_ms, stopped_ms, updated_ms, "        \
 	"created_boot_ns, last_active_boot_ns, pid, start_ticks, pidns_inode, boot_id, envs, "     \
-	"metadata"
+	"metadata, idle_delete, auto_resume, internet, paused_ms, tags, public_ports"
 
 static const char *const texts[ST_COUNT] = {
 #define STORE_STMT(name, text) [ST_##name] = (text),
@@ -64,8 +64,8 @@ int sql_error(struct store_db *db, struct av_err *err, const char *what)
 sqlite3_stmt *sql_stmt(struct store_db *db, enum stmt which)
 {
 	if (!db->stmts[which])
-		(void)sqlite3_prepare_v3(db->sql, texts[which], -1, SQLITE_PREPARE_PERSISTENT,
-		    &db->stmts[which], NULL);
+		(void)sqlite3_prepare_v3(
+		    db->sql, texts[which], -1, SQLITE_PREPARE_PERSISTENT, &db->stmts[which], NULL);
 	return db->stmts[which];
 }
 

@@ -30,6 +30,15 @@ static void bind_sandbox(sqlite3_stmt *st, const struct store_sandbox *rec)
 	for (size_t i = 0; i < AV_ARRAY_LEN(numbers); i++)
 		(void)sqlite3_bind_int64(st, 11 + (int)i, numbers[i]);
 	sql_bind_text(st, 28, rec->evidence.boot_id);
+	(void)sqlite3_bind_int(st, 31, rec->idle_delete);
+	(void)sqlite3_bind_int(st, 32, rec->auto_resume);
+	(void)sqlite3_bind_int(st, 33, rec->internet);
+	(void)sqlite3_bind_int64(st, 34, rec->paused_ms);
+}
+
+static char *column_dup(sqlite3_stmt *st, int i)
+{
+	return av_str_dup(av_str_c((const char *)sqlite3_column_text(st, i)));
 }
 
 static int read_sandbox(sqlite3_stmt *st, struct store_sandbox *rec)
@@ -58,9 +67,16 @@ static int read_sandbox(sqlite3_stmt *st, struct store_sandbox *rec)
 	rec->evidence.start_ticks = (uint64_t)sqlite3_column_int64(st, 25);
 	rec->evidence.pidns_inode = (uint64_t)sqlite3_column_int64(st, 26);
 	sql_column_copy(rec->evidence.boot_id, sizeof(rec->evidence.boot_id), st, 27);
-	rec->envs_json = av_str_dup(av_str_c((const char *)sqlite3_column_text(st, 28)));
-	rec->metadata_json = av_str_dup(av_str_c((const char *)sqlite3_column_text(st, 29)));
-	return rec->envs_json && rec->metadata_json ? 0 : -ENOMEM;
+	rec->idle_delete = sqlite3_column_int(st, 30) != 0;
+	rec->auto_resume = sqlite3_column_int(st, 31) != 0;
+	rec->internet = sqlite3_column_int(st, 32) != 0;
+	rec->paused_ms = sqlite3_column_int64(st, 33);
+	rec->envs_json = column_dup(st, 28);
+	rec->metadata_json = column_dup(st, 29);
+	rec->tags_json = column_dup(st, 34);
+	rec->ports_json = column_dup(st, 35);
+	return rec->envs_json && rec->metadata_json && rec->tags_json && rec->ports_json ? 0
+	                                                                                 : -ENOMEM;
 }
 
 /* Reads all rows of st into r->sandboxes. */
@@ -196,6 +212,8 @@ int sql_sandbox_insert(struct store_db *db, struct store_req *r)
 	(void)sqlite3_bind_int64(st, 18, rec->created_ms);
 	sql_bind_text(st, 29, r->text[0]);
 	sql_bind_text(st, 30, r->text[1]);
+	sql_bind_text(st, 35, r->text[2]);
+	sql_bind_text(st, 36, r->text[3]);
 	return sql_run(db, st, "cannot record the sandbox", &r->err);
 }
 
@@ -207,6 +225,18 @@ static int release_idempotency(struct store_db *db, struct store_req *r)
 		return sql_error(db, &r->err, "cannot release the idempotency key");
 	sql_bind_text(st, 1, r->args.sandbox.id);
 	return sql_run(db, st, "cannot release the idempotency key", &r->err);
+}
+
+static int write_labels(struct store_db *db, struct store_req *r)
+{
+	sqlite3_stmt *st = sql_stmt(db, ST_SANDBOX_LABELS);
+
+	if (!st)
+		return sql_error(db, &r->err, "cannot record the sandbox's labels");
+	sql_bind_text(st, 1, r->args.sandbox.id);
+	for (int i = 1; i <= 3; i++)
+		sql_bind_text(st, 1 + i, r->text[i]);
+	return sql_run(db, st, "cannot record the sandbox's labels", &r->err);
 }
 
 int sql_sandbox_update(struct store_db *db, struct store_req *r)
@@ -221,6 +251,8 @@ int sql_sandbox_update(struct store_db *db, struct store_req *r)
 	if (sqlite3_changes(db->sql) == 0)
 		return av_err_set(
 		    &r->err, AV_ERR_NOT_FOUND, "sandbox %s has no record", r->args.sandbox.id);
+	if (r->args.sandbox.write_labels && write_labels(db, r) < 0)
+		return -EIO;
 	return r->args.sandbox.release_key ? release_idempotency(db, r) : 0;
 }
 

@@ -75,11 +75,12 @@ static struct store_req *list_shift(struct req_list *l)
 void store_req_reset(struct store_req *r)
 {
 	for (size_t i = 0; r->sandboxes && i < r->n; i++) {
-		char *envs = (char *)(uintptr_t)r->sandboxes[i].envs_json;
-		char *metadata = (char *)(uintptr_t)r->sandboxes[i].metadata_json;
+		const struct store_sandbox *rec = &r->sandboxes[i];
+		const char *texts[] = {
+		    rec->envs_json, rec->metadata_json, rec->tags_json, rec->ports_json};
 
-		free(envs);
-		free(metadata);
+		for (size_t k = 0; k < AV_ARRAY_LEN(texts); k++)
+			free((char *)(uintptr_t)texts[k]);
 	}
 	free(r->sandboxes);
 	free(r->keys);
@@ -97,8 +98,8 @@ static void req_free(struct store_req *r)
 	if (!r)
 		return;
 	store_req_reset(r);
-	free(r->text[0]);
-	free(r->text[1]);
+	for (size_t i = 0; i < AV_ARRAY_LEN(r->text); i++)
+		free(r->text[i]);
 	free(r->name);
 	free(r);
 }
@@ -298,6 +299,26 @@ static int dup_text(char **ret, const char *text)
 	return *ret ? 0 : -ENOMEM;
 }
 
+static int dup_labels(struct store_req *r, const struct store_sandbox *rec)
+{
+	int error = dup_text(&r->text[1], rec->metadata_json ? rec->metadata_json : "{}");
+
+	if (!error)
+		error = dup_text(&r->text[2], rec->tags_json ? rec->tags_json : "[]");
+	if (!error)
+		error = dup_text(&r->text[3], rec->ports_json ? rec->ports_json : "[]");
+	return error;
+}
+
+/* A copy that points to nothing of the caller's. */
+static struct store_sandbox without_texts(const struct store_sandbox *rec)
+{
+	struct store_sandbox copy = *rec;
+
+	copy.envs_json = copy.metadata_json = copy.tags_json = copy.ports_json = NULL;
+	return copy;
+}
+
 int store_sandbox_insert(struct store *s, const struct store_sandbox *rec,
     const struct store_idempotency *idem, int64_t keep_ms, store_insert_fn *fn, void *ctx)
 {
@@ -307,11 +328,11 @@ int store_sandbox_insert(struct store *s, const struct store_sandbox *rec,
 	if (!r)
 		return -ENOMEM;
 	r->fn.insert = fn;
-	r->args.insert.rec = *rec;
+	r->args.insert.rec = without_texts(rec);
 	r->args.insert.keep_ms = keep_ms;
 	error = dup_text(&r->text[0], rec->envs_json ? rec->envs_json : "{}");
 	if (!error)
-		error = dup_text(&r->text[1], rec->metadata_json ? rec->metadata_json : "{}");
+		error = dup_labels(r, rec);
 	if (idem) {
 		memcpy(r->args.insert.request_hash, idem->request_hash, STORE_HASH_SIZE);
 		if (!error)
@@ -328,10 +349,8 @@ int store_sandbox_update(
 	if (!r)
 		return -ENOMEM;
 	r->fn.done = fn;
-	r->args.sandbox = *rec;
-	r->args.sandbox.envs_json = NULL;
-	r->args.sandbox.metadata_json = NULL;
-	return submit(s, r, 0);
+	r->args.sandbox = without_texts(rec);
+	return submit(s, r, rec->write_labels ? dup_labels(r, rec) : 0);
 }
 
 static int set_id(char dst[static AV_ID_SIZE], const char *id)

@@ -95,16 +95,23 @@ struct store_sandbox {
 	int64_t disk_bytes;
 	int64_t pids_max;
 	bool sudo;
-	bool release_key; /* update: forget the idempotency key, so that it can be used afresh */
-	bool final;       /* state will not change any more: history */
+	bool release_key;  /* update: forget the idempotency key, so that it can be used afresh */
+	bool write_labels; /* update: metadata, tags and public_ports are to be written as well */
+	bool final;        /* state will not change any more: history */
+	bool idle_delete;  /* out of idle time it is deleted; else paused */
+	bool auto_resume;  /* a request that needs it running resumes it */
+	bool internet;
 	int64_t idle_timeout_ms; /* 0: never */
 	int64_t max_lifetime_ms; /* 0: none */
 	int64_t created_ms, started_ms, last_active_ms, stopped_ms,
 	    updated_ms;                               /* real time; 0: not yet */
 	int64_t created_boot_ns, last_active_boot_ns; /* boot-time clock of boot_id below */
 	struct store_evidence evidence;
-	const char *envs_json; /* an object; NULL reads as "{}" */
+	int64_t paused_ms;     /* since when; 0: it is not paused */
+	const char *envs_json; /* objects; NULL reads as "{}" */
 	const char *metadata_json;
+	const char *tags_json; /* arrays, of strings and of numbers; NULL reads as "[]" */
+	const char *ports_json;
 };
 
 /* Who asked for this before: the row that made an insert conflict. */
@@ -123,8 +130,9 @@ int store_sandbox_insert(struct store *s, const struct store_sandbox *rec,
     const struct store_idempotency *idem, int64_t keep_ms, store_insert_fn *fn, void *ctx);
 
 /* Writes everything that may change: state, reason, message, final, timestamps, evidence,
- * time-outs, isolation and limits. fn may be NULL for a change nobody waits for. NOT_FOUND when
- * there is no such record. */
+ * time-outs and what they do, isolation and limits; with write_labels also metadata, tags and
+ * public ports. fn may be NULL for a change nobody waits for. NOT_FOUND when there is no such
+ * record. */
 int store_sandbox_update(
     struct store *s, const struct store_sandbox *rec, store_done_fn *fn, void *ctx);
 

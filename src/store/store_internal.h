@@ -60,7 +60,8 @@ struct store_req {
 	} fn;
 	void *ctx;
 
-	char *text[2]; /* insert: envs, metadata; settings: value */
+	char *text[4]; /* insert: envs, metadata, tags, ports; update: the last three; settings:
+	                  value */
 	char *name;    /* idempotency key or name of a setting */
 	union {
 		struct store_insert_args insert;

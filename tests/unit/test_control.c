@@ -196,7 +196,7 @@ struct answer {
 	enum sandbox_reason reason;
 	bool replayed;
 	int64_t memory_bytes;
-	char meta[64];
+	char meta[64], tags[64], ports[64];
 	size_t n;
 };
 
@@ -206,6 +206,14 @@ static void take_err(struct answer *a, const struct av_err *err)
 	a->calls++;
 	a->kind = err ? err->kind : AV_ERR_NONE;
 	(void)snprintf(a->message, sizeof(a->message), "%s", err ? err->message : "");
+}
+
+static void show(char *dst, size_t size, const json_t *j)
+{
+	char *text = json_dumps(j, JSON_COMPACT);
+
+	(void)snprintf(dst, size, "%s", text ? text : "");
+	free(text);
 }
 
 static void on_sandbox(void *ctx, const struct sandbox_info *sb, const struct av_err *err)
@@ -222,6 +230,8 @@ static void on_sandbox(void *ctx, const struct sandbox_info *sb, const struct av
 	a->replayed = sb->replayed;
 	a->memory_bytes = sb->memory_bytes;
 	(void)snprintf(a->meta, sizeof(a->meta), "%s", meta ? meta : "");
+	show(a->tags, sizeof(a->tags), sb->tags);
+	show(a->ports, sizeof(a->ports), sb->ports);
 }
 
 static void on_sandboxes(
@@ -312,6 +322,28 @@ static void test_first_start(struct world *w, char *secret)
 	(void)control_first_start(w->control, on_secret, on_first, w);
 	(void)run_until(w, &w->stopped);
 	ok(!w->made && !w->secret[0], "a second time nothing is made");
+}
+
+static void test_labels(struct world *w)
+{
+	AV_CLEANUP(av_json_decrefp) json_t *tags = json_pack("[s]", "a");
+	AV_CLEANUP(av_json_decrefp) json_t *bad_tags = json_pack("[s,s]", "a", "b\n");
+	AV_CLEANUP(av_json_decrefp) json_t *ports = json_pack("[i,i]", 80, 65535);
+	AV_CLEANUP(av_json_decrefp) json_t *bad_ports = json_pack("[i]", 65536);
+	struct answer a;
+
+	a = create(w, &(struct sandbox_params){.tags = bad_tags});
+	ok(a.kind == AV_ERR_INVALID && strstr(a.message, "tags[1]"), "a bad tag: %s", a.message);
+	a = create(w, &(struct sandbox_params){.ports = bad_ports});
+	ok(a.kind == AV_ERR_INVALID && strstr(a.message, "public_ports[0]"), "a bad port: %s",
+	    a.message);
+	a = create(w, &(struct sandbox_params){.tags = tags, .ports = ports, .auto_resume = true});
+	ok(a.kind == AV_ERR_NONE && strcmp(a.tags, "[\"a\"]") == 0 &&
+	        strcmp(a.ports, "[80,65535]") == 0,
+	    "tags and ports are shown: %s %s", a.tags, a.ports);
+	(void)delete (w, a.id);
+	a = get(w, a.id);
+	ok(strcmp(a.tags, "[\"a\"]") == 0 && strcmp(a.ports, "[80,65535]") == 0, "and remembered");
 }
 
 static void test_life(struct world *w)
@@ -765,6 +797,7 @@ int main(void)
 	world_open(&w, &m, NULL);
 	test_first_start(&w, secret);
 	test_life(&w);
+	test_labels(&w);
 	test_other_team(&w);
 	test_limits(&w);
 	test_idempotency(&w);

@@ -46,6 +46,19 @@ static void test_create(void)
 	is_str(p.template_name, "host", "template");
 	is_int(create("{\"vcpus\":3}", &p), 0, "whole processors");
 	is_int(p.cpu_milli, 3000, "three");
+	is_int(create("{\"on_timeout\":\"delete\",\"auto_resume\":true,\"tags\":[\"a\"],"
+	              "\"public_ports\":[80,443],\"internet\":true}",
+	           &p),
+	    0, "labels and switches");
+	ok(p.idle_delete && p.auto_resume && p.internet && json_array_size(p.tags) == 1 &&
+	        json_array_size(p.ports) == 2,
+	    "are taken");
+	refused("{\"on_timeout\":\"sleep\"}", "on_timeout");
+	refused("{\"auto_resume\":1}", "auto_resume");
+	refused("{\"tags\":\"a\"}", "tags");
+	refused("{\"tags\":[1]}", "tags");
+	refused("{\"public_ports\":80}", "public_ports");
+	refused("{\"internet\":\"yes\"}", "internet");
 	refused("{\"vcpus\":-1}", "vcpus");
 	refused("{\"vcpus\":1,\"cpus\":1}", "cpus");
 	refused("{\"cpus\":0}", "cpus");
@@ -74,6 +87,8 @@ static void test_sandbox(void)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(65536);
 	AV_CLEANUP(av_json_decrefp) json_t *meta = json_loads("{\"a\":\"\\\"\"}", 0, NULL);
+	AV_CLEANUP(av_json_decrefp) json_t *tags = json_loads("[\"x\"]", 0, NULL);
+	AV_CLEANUP(av_json_decrefp) json_t *ports = json_loads("[80]", 0, NULL);
 	AV_CLEANUP(av_json_decrefp) json_t *j = NULL;
 	const struct sandbox_info sb = {.id = "sb1",
 	    .template_name = "host",
@@ -86,7 +101,10 @@ static void test_sandbox(void)
 	    .idle_timeout_ms = 2500,
 	    .created_ms = 1700000000000,
 	    .updated_ms = 1700000000000,
-	    .metadata = meta};
+	    .idle_delete = true,
+	    .metadata = meta,
+	    .tags = tags,
+	    .ports = ports};
 
 	is_int(native_write_sandbox(&out, &sb), 0, "written");
 	j = json_loadb(av_buf_str(&out).p, out.n, 0, NULL);
@@ -98,6 +116,14 @@ static void test_sandbox(void)
 	ok(json_real_value(json_object_get(j, "cpus")) == 1.5, "and exactly that");
 	ok(json_real_value(json_object_get(j, "timeout_sec")) == 2.5, "a fraction of a second");
 	ok(json_is_integer(json_object_get(j, "max_lifetime_sec")), "whole seconds are integers");
+	is_str(json_string_value(json_object_get(j, "on_timeout")), "delete", "on_timeout");
+	ok(json_is_false(json_object_get(j, "auto_resume")) &&
+	        json_is_false(json_object_get(j, "internet")),
+	    "auto_resume and internet");
+	ok(json_equal(json_object_get(j, "tags"), tags) &&
+	        json_equal(json_object_get(j, "public_ports"), ports),
+	    "tags and public_ports");
+	ok(!json_object_get(j, "paused_at"), "not paused");
 	ok(!json_object_get(j, "started_at"), "what has not happened is not there");
 	is_str(json_string_value(json_object_get(j, "created_at")), "2023-11-14T22:13:20.000Z",
 	    "time");

@@ -58,7 +58,7 @@ struct seen {
 	size_t n;
 	char first_id[AV_ID_SIZE];
 	struct store_sandbox rec;
-	char envs[256];
+	char envs[256], tags[64], ports[64], metadata[64];
 	struct store_key key;
 	char value[64];
 };
@@ -98,6 +98,9 @@ static void on_sandboxes(
 		s->rec = v[0];
 		memcpy(s->first_id, v[0].id, AV_ID_SIZE);
 		(void)snprintf(s->envs, sizeof(s->envs), "%s", v[0].envs_json);
+		(void)snprintf(s->metadata, sizeof(s->metadata), "%s", v[0].metadata_json);
+		(void)snprintf(s->tags, sizeof(s->tags), "%s", v[0].tags_json);
+		(void)snprintf(s->ports, sizeof(s->ports), "%s", v[0].ports_json);
 	}
 }
 
@@ -181,6 +184,30 @@ static void test_sandboxes(struct store *s, const char *team)
 	is_int(seen.rec.evidence.pid, 4711, "evidence is kept");
 	ok(seen.rec.evidence.start_ticks == UINT64_MAX, "64-bit numbers survive");
 	is_str(seen.envs, rec.envs_json, "JSON is kept as it was");
+	is_str(seen.tags, "[]", "no tags is an empty array");
+	ok(!seen.rec.idle_delete && !seen.rec.auto_resume && !seen.rec.internet &&
+	        seen.rec.paused_ms == 0,
+	    "switches are off");
+	rec.idle_delete = rec.auto_resume = rec.internet = true;
+	rec.paused_ms = 77;
+	rec.metadata_json = "{}";
+	(void)store_sandbox_update(s, &rec, on_done, &seen);
+	(void)store_sandbox_get(s, rec.id, on_sandboxes, &seen);
+	wait_for(s, &seen, 6);
+	ok(seen.rec.idle_delete && seen.rec.auto_resume && seen.rec.internet &&
+	        seen.rec.paused_ms == 77,
+	    "and on");
+	is_str(seen.metadata, "{\"m\":\"1\"}", "labels stay unless they are to be written");
+	rec.tags_json = "[\"t\"]";
+	rec.ports_json = "[80]";
+	rec.write_labels = true;
+	(void)store_sandbox_update(s, &rec, on_done, &seen);
+	(void)store_sandbox_get(s, rec.id, on_sandboxes, &seen);
+	wait_for(s, &seen, 8);
+	ok(strcmp(seen.metadata, "{}") == 0 && strcmp(seen.tags, "[\"t\"]") == 0 &&
+	        strcmp(seen.ports, "[80]") == 0,
+	    "then they are: %s %s %s", seen.metadata, seen.tags, seen.ports);
+	seen.calls = 4;
 
 	(void)store_sandbox_insert(s, &second, NULL, 0, on_insert, &seen);
 	(void)store_sandbox_list(s, &(struct store_query){.team_id = team}, on_sandboxes, &seen);

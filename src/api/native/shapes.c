@@ -5,6 +5,7 @@
 #include "api/native/shapes.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/avtime.h"
 #include "base/num.h"
@@ -53,9 +54,20 @@ static int parse_mib(const json_t *body, const char *field, int64_t *ret_bytes, 
 	return r;
 }
 
+static int parse_on_timeout(const char *text, bool *ret_delete, struct av_err *err)
+{
+	if (text && strcmp(text, "delete") != 0 && strcmp(text, "pause") != 0)
+		return av_err_set(err, AV_ERR_INVALID,
+		    "'on_timeout' must be \"pause\" or \"delete\", not \"%.40s\"", text);
+	if (text)
+		*ret_delete = text[0] == 'd';
+	return 0;
+}
+
 int native_parse_create(const json_t *body, struct sandbox_params *ret, struct av_err *err)
 {
 	struct sandbox_params p = {0};
+	const char *on_timeout = NULL;
 	bool sudo = true;
 	int r;
 
@@ -71,6 +83,12 @@ int native_parse_create(const json_t *body, struct sandbox_params *ret, struct a
 	    (r = av_json_get_str_map(body, "envs", SANDBOX_ENVS_MAX, &p.envs, err)) < 0 ||
 	    (r = av_json_get_str_map(body, "metadata", SANDBOX_METADATA_MAX, &p.metadata, err)) <
 	        0 ||
+	    (r = av_json_get_str_array(body, "tags", SANDBOX_TAGS_MAX, &p.tags, err)) < 0 ||
+	    (r = av_json_get_array(body, "public_ports", SANDBOX_PORTS_MAX, &p.ports, err)) < 0 ||
+	    (r = av_json_get_str(body, "on_timeout", &on_timeout, err)) < 0 ||
+	    (r = parse_on_timeout(on_timeout, &p.idle_delete, err)) < 0 ||
+	    (r = av_json_get_bool(body, "auto_resume", &p.auto_resume, err)) < 0 ||
+	    (r = av_json_get_bool(body, "internet", &p.internet, err)) < 0 ||
 	    (r = av_json_get_bool(body, "sudo", &sudo, err)) < 0)
 		return r;
 	p.no_sudo = !sudo;
@@ -122,6 +140,17 @@ static void write_int(struct av_buf *out, const char *name, int64_t value)
 	(void)av_buf_printf(out, ",\"%s\":%" PRId64, name, value);
 }
 
+static void write_bool(struct av_buf *out, const char *name, bool value)
+{
+	(void)av_buf_printf(out, ",\"%s\":%s", name, value ? "true" : "false");
+}
+
+static void write_json(struct av_buf *out, const char *name, const json_t *value)
+{
+	(void)av_buf_printf(out, ",\"%s\":", name);
+	(void)av_json_dump(out, value);
+}
+
 /* Absent when it has not happened. */
 static void write_time(struct av_buf *out, const char *name, int64_t real_ms)
 {
@@ -160,12 +189,16 @@ int native_write_sandbox(struct av_buf *out, const struct sandbox_info *sb)
 	write_int(out, "memory_mb", sb->memory_bytes / AV_MIB);
 	write_int(out, "disk_mb", sb->disk_bytes / AV_MIB);
 	write_int(out, "pids_max", sb->pids_max);
-	(void)av_buf_printf(out, ",\"sudo\":%s", sb->sudo ? "true" : "false");
+	write_bool(out, "sudo", sb->sudo);
 	write_seconds(out, "timeout_sec", sb->idle_timeout_ms);
 	write_seconds(out, "max_lifetime_sec", sb->max_lifetime_ms);
+	write_str(out, "on_timeout", sb->idle_delete ? "delete" : "pause");
+	write_bool(out, "auto_resume", sb->auto_resume);
+	write_bool(out, "internet", sb->internet);
 	write_time(out, "created_at", sb->created_ms);
 	write_time(out, "started_at", sb->started_ms);
 	write_time(out, "last_active_at", sb->last_active_ms);
+	write_time(out, "paused_at", sb->paused_ms);
 	write_time(out, "stopped_at", sb->stopped_ms);
 	write_time(out, "last_updated", sb->updated_ms);
 	if (sb->reason != SANDBOX_REASON_NONE) {
@@ -175,8 +208,9 @@ int native_write_sandbox(struct av_buf *out, const struct sandbox_info *sb)
 	}
 	if (sb->oom_kills)
 		(void)av_buf_printf(out, ",\"oom_kills\":%" PRIu64, sb->oom_kills);
-	(void)av_buf_append_c(out, ",\"metadata\":");
-	(void)av_json_dump(out, sb->metadata);
+	write_json(out, "metadata", sb->metadata);
+	write_json(out, "tags", sb->tags);
+	write_json(out, "public_ports", sb->ports);
 	return av_buf_append_char(out, '}');
 }
 

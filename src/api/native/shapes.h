@@ -12,7 +12,8 @@
 #include "control/sandbox.h"
 
 /* {"template","vcpus" or "cpus","memory_mb","disk_mb","pids_max","timeout_sec","max_lifetime_sec",
- * "envs","metadata","sudo"}. Strings in *ret are borrowed from body. */
+ * "envs","metadata","sudo","tags","public_ports","on_timeout","auto_resume","internet"}. Strings in
+ * *ret are borrowed from body. */
 int native_parse_create(const json_t *body, struct sandbox_params *ret, struct av_err *err);
 
 /* {"cmd","args","envs","cwd","user","tag","timeout_sec"}; timeout_default_ms when absent, 0 means
