@@ -197,12 +197,6 @@ struct sandbox *sandbox_find(
  * the list. */
 int sandbox_add(struct control *c, const struct store_sandbox *rec, struct sandbox_texts *texts,
     struct sandbox **ret);
-void sandbox_texts_clear(struct sandbox_texts *t);
-/* The pointers of rec to texts. */
-void sandbox_texts_point(struct store_sandbox *rec, const struct sandbox_texts *texts);
-/* -ENOMEM; a text that does not parse reads as empty. */
-int sandbox_labels_parse(struct sandbox_labels *l, const struct store_sandbox *rec);
-void sandbox_labels_clear(struct sandbox_labels *l);
 /* Out of the table; freed. Remembered in c->ended. */
 void sandbox_drop(struct sandbox *sb);
 /* The store says that next is on disk. */
@@ -217,6 +211,30 @@ void sandbox_touch(struct sandbox *sb);
 int sandbox_not_running(const struct control *c, const struct control_actor *a, const char *id,
     const struct sandbox *sb, struct av_err *err);
 void sandbox_answer_deferred(struct waiter *w);
+bool sandbox_state_final(enum sandbox_state s);
+
+/* ---- list.c ---- */
+
+void list_begin(struct waiter *w);
+
+/* ---- labels.c ---- */
+
+void sandbox_texts_clear(struct sandbox_texts *t);
+/* The pointers of rec to texts. */
+void sandbox_texts_point(struct store_sandbox *rec, const struct sandbox_texts *texts);
+/* -ENOMEM; a text that does not parse reads as empty. */
+int sandbox_labels_parse(struct sandbox_labels *l, const struct store_sandbox *rec);
+void sandbox_labels_clear(struct sandbox_labels *l);
+
+/* Check what a request says and write it as the text that the store keeps (*ret, owned). NULL means
+ * empty. INVALID or TOO_LARGE naming the field and what is allowed. */
+int labels_take_metadata(const json_t *map, char **ret, struct av_err *err);
+int labels_take_envs(const json_t *map, char **ret, struct av_err *err);
+int labels_take_tags(const json_t *tags, char **ret, struct av_err *err);
+int labels_take_ports(const json_t *ports, char **ret, struct av_err *err);
+/* INVALID naming the bounds, shown in units of scale. */
+int control_check_number(struct av_err *err, const char *name, const char *unit, int64_t scale,
+    int64_t value, int64_t min, int64_t max);
 
 /* ---- create.c ---- */
 

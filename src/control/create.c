@@ -25,10 +25,6 @@
 
 #include "base/banned.h"
 
-#define TEXT_MAX       65536 /* of one metadata or environment object, as JSON */
-#define ENVS_TEXT_MAX  (1024UL * 1024)
-#define NAME_MAX_CHARS 128
-
 static const struct {
 	const char *name, *id;
 } templates[] = {
@@ -54,16 +50,6 @@ void control_limits_init(struct control_limits *l)
 	    .sandboxes_max = 10000,
 	    .sandboxes_per_team_max = 10000,
 	};
-}
-
-static int check_number(struct av_err *err, const char *name, const char *unit, int64_t scale,
-    int64_t value, int64_t min, int64_t max)
-{
-	if (value >= min && value <= max)
-		return 0;
-	return av_err_set(err, AV_ERR_INVALID, "%s is %g%s; it must be from %g to %g%s", name,
-	    (double)value / (double)scale, unit, (double)min / (double)scale,
-	    (double)max / (double)scale, unit);
 }
 
 static int64_t or_default(int64_t value, int64_t fallback)
@@ -95,15 +81,15 @@ static int take_limits(const struct control *c, const struct sandbox_params *p,
 	rec->idle_delete = p->idle_delete;
 	rec->auto_resume = p->auto_resume;
 	rec->internet = p->internet;
-	if (check_number(err, "cpus", "", 1000, rec->cpu_milli, 10, cpu_max) < 0 ||
-	    check_number(err, "memory_mb", " MiB", AV_MIB, rec->memory_bytes, l->memory_min,
+	if (control_check_number(err, "cpus", "", 1000, rec->cpu_milli, 10, cpu_max) < 0 ||
+	    control_check_number(err, "memory_mb", " MiB", AV_MIB, rec->memory_bytes, l->memory_min,
 	        memory_max) < 0 ||
-	    check_number(err, "disk_mb", " MiB", AV_MIB, rec->disk_bytes, l->disk_min, disk_max) <
-	        0 ||
-	    check_number(err, "pids_max", "", 1, rec->pids_max, 8, l->pids_max) < 0 ||
-	    check_number(
+	    control_check_number(
+	        err, "disk_mb", " MiB", AV_MIB, rec->disk_bytes, l->disk_min, disk_max) < 0 ||
+	    control_check_number(err, "pids_max", "", 1, rec->pids_max, 8, l->pids_max) < 0 ||
+	    control_check_number(
 	        err, "timeout_sec", " s", 1000, rec->idle_timeout_ms, 0, l->timeout_max_ms) < 0 ||
-	    check_number(err, "max_lifetime_sec", " s", 1000, rec->max_lifetime_ms, 0,
+	    control_check_number(err, "max_lifetime_sec", " s", 1000, rec->max_lifetime_ms, 0,
 	        l->lifetime_max_ms) < 0)
 		return -EINVAL;
 	return 0;
@@ -120,99 +106,6 @@ static int take_template(const char *name, struct store_sandbox *rec, struct av_
 		}
 	return av_err_set(err, AV_ERR_NOT_FOUND,
 	    "there is no template %.64s; this Aviary has: host (also called minimal)", name);
-}
-
-/* ---- metadata and environment ---- */
-
-static bool env_name_ok(const char *name)
-{
-	return name[0] && strlen(name) <= NAME_MAX_CHARS && !strchr(name, '=');
-}
-
-/* The object as text; *ret is owned. */
-static int take_map(const json_t *map, const char *field, size_t max_items, size_t max_bytes,
-    bool names, char **ret, struct av_err *err)
-{
-	struct av_buf b = AV_BUF_INIT(max_bytes);
-	const char *key;
-	json_t *v;
-	int r = 0;
-
-	if (map && json_object_size(map) > max_items)
-		return av_err_set(err, AV_ERR_INVALID,
-		    "%s has %zu entries; at most %zu are allowed", field, json_object_size(map),
-		    max_items);
-	json_object_foreach ((json_t *)(uintptr_t)map, key, v) {
-		if (!json_is_string(v))
-			return av_err_set(
-			    err, AV_ERR_INVALID, "%s.%.64s must be a string", field, key);
-		if (names && !env_name_ok(key))
-			return av_err_set(err, AV_ERR_INVALID,
-			    "%s: \"%.64s\" is not a name of a variable (1 to %d characters, no "
-			    "'=')",
-			    field, key, NAME_MAX_CHARS);
-	}
-	if (!map)
-		(void)av_buf_append_c(&b, "{}");
-	else
-		(void)av_json_dump(&b, map);
-	if (av_buf_error(&b) == -EMSGSIZE)
-		r = av_err_set(
-		    err, AV_ERR_TOO_LARGE, "%s is more than %zu bytes as JSON", field, max_bytes);
-	else if (av_buf_error(&b) || !(*ret = av_str_dup(av_buf_str(&b))))
-		r = av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
-	av_buf_clear(&b);
-	return r;
-}
-
-static int dump_array(const json_t *list, char **ret, struct av_err *err)
-{
-	*ret = list ? json_dumps(list, JSON_COMPACT) : av_str_dup(AV_STR("[]"));
-	return *ret ? 0 : av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
-}
-
-static bool tag_ok(const char *tag)
-{
-	size_t n = tag ? strlen(tag) : 0;
-
-	for (size_t i = 0; i < n; i++)
-		if ((unsigned char)tag[i] < 0x20 || tag[i] == 0x7f)
-			return false;
-	return n >= 1 && n <= SANDBOX_TAG_MAX;
-}
-
-static int take_tags(const json_t *tags, char **ret, struct av_err *err)
-{
-	const json_t *v;
-	size_t i;
-
-	if (json_array_size(tags) > SANDBOX_TAGS_MAX)
-		return av_err_set(err, AV_ERR_INVALID, "tags has %zu entries; it may have %d",
-		    json_array_size(tags), SANDBOX_TAGS_MAX);
-	json_array_foreach (tags, i, v)
-		if (!tag_ok(json_string_value(v)))
-			return av_err_set(err, AV_ERR_INVALID,
-			    "tags[%zu] must be text of 1 to %d bytes without control characters", i,
-			    SANDBOX_TAG_MAX);
-	return dump_array(tags, ret, err);
-}
-
-static int take_ports(const json_t *ports, char **ret, struct av_err *err)
-{
-	const json_t *v;
-	size_t i;
-
-	if (json_array_size(ports) > SANDBOX_PORTS_MAX)
-		return av_err_set(err, AV_ERR_INVALID,
-		    "public_ports has %zu entries; it may have %d", json_array_size(ports),
-		    SANDBOX_PORTS_MAX);
-	json_array_foreach (ports, i, v)
-		if (!json_is_integer(v) || json_integer_value(v) < 1 ||
-		    json_integer_value(v) > UINT16_MAX)
-			return av_err_set(err, AV_ERR_INVALID,
-			    "public_ports[%zu] must be a port, a number from 1 to %d", i,
-			    UINT16_MAX);
-	return dump_array(ports, ret, err);
 }
 
 static int take_internet(const struct control *c, bool wanted, struct av_err *err)
@@ -564,12 +457,10 @@ static int take_params(struct creation *cr, const struct control_actor *a,
 	struct store_sandbox *rec = &cr->rec;
 
 	if (take_template(p->template_name, rec, err) < 0 || take_limits(c, p, rec, err) < 0 ||
-	    take_map(p->metadata, "metadata", SANDBOX_METADATA_MAX, TEXT_MAX, false,
-	        &cr->texts.metadata, err) < 0 ||
-	    take_map(p->envs, "envs", SANDBOX_ENVS_MAX, ENVS_TEXT_MAX, true, &cr->texts.envs, err) <
-	        0 ||
-	    take_tags(p->tags, &cr->texts.tags, err) < 0 ||
-	    take_ports(p->ports, &cr->texts.ports, err) < 0 ||
+	    labels_take_metadata(p->metadata, &cr->texts.metadata, err) < 0 ||
+	    labels_take_envs(p->envs, &cr->texts.envs, err) < 0 ||
+	    labels_take_tags(p->tags, &cr->texts.tags, err) < 0 ||
+	    labels_take_ports(p->ports, &cr->texts.ports, err) < 0 ||
 	    take_internet(c, p->internet, err) < 0 || take_idempotency(cr, a, p, err) < 0)
 		return err ? -av_err_errno(err->kind) : -EINVAL;
 	av_id_make(rec->id, AV_ID_SANDBOX);
