@@ -46,6 +46,7 @@ struct av_h2c {
 	bool blocked; /* the socket is full */
 	bool freed;
 	bool pinging;
+	bool held; /* the peer is frozen: no time-outs */
 	struct av_defer work;
 	struct av_timer connect_timer;
 	struct av_timer retry_timer;
@@ -264,7 +265,7 @@ static void wrote(struct av_h2c *c, size_t n, bool left)
 	c->blocked = left;
 	if (!left)
 		av_timer_stop(&c->write_timer);
-	else if (n > 0 || !av_timer_active(&c->write_timer))
+	else if (!c->held && (n > 0 || !av_timer_active(&c->write_timer)))
 		av_timer_start(&c->write_timer, c->cfg.write_timeout_ms);
 }
 
@@ -353,7 +354,7 @@ static void settle(struct av_h2c *c)
 	tp_want(&c->tp, TP_READ | (c->blocked ? TP_WRITE : 0));
 	if (c->n_streams == 0)
 		av_timer_stop(&c->ping_timer);
-	else if (!av_timer_active(&c->ping_timer))
+	else if (!c->held && !av_timer_active(&c->ping_timer))
 		av_timer_start(&c->ping_timer, c->cfg.ping_interval_ms);
 }
 
@@ -546,6 +547,26 @@ void av_h2c_free(struct av_h2c *c)
 	while ((s = AV_LIST_FIRST(&c->streams, struct av_h2s, link)))
 		stream_close(s, -ECANCELED);
 	leave(c);
+}
+
+void av_h2c_hold(struct av_h2c *c, bool held)
+{
+	if (c->held == held || c->freed || c->error)
+		return;
+	c->held = held;
+	c->pinging = false;
+	if (held) {
+		av_timer_stop(&c->connect_timer);
+		av_timer_stop(&c->ping_timer);
+		av_timer_stop(&c->write_timer);
+		return;
+	}
+	if (!c->open)
+		av_timer_start(&c->connect_timer, c->cfg.connect_timeout_ms);
+	if (c->n_streams)
+		av_timer_start(&c->ping_timer, c->cfg.ping_interval_ms);
+	if (c->blocked)
+		av_timer_start(&c->write_timer, c->cfg.write_timeout_ms);
 }
 
 bool av_h2c_usable(const struct av_h2c *c)

@@ -12,7 +12,8 @@
  * limits, data past a window, streams it was not asked for, floods of SETTINGS, PING or RST end the
  * connection with -EPROTO. A peer that takes the connection but never answers is found by the
  * connect time-out, by PING after ping_interval of silence, and by a write stall time-out while
- * bytes wait that the socket does not take. Per-request time-outs are the caller's.
+ * bytes wait that the socket does not take, unless av_h2c_hold() says that the peer is frozen.
+ * Per-request time-outs are the caller's.
  *
  * Rules of lifetime:
  *  1. The connection belongs to the caller from av_h2c_open() until av_h2c_free(), also after
@@ -79,6 +80,9 @@ int av_h2c_adopt(struct av_loop *loop, int fd, const struct av_h2c_config *confi
 /* Streams that are open get on_close(-ECANCELED) during this call. May be called from any callback
  * of the same connection. NULL is allowed. */
 void av_h2c_free(struct av_h2c *c);
+/* The peer is known to be frozen (or is not any more): while it is, its silence proves nothing and
+ * no time-out ends the connection; afterwards each begins anew. */
+void av_h2c_hold(struct av_h2c *c, bool held);
 /* False from the moment the connection was lost or the peer said GOAWAY. */
 bool av_h2c_usable(const struct av_h2c *c);
 size_t av_h2c_streams(const struct av_h2c *c);

@@ -104,8 +104,8 @@ static void rpc_cancel(struct node_call *call)
 	conv_end(&r->conv, false);
 }
 
-int node_rpc(struct node_sandbox *sb, const char *path, struct av_str body, size_t max_answer,
-    node_json_fn *fn, void *ctx, struct node_call **ret, struct av_err *err)
+static int rpc_open(struct node_sandbox *sb, const char *path, struct av_str body,
+    const struct rpc *model, struct node_call **ret, struct av_err *err)
 {
 	const struct av_http_header headers[] = {
 	    {AV_STR("content-type"), AV_STR(AV_AGENT_CT_JSON)},
@@ -126,11 +126,9 @@ int node_rpc(struct node_sandbox *sb, const char *path, struct av_str body, size
 		(void)av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 		return -ENOMEM;
 	}
+	*r = *model;
 	r->call.cancel = rpc_cancel;
-	r->max = max_answer;
-	av_buf_init(&r->body, max_answer);
-	r->fn = fn;
-	r->ctx = ctx;
+	av_buf_init(&r->body, r->max);
 	result = conv_open(&r->conv, sb, LINK_INTERACTIVE, &rpc_ops, &rq, err);
 	if (result < 0) {
 		free(r);
@@ -141,6 +139,14 @@ int node_rpc(struct node_sandbox *sb, const char *path, struct av_str body, size
 	return 0;
 }
 
+int node_rpc(struct node_sandbox *sb, const char *path, struct av_str body, size_t max_answer,
+    node_json_fn *fn, void *ctx, struct node_call **ret, struct av_err *err)
+{
+	const struct rpc model = {.max = max_answer, .fn = fn, .ctx = ctx};
+
+	return rpc_open(sb, path, body, &model, ret, err);
+}
+
 /* ---- processes ---- */
 
 /* What waits for the answer of a unary call and translates it. */
@@ -148,8 +154,10 @@ struct translate {
 	struct node_call call; /* first */
 	struct node_call *inner;
 	node_processes_fn *processes;
+	node_count_fn *count;
 	node_done_fn *done;
 	void *ctx;
+	bool quiet;
 };
 
 static void translate_cancel(struct node_call *call)
@@ -208,7 +216,10 @@ static void on_process_list(void *ctx, const json_t *answer, const struct av_err
 		av_err_prefix(&own, "the sandbox's agent broke the protocol");
 		err = &own;
 	}
-	t->processes(t->ctx, v, n, err);
+	if (t->count)
+		t->count(t->ctx, n, err);
+	else
+		t->processes(t->ctx, v, n, err);
 	free(v);
 	free(t);
 }
@@ -226,13 +237,15 @@ static int translate_rpc(struct node_sandbox *sb, struct translate *model, const
     struct av_str body, node_json_fn *fn, struct node_call **ret, struct av_err *err)
 {
 	struct translate *t = malloc(sizeof(*t));
+	const struct rpc rpc = {
+	    .max = PROCESSES_ANSWER_MAX, .fn = fn, .ctx = t, .conv.quiet = model->quiet};
 	int r;
 
 	if (!t)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	*t = *model;
 	t->call.cancel = translate_cancel;
-	r = node_rpc(sb, path, body, PROCESSES_ANSWER_MAX, fn, t, &t->inner, err);
+	r = rpc_open(sb, path, body, &rpc, &t->inner, err);
 	if (r < 0) {
 		free(t);
 		return r;
@@ -246,6 +259,15 @@ int node_processes(struct node_sandbox *sb, node_processes_fn *fn, void *ctx,
     struct node_call **ret, struct av_err *err)
 {
 	struct translate model = {.processes = fn, .ctx = ctx};
+
+	return translate_rpc(
+	    sb, &model, AV_AGENT_PATH_LIST, AV_STR("{}"), on_process_list, ret, err);
+}
+
+int node_count_processes(struct node_sandbox *sb, node_count_fn *fn, void *ctx,
+    struct node_call **ret, struct av_err *err)
+{
+	struct translate model = {.count = fn, .ctx = ctx, .quiet = true};
 
 	return translate_rpc(
 	    sb, &model, AV_AGENT_PATH_LIST, AV_STR("{}"), on_process_list, ret, err);

@@ -77,6 +77,7 @@ struct driver_evidence {
  * the agent's last words: bytes from inside, to be checked. */
 struct driver_status {
 	bool alive;
+	bool frozen;
 	uint64_t oom_kills;
 	uint64_t memory_bytes, memory_peak_bytes;
 	uint64_t pids;
@@ -114,7 +115,9 @@ struct driver_ops {
 	    driver_alive_fn *fn, void *ctx);
 	int (*inspect)(struct driver *d, const char *id, driver_status_fn *fn, void *ctx);
 	int (*list)(struct driver *d, driver_list_fn *fn, void *ctx);
-	/* NULL without DRIVER_FREEZE. */
+	/* Stops every process of it where it stands, and lets them go on; what is so already stays
+	 * so. NOT_FOUND when there is no such sandbox, UNSUPPORTED without DRIVER_FREEZE; a freeze
+	 * that fails leaves it running. */
 	int (*freeze)(struct driver *d, const char *id, driver_done_fn *fn, void *ctx);
 	int (*thaw)(struct driver *d, const char *id, driver_done_fn *fn, void *ctx);
 

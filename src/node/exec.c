@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/avtime.h"
 #include "base/failpoint.h"
 #include "base/json.h"
 #include "base/num.h"
@@ -55,6 +56,7 @@ struct node_exec {
 	json_t *end_event;        /* owned: what on_frame gets at the end */
 	struct av_err *agent_err; /* owned: from an "error" frame */
 	struct av_timer safety;   /* also bounds the asking */
+	int64_t frozen_ns;        /* node_sandbox_frozen_ns when the time began to count */
 };
 
 static_assert(NODE_CH_CONTROL == (int)AV_FRAME_CONTROL && NODE_CH_STDIN == (int)AV_FRAME_STDIN &&
@@ -373,11 +375,18 @@ static const struct conv_ops exec_ops = {
     .free = exec_free,
 };
 
+/* Time in which nothing ran does not count. */
 static void on_safety(void *ctx)
 {
 	struct node_exec *e = ctx;
+	int64_t more_ns = node_sandbox_frozen_ns(e->conv.sb) - e->frozen_ns;
 	struct av_err err;
 
+	if (more_ns > 0) {
+		e->frozen_ns += more_ns;
+		av_timer_start(&e->safety, (uint64_t)(more_ns / AV_NS_PER_MS) + SAFETY_MS);
+		return;
+	}
 	(void)av_err_set(&err, AV_ERR_EXEC_TIMEOUT,
 	    "the sandbox's agent did not end the process when its time was over");
 	conv_fail(&e->conv, &err);
@@ -416,6 +425,7 @@ static int open_frames(struct node_sandbox *sb, const char *path, struct av_str 
 	av_buf_init(&e->scratch, AV_FRAME_CONTROL_MAX + AV_FRAME_HEADER);
 	av_timer_init(&e->safety, sb->node->loop, on_safety, e);
 	e->oom_kills = sb->oom_kills;
+	e->frozen_ns = node_sandbox_frozen_ns(sb);
 	r = conv_open(&e->conv, sb, LINK_INTERACTIVE, &exec_ops, &rq, err);
 	if (r < 0) {
 		exec_free(&e->conv);

@@ -187,7 +187,14 @@ static int link_connect(struct link *l, struct av_err *err)
 		return av_err_sys(err, AV_ERR_AGENT, r, "cannot greet the sandbox's agent");
 	}
 	l->conn = conn;
+	av_h2c_hold(conn, l->sb->frozen);
 	return 0;
+}
+
+void link_hold(struct link *l, bool held)
+{
+	if (l->conn)
+		av_h2c_hold(l->conn, held);
 }
 
 static int link_ready(struct link *l, struct av_err *err)
@@ -219,9 +226,11 @@ static void conv_unlink(struct conv *c)
 	c->sb = NULL;
 	av_list_remove(&c->link);
 	sb->n_convs--;
+	sb->n_quiet -= c->quiet;
 	if (--c->via->n_convs == 0)
 		av_timer_start(&c->via->idle, LINK_IDLE_MS);
-	node_sandbox_activity(sb);
+	if (!c->quiet)
+		node_sandbox_activity(sb);
 }
 
 static void conv_free(struct conv *c)
@@ -373,7 +382,10 @@ int conv_open(struct conv *c, struct node_sandbox *sb, enum link_kind kind,
 	av_timer_stop(&l->idle);
 	av_list_append(&sb->convs, &c->link);
 	sb->n_convs++;
+	sb->n_quiet += c->quiet;
 	l->n_convs++;
-	node_sandbox_activity(sb);
+	c->waits_for_thaw = sb->frozen;
+	if (!c->quiet)
+		node_sandbox_activity(sb);
 	return 0;
 }

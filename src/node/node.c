@@ -403,6 +403,102 @@ int node_destroy(struct node *n, const char *id, node_done_fn *fn, void *ctx)
 	return r;
 }
 
+/* ---- freezing ---- */
+
+int64_t node_sandbox_frozen_ns(const struct node_sandbox *sb)
+{
+	return sb->frozen_sum_ns + (sb->frozen ? av_mono_ns() - sb->frozen_since_ns : 0);
+}
+
+static void set_frozen(struct node_sandbox *sb, bool frozen)
+{
+	struct conv *c;
+
+	if (sb->frozen == frozen)
+		return;
+	if (frozen)
+		sb->frozen_since_ns = av_mono_ns();
+	else
+		sb->frozen_sum_ns += av_mono_ns() - sb->frozen_since_ns;
+	sb->frozen = frozen;
+	for (size_t i = 0; i < LINK_COUNT; i++)
+		link_hold(&sb->links[i], frozen);
+	if (frozen)
+		return;
+	AV_LIST_FOREACH(c, &sb->convs, struct conv, link)
+	c->waits_for_thaw = false;
+}
+
+static void on_frozen(void *ctx, const struct av_err *err)
+{
+	struct wrap *w = ctx;
+	struct node_sandbox *sb = av_map_get(&w->node->sandboxes, av_str_c(w->id));
+	node_done_fn *fn = w->fn.done;
+	void *fn_ctx = w->ctx;
+
+	wrap_free(w);
+	if (sb && err)
+		set_frozen(sb, false);
+	fn(fn_ctx, err);
+}
+
+static void on_thawed(void *ctx, const struct av_err *err)
+{
+	struct wrap *w = ctx;
+	struct node_sandbox *sb = av_map_get(&w->node->sandboxes, av_str_c(w->id));
+	node_done_fn *fn = w->fn.done;
+	void *fn_ctx = w->ctx;
+
+	wrap_free(w);
+	if (sb && !err)
+		set_frozen(sb, false);
+	fn(fn_ctx, err);
+}
+
+int node_freeze(struct node *n, const char *id, node_done_fn *fn, void *ctx)
+{
+	struct node_sandbox *sb = av_map_get(&n->sandboxes, av_str_c(id));
+	struct wrap *w = n->closing ? NULL : wrap_new(n, id, ctx);
+	int r;
+
+	if (!w)
+		return -ENOMEM;
+	w->fn.done = fn;
+	/* From now on: it may be frozen any time before the answer. */
+	if (sb)
+		set_frozen(sb, true);
+	r = n->driver->ops->freeze(n->driver, id, on_frozen, w);
+	if (r < 0) {
+		if (sb)
+			set_frozen(sb, false);
+		wrap_free(w);
+	}
+	return r;
+}
+
+int node_thaw(struct node *n, const char *id, node_done_fn *fn, void *ctx)
+{
+	struct wrap *w = n->closing ? NULL : wrap_new(n, id, ctx);
+	int r;
+
+	if (!w)
+		return -ENOMEM;
+	w->fn.done = fn;
+	r = n->driver->ops->thaw(n->driver, id, on_thawed, w);
+	if (r < 0)
+		wrap_free(w);
+	return r;
+}
+
+void node_fail_waiting(struct node_sandbox *sb, const struct av_err *why)
+{
+	struct conv *c;
+
+	AV_LIST_FOREACH(c, &sb->convs, struct conv, link)
+	if (c->waits_for_thaw)
+		conv_abort(c, why);
+}
+
 int node_list(struct node *n, driver_list_fn *fn, void *ctx)
 {
 	return n->driver->ops->list(n->driver, fn, ctx);
@@ -470,7 +566,7 @@ struct node_sandbox *node_find(const struct node *n, const char *id)
 
 size_t node_sandbox_busy(const struct node_sandbox *sb)
 {
-	return sb->n_convs;
+	return sb->n_convs - sb->n_quiet;
 }
 
 /* ---- the node ---- */

@@ -83,6 +83,15 @@ int node_list(struct node *n, driver_list_fn *fn, void *ctx);
 /* fn may be NULL: then it only looks for news of on_oom. 0 or -ENOMEM as above. */
 int node_inspect(struct node *n, const char *id, driver_status_fn *fn, void *ctx);
 
+/* Freezes it: nothing in it runs until node_thaw. What is open to it stays open and stalls, with
+ * its time-outs held; what is opened meanwhile waits for the thaw. fn hears UNSUPPORTED where the
+ * isolation cannot, and any error leaves it as it was. 0 or -ENOMEM as above. */
+int node_freeze(struct node *n, const char *id, node_done_fn *fn, void *ctx);
+int node_thaw(struct node *n, const char *id, node_done_fn *fn, void *ctx);
+/* The thaw that conversations opened while frozen wait for will not come: they fail with why, from
+ * the loop. */
+void node_fail_waiting(struct node_sandbox *sb, const struct av_err *why);
+
 /* Why a sandbox that is not running ended, from what it left behind. 0 or -ENOMEM as above. */
 typedef void node_autopsy_fn(void *ctx, enum node_death why, const char *detail);
 int node_autopsy(struct node *n, const char *id, node_autopsy_fn *fn, void *ctx);
@@ -90,6 +99,11 @@ int node_autopsy(struct node *n, const char *id, node_autopsy_fn *fn, void *ctx)
 struct node_sandbox *node_find(const struct node *n, const char *id);
 /* Conversations open now that keep the sandbox from being idle. */
 size_t node_sandbox_busy(const struct node_sandbox *sb);
+/* Asks the agent how many processes that were started through the API run. Unlike node_processes it
+ * is no use of the sandbox, and does not keep it from being idle. */
+typedef void node_count_fn(void *ctx, size_t n, const struct av_err *err);
+int node_count_processes(struct node_sandbox *sb, node_count_fn *fn, void *ctx,
+    struct node_call **ret, struct av_err *err);
 
 /* ---- conversations (control opens them for the API) ---- */
 

@@ -63,10 +63,12 @@ struct node_sandbox {
 	struct link links[LINK_COUNT];
 	char *init_json;      /* body of POST /init; owned */
 	struct av_list convs; /* struct conv */
-	size_t n_convs;
+	size_t n_convs, n_quiet;
 	struct av_timer lost_timer;
-	bool dead;          /* pidfd said so; evidence is being gathered */
-	uint64_t oom_kills; /* as last seen */
+	bool dead;                              /* pidfd said so; evidence is being gathered */
+	bool frozen;                            /* or about to be */
+	int64_t frozen_since_ns, frozen_sum_ns; /* on the monotonic clock */
+	uint64_t oom_kills;                     /* as last seen */
 	int64_t activity_ns;
 };
 
@@ -88,17 +90,24 @@ struct conv {
 	const struct conv_ops *ops;
 	struct av_err *pending; /* owned: why we cancelled it ourselves, or why it was lost */
 	bool over;              /* the owner knows, or does not want to */
+	bool quiet;             /* no use of the sandbox; set before conv_open */
+	bool waits_for_thaw;    /* opened while frozen */
 };
 
 /* ---- node.c ---- */
 
 void node_sandbox_activity(struct node_sandbox *sb);
+/* How long it has been frozen in its life, until now. */
+int64_t node_sandbox_frozen_ns(const struct node_sandbox *sb);
 
 /* ---- link.c ---- */
 
 void link_init(struct link *l, struct node_sandbox *sb);
 /* Closes the connection; conversations on it end as lost or failed. */
 void link_clear(struct link *l);
+
+/* The sandbox is frozen, or thawed. */
+void link_hold(struct link *l, bool held);
 
 /* Connects now, if it can, for a conversation that will come. */
 void link_warm(struct link *l);

@@ -24,6 +24,7 @@ struct fake_box {
 	char id[AV_ID_SIZE];
 	pid_t pid;
 	uint64_t oom_kills;
+	bool frozen;
 	struct driver_spec spec;
 };
 
@@ -31,11 +32,19 @@ struct fake_machine {
 	struct av_list boxes;
 	char boot_id[DRIVER_BOOT_ID_SIZE];
 	bool hold; /* answer nothing */
-	enum av_err_kind fail_create, fail_destroy;
+	enum av_err_kind fail_create, fail_destroy, fail_freeze, fail_thaw;
 	int created, destroyed, adopted;
 };
 
-enum fake_op { FAKE_CREATE, FAKE_DESTROY, FAKE_ADOPT, FAKE_INSPECT, FAKE_LIST };
+enum fake_op {
+	FAKE_CREATE,
+	FAKE_DESTROY,
+	FAKE_ADOPT,
+	FAKE_INSPECT,
+	FAKE_LIST,
+	FAKE_FREEZE,
+	FAKE_THAW
+};
 
 struct fake_req {
 	struct av_list link;
@@ -164,6 +173,18 @@ static inline int fake_list(struct driver *d, driver_list_fn *fn, void *ctx)
 	return 0;
 }
 
+static inline int fake_freeze(struct driver *d, const char *id, driver_done_fn *fn, void *ctx)
+{
+	fake_req(d, FAKE_FREEZE, id, ctx)->fn.done = fn;
+	return 0;
+}
+
+static inline int fake_thaw(struct driver *d, const char *id, driver_done_fn *fn, void *ctx)
+{
+	fake_req(d, FAKE_THAW, id, ctx)->fn.done = fn;
+	return 0;
+}
+
 static inline int fake_agent_connect(
     struct driver *d, const char *id, int *ret_fd, struct av_err *err)
 {
@@ -203,6 +224,21 @@ static inline void fake_answer_list(struct fake_driver *f, struct fake_req *r)
 	memcpy(ids[n++], b->id, AV_ID_SIZE);
 	r->fn.list(r->ctx, (const char(*)[AV_ID_SIZE])ids, n, NULL);
 	free(ids);
+}
+
+static inline void fake_answer_freezer(struct fake_driver *f, struct fake_req *r)
+{
+	enum av_err_kind fail = r->op == FAKE_FREEZE ? f->m->fail_freeze : f->m->fail_thaw;
+	struct fake_box *b = fake_find(f->m, r->id);
+	struct av_err err;
+
+	if (fail || !b) {
+		(void)av_err_set(&err, fail ? fail : AV_ERR_NOT_FOUND, "made to fail");
+		r->fn.done(r->ctx, &err);
+		return;
+	}
+	b->frozen = r->op == FAKE_FREEZE;
+	r->fn.done(r->ctx, NULL);
 }
 
 static inline void fake_answer(struct fake_driver *f, struct fake_req *r)
@@ -246,12 +282,17 @@ static inline void fake_answer(struct fake_driver *f, struct fake_req *r)
 		break;
 	case FAKE_INSPECT:
 		st.oom_kills = b ? b->oom_kills : 0;
+		st.frozen = b && b->frozen;
 		if (!b)
 			(void)av_err_set(&err, AV_ERR_NOT_FOUND, "nothing there");
 		r->fn.status(r->ctx, b ? &st : NULL, b ? NULL : &err);
 		break;
 	case FAKE_LIST:
 		fake_answer_list(f, r);
+		break;
+	case FAKE_FREEZE:
+	case FAKE_THAW:
+		fake_answer_freezer(f, r);
 		break;
 	}
 }
@@ -266,7 +307,7 @@ static inline void fake_cancel_all(struct fake_driver *f)
 		av_list_remove(&r->link);
 		if (r->op == FAKE_CREATE || r->op == FAKE_ADOPT)
 			r->fn.alive(r->ctx, NULL, -1, &err);
-		else if (r->op == FAKE_DESTROY)
+		else if (r->op == FAKE_DESTROY || r->op == FAKE_FREEZE || r->op == FAKE_THAW)
 			r->fn.done(r->ctx, &err);
 		else if (r->op == FAKE_INSPECT)
 			r->fn.status(r->ctx, NULL, &err);
@@ -316,6 +357,8 @@ static const struct driver_ops fake_ops = {
     .adopt = fake_adopt,
     .inspect = fake_inspect,
     .list = fake_list,
+    .freeze = fake_freeze,
+    .thaw = fake_thaw,
     .agent_connect = fake_agent_connect,
     .close = fake_close,
 };
@@ -348,6 +391,7 @@ static inline struct fake_driver *fake_driver_new(struct av_loop *loop, struct f
 	f->base.ops = &fake_ops;
 	f->m = m;
 	f->ready = true;
+	f->caps.flags = DRIVER_FREEZE;
 	f->caps.host_cpus = 4;
 	f->caps.host_memory_bytes = 8ULL << 30;
 	memcpy(f->caps.boot_id, m->boot_id, sizeof(m->boot_id));

@@ -470,6 +470,39 @@ static void test_hostile(void)
 	conn = NULL;
 }
 
+/* What is known to be frozen has no time-outs; afterwards they count again. */
+static void test_hold(void)
+{
+	struct call a;
+	struct av_h2c_config c = config();
+	int fd;
+
+	c.connect_timeout_ms = c.ping_interval_ms = c.ping_timeout_ms = c.write_timeout_ms = 50;
+	fd = raw_peer(&c);
+	av_h2c_hold(conn, true);
+	get(&a, "/x");
+	pump(250);
+	ok(!conn_closes && !a.closes, "a frozen peer may be silent while connecting");
+	ok(send(fd, SETTINGS, 9, MSG_NOSIGNAL) == 9 && pump_until(opens), "it thaws and speaks");
+	pump(250);
+	ok(!conn_closes && !a.closes, "frozen again, it need not answer pings");
+	av_h2c_hold(conn, false);
+	ok(pump_until(conn_closes), "thawed, it must");
+	is_int(a.close_status, -ETIMEDOUT, "or is given up");
+	av_h2c_free(conn);
+	close(fd);
+
+	fd = raw_peer(&c);
+	av_h2c_hold(conn, true);
+	av_h2c_hold(conn, false);
+	get(&a, "/x");
+	ok(pump_until(conn_closes), "the connect time-out too begins anew");
+	is_int(conn_status, -ETIMEDOUT, "as such");
+	av_h2c_free(conn);
+	close(fd);
+	conn = NULL;
+}
+
 static void test_tcp_h2(void)
 {
 	/* The same port speaks HTTP/2 when the preface comes, in any pieces. */
@@ -556,6 +589,7 @@ int main(void)
 	test_download();
 	test_loss();
 	test_hostile();
+	test_hold();
 	listen_again();
 	test_tcp_h2();
 	bench();

@@ -872,6 +872,70 @@ static void test_oom(void)
 	is_int(oom_kills, 6, "but are news");
 }
 
+static bool froze;
+
+static void on_freezer(void *ctx, const struct av_err *err)
+{
+	froze = true;
+	*(enum av_err_kind *)ctx = err ? err->kind : AV_ERR_NONE;
+}
+
+static enum av_err_kind freezer(int (*fn)(struct node *, const char *, node_done_fn *, void *))
+{
+	enum av_err_kind kind = AV_ERR_NONE;
+
+	froze = false;
+	(void)fn(node, box_of(sandbox)->id, on_freezer, &kind);
+	(void)run_until(&froze);
+	return kind;
+}
+
+static void on_count(void *ctx, size_t n, const struct av_err *err)
+{
+	struct seen *s = ctx;
+
+	take(s, err);
+	s->bytes = n;
+}
+
+static void test_freeze(void)
+{
+	struct node_exec_spec spec = {.cmd = "hang", .timeout_ms = 1};
+	struct seen s = {0}, count = {0};
+	struct av_err why;
+	int before = activities;
+
+	make_sandbox();
+	machine.fail_freeze = AV_ERR_UNAVAILABLE;
+	is_int(freezer(node_freeze), AV_ERR_UNAVAILABLE, "a freeze may fail");
+	machine.fail_freeze = AV_ERR_NONE;
+	is_int(freezer(node_freeze), AV_ERR_NONE, "or not");
+	ok(box_of(sandbox)->frozen, "the driver froze it");
+	(void)node_exec_open(sandbox, &spec, &exec_events, &s, &s.exec, NULL);
+	(void)av_err_set(&why, AV_ERR_NO_SPACE, "no thaw today");
+	node_fail_waiting(sandbox, &why);
+	is_int(s.calls, 0, "nobody is called from inside");
+	(void)run_until(&s.ended);
+	is_int(s.err.kind, AV_ERR_NO_SPACE, "who waits for a thaw hears that there is none");
+	is_int(freezer(node_thaw), AV_ERR_NONE, "thawed");
+	ok(!box_of(sandbox)->frozen, "the driver thawed it");
+	memset(&s, 0, sizeof(s));
+	(void)node_exec_open(sandbox, &spec, &exec_events, &s, &s.exec, NULL);
+	node_fail_waiting(sandbox, &why);
+	run_for(20);
+	is_int(s.calls, 0, "who waits for no thaw is left alone");
+	node_exec_cancel(s.exec);
+
+	list_answer = "{\"processes\":[{\"pid\":5,\"config\":{\"cmd\":\"a\"}}]}";
+	run_for(1100);
+	before = activities;
+	(void)node_count_processes(sandbox, on_count, &count, NULL, NULL);
+	is_int(node_sandbox_busy(sandbox), 0, "a count keeps nothing busy");
+	(void)run_until(&count.ended);
+	ok(count.bytes == 1 && count.err.kind == AV_ERR_NONE, "processes are counted");
+	is_int(activities, before, "and is no activity");
+}
+
 static void test_hostile_connections(void)
 {
 	struct seen s;
@@ -950,6 +1014,7 @@ int main(void)
 	test_collect();
 	test_calls();
 	test_streams();
+	test_freeze();
 	test_hostile_connections();
 	test_death();
 	make_sandbox();

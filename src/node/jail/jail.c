@@ -210,6 +210,7 @@ static void reply_status(struct jail_req *r, const struct spawn_inspect_reply *i
 {
 	struct driver_status st = {
 	    .alive = (in->state & SPAWN_STATE_ALIVE) != 0,
+	    .frozen = (in->state & SPAWN_STATE_FROZEN) != 0,
 	    .oom_kills = in->oom_kills,
 	    .memory_bytes = in->memory_bytes,
 	    .memory_peak_bytes = in->memory_peak_bytes,
