@@ -32,6 +32,7 @@
 #include "base/banned.h"
 
 #define BLOCK_BYTES ((size_t)256 * 1024)
+#define PAGE_BYTES  ((size_t)4096)
 #define ANSWER_MAX  ((size_t)8 * 1024 * 1024)
 
 enum step_kind { STEP_OPEN, STEP_WRITE, STEP_CLOSE };
@@ -53,6 +54,7 @@ struct upload {
 	bool in_part, body_ended;
 	struct av_list steps; /* collected by the loop */
 	struct step *last;    /* of steps, or NULL */
+	uint64_t collected;   /* bytes of the current file that are in steps or were */
 	size_t bytes;         /* body bytes that stand for steps */
 	struct av_buf answer; /* JSON of the files so far */
 	size_t nfiles;
@@ -115,12 +117,11 @@ static int step_write(struct upload *u, const struct step *s)
 	return r < 0 ? fsop_write_error(r, u->open_path, &u->err) : 0;
 }
 
-/* close(2) is where some file systems tell that the data did not fit. */
 static int step_close(struct upload *u)
 {
-	int fd = AV_TAKE_FD(u->fd);
+	int r = fsop_close_write(AV_TAKE_FD(u->fd));
 
-	return close(fd) < 0 && errno != EINTR ? fsop_write_error(errno, u->open_path, &u->err) : 0;
+	return r < 0 ? fsop_write_error(r, u->open_path, &u->err) : 0;
 }
 
 static void work_batch(uv_work_t *work)
@@ -183,21 +184,79 @@ static void fail(struct upload *u, const struct av_err *err)
 	u->rq = NULL;
 }
 
+/* --- steps --- */
+
+static struct step *new_step(enum step_kind kind, const void *p, size_t n, size_t cap)
+{
+	struct step *s = malloc(sizeof(*s) + cap);
+
+	if (!s)
+		return NULL;
+	*s = (struct step){.kind = kind, .n = n, .cap = cap};
+	if (n)
+		memcpy(s->data, p, n);
+	return s;
+}
+
+static struct step *add_step(
+    struct upload *u, enum step_kind kind, const void *p, size_t n, size_t cap)
+{
+	struct step *s = new_step(kind, p, n, cap);
+
+	if (!s)
+		return NULL;
+	av_list_append(&u->steps, &s->node);
+	u->last = s;
+	return s;
+}
+
+static int no_memory(struct av_err *err)
+{
+	return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory in the sandbox's agent");
+}
+
 static void after_batch(uv_work_t *work, int status);
+
+/* Room of the block that holds the file's byte at pos: blocks end at multiples of their size. */
+static size_t block_room(uint64_t pos)
+{
+	return BLOCK_BYTES - (size_t)(pos % BLOCK_BYTES);
+}
+
+/* A write that ends within a page costs some file systems a read when the rest of the page comes.
+ * So what lies beyond the last whole page of a long block waits for the next batch, unless there is
+ * nothing else to write. Returns a step that is not in a list, or NULL. */
+static struct step *take_tail(struct upload *u)
+{
+	struct step *s = u->last, *t;
+	size_t n = (size_t)(u->collected % PAGE_BYTES);
+
+	if (!s || s->kind != STEP_WRITE || n == 0 || s->n <= n)
+		return NULL;
+	t = new_step(STEP_WRITE, s->data + s->n - n, n, block_room(u->collected - n));
+	if (t)
+		s->n -= n;
+	return t;
+}
 
 static void run_batch(struct upload *u)
 {
+	struct step *tail;
+
 	if (u->working || av_list_empty(&u->steps))
 		return;
+	tail = take_tail(u);
 	while (!av_list_empty(&u->steps)) {
 		struct av_list *n = u->steps.next;
 
 		av_list_remove(n);
 		av_list_append(&u->batch, n);
 	}
-	u->last = NULL;
-	u->batch_bytes = u->bytes;
-	u->bytes = 0;
+	u->last = tail;
+	u->batch_bytes = u->bytes - (tail ? tail->n : 0);
+	u->bytes -= u->batch_bytes;
+	if (tail)
+		av_list_append(&u->steps, &tail->node);
 	u->working = true;
 	if (uv_queue_work(&u->rq->agent->loop, &u->work, work_batch, after_batch) < 0) {
 		struct av_err err;
@@ -245,30 +304,9 @@ static void after_batch(uv_work_t *work, int status)
 	}
 }
 
-/* --- steps --- */
+/* --- data --- */
 
-static struct step *add_step(
-    struct upload *u, enum step_kind kind, const void *p, size_t n, size_t cap)
-{
-	struct step *s = malloc(sizeof(*s) + cap);
-
-	if (!s)
-		return NULL;
-	*s = (struct step){.kind = kind, .n = n, .cap = cap};
-	if (n)
-		memcpy(s->data, p, n);
-	av_list_append(&u->steps, &s->node);
-	u->last = s;
-	return s;
-}
-
-static int no_memory(struct av_err *err)
-{
-	return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory in the sandbox's agent");
-}
-
-/* Appends to the last block as far as it has room. The first block of a file is no larger than
- * needed, so that many small files stay small. */
+/* Appends to the last block as far as it has room. */
 static int add_data(struct upload *u, const uint8_t *p, size_t n, struct av_err *err)
 {
 	while (n) {
@@ -277,13 +315,16 @@ static int add_data(struct upload *u, const uint8_t *p, size_t n, struct av_err 
 		size_t take = AV_MIN(n, room);
 
 		if (take == 0) {
-			take = AV_MIN(n, BLOCK_BYTES);
-			if (!add_step(u, STEP_WRITE, p, take, BLOCK_BYTES))
+			size_t cap = block_room(u->collected);
+
+			take = AV_MIN(n, cap);
+			if (!add_step(u, STEP_WRITE, p, take, cap))
 				return no_memory(err);
 		} else {
 			memcpy(s->data + s->n, p, take);
 			s->n += take;
 		}
+		u->collected += take;
 		p += take;
 		n -= take;
 	}
@@ -317,6 +358,7 @@ static int begin_file(struct upload *u, const char *path, struct av_err *err)
 	av_buf_append_c(&u->answer, ",\"type\":\"file\"}");
 	if (av_buf_error(&u->answer) < 0)
 		return no_memory(err);
+	u->collected = 0;
 	return add_step(u, STEP_OPEN, path, strlen(path) + 1, strlen(path) + 1) ? 0
 	                                                                        : no_memory(err);
 }

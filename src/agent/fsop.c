@@ -19,6 +19,8 @@
 
 #include "base/banned.h"
 
+#define LARGE_BYTES (1024 * 1024) /* of a file whose old content costs something to replace */
+
 /* --- ids of this thread --- */
 
 /* The bare system calls, since the library's wrappers change every thread. Setting groups fails in
@@ -144,14 +146,23 @@ static int make_parents(const char *path)
 	return r;
 }
 
-static int create_or_truncate(const char *path, bool *ret_created)
+static int create_or_open(const char *path, bool *ret_created)
 {
 	int fd = open_path(path, O_WRONLY | O_CREAT | O_EXCL, 0666);
 
 	*ret_created = fd >= 0;
 	if (fd == -EEXIST)
-		fd = open_path(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+		fd = open_path(path, O_WRONLY | O_CREAT, 0666);
 	return fd;
+}
+
+/* A file that is cut to nothing and written anew is written back as a whole when it is closed, by
+ * btrfs and ext4, and the next one to replace it waits for that. No sandbox's disk outlives the
+ * machine, so a large file keeps its first byte until it is overwritten; fsop_close_write() takes
+ * away the one that is not. */
+static int empty(int fd, off_t size)
+{
+	return ftruncate(fd, size > LARGE_BYTES ? 1 : 0) < 0 ? -errno : 0;
 }
 
 /* Files of procfs are controls, not storage, and /proc/self would be the agent. */
@@ -165,13 +176,13 @@ static bool on_procfs(int fd)
 static int open_write_as(const struct agent_user *u, const char *path, int *ret_fd,
     bool *ret_created, struct av_err *err)
 {
-	AV_CLEANUP(av_closep) int fd = create_or_truncate(path, ret_created);
+	AV_CLEANUP(av_closep) int fd = create_or_open(path, ret_created);
 	struct stat st;
 	int r;
 
 	if (fd == -ENOENT) {
 		r = make_parents(path);
-		fd = r < 0 ? r : create_or_truncate(path, ret_created);
+		fd = r < 0 ? r : create_or_open(path, ret_created);
 	}
 	if (fd < 0)
 		return explain(fd, path, err);
@@ -180,6 +191,9 @@ static int open_write_as(const struct agent_user *u, const char *path, int *ret_
 		return r;
 	if (on_procfs(fd))
 		return av_err_set(err, AV_ERR_INVALID, "path '%s' is on procfs", path);
+	r = *ret_created ? 0 : empty(fd, st.st_size);
+	if (r < 0)
+		return explain(r, path, err);
 	/* Exactly one change of attributes, which watchers of E2B's clients count. Somebody else's
 	 * file that the user may write stays theirs. */
 	if (fchown(fd, u->uid, u->gid) < 0 && errno != EPERM && errno != EINVAL)
@@ -198,6 +212,16 @@ int fsop_open_write(const struct agent_user *u, const char *path, int *ret_fd, b
 	else
 		r = open_write_as(u, path, ret_fd, ret_created, err);
 	become_self();
+	return r;
+}
+
+int fsop_close_write(int fd)
+{
+	int r = lseek(fd, 0, SEEK_CUR) == 0 && ftruncate(fd, 0) < 0 ? -errno : 0;
+
+	/* close(2) is where some file systems tell that the data did not fit. */
+	if (close(fd) < 0 && errno != EINTR)
+		r = r < 0 ? r : -errno;
 	return r;
 }
 

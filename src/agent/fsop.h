@@ -20,10 +20,15 @@ int fsop_open_read(const struct agent_user *u, const char *path, int *ret_fd, st
     struct av_err *err);
 
 /* Opens a regular file for writing from scratch: makes missing parents (0755), creates it 0666
- * & ~umask or truncates it, and gives it to the user. *ret_created tells a new file.
- * AV_ERR_INVALID, AV_ERR_FORBIDDEN, AV_ERR_NO_SPACE. */
+ * & ~umask or empties it (a large one down to one byte), and gives it to the user. *ret_created
+ * tells a new file. fsop_close_write() or fsop_abandon() ends it. AV_ERR_INVALID, AV_ERR_FORBIDDEN,
+ * AV_ERR_NO_SPACE. */
 int fsop_open_write(const struct agent_user *u, const char *path, int *ret_fd, bool *ret_created,
     struct av_err *err);
+
+/* Closes what fsop_open_write() opened, at the end of an upload. 0 or -errno; fd is gone in any
+ * case. */
+int fsop_close_write(int fd);
 
 /* Takes back an upload that did not come to its end: a file that it created is removed (if the name
  * still means this file), one that was there before is left empty. Closes fd. */

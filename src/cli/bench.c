@@ -52,7 +52,7 @@ static const struct {
     {"exec_true", "POST exec of 'true' in a running sandbox"},
     {"creates_per_second", "create and delete, four clients at once (more is better)"},
     {"upload_1gib", "into /dev/shm of the sandbox"},
-    {"upload_1gib_disk", "onto its disk"},
+    {"upload_1gib_disk", "onto its disk (floor: dd there, inside)"},
     {"download_1gib", "from /dev/shm of the sandbox"},
     {"download_1gib_disk", "from its disk"},
     {"control_under_load", "GET of a sandbox while four downloads run"},

@@ -305,20 +305,61 @@ int bench_row_rate(struct bench *b, struct av_err *err)
 
 /* ---- upload_1gib, download_1gib ---- */
 
-static int transfer(struct bench_http *h, const char *path, bool is_upload, size_t n,
-    struct samples *s, struct av_err *err)
+/* Where bytes go to or come from: a sandbox, or the floor program when id is NULL. */
+struct transfer_end {
+	struct bench *b;
+	struct bench_http *h;
+	const char *id, *file;
+	char path[512];
+};
+
+/* Uploads make a new file each time. */
+static int transfer_forget(const struct transfer_end *t, struct av_err *err)
+{
+	char path[128], body[512];
+	if (!t->id) {
+		unlink(t->file);
+		return 0;
+	}
+	exec_path(path, t->id);
+	snprintf(body, sizeof(body), "{\"cmd\":\"rm\",\"args\":[\"-f\",\"%s\"]}", t->file);
+	return bench_http_must(&t->b->http, "POST", path, body, err);
+}
+
+static int transfer(
+    const struct transfer_end *t, bool is_upload, size_t n, struct samples *s, struct av_err *err)
 {
 	int r = 0;
 	for (size_t i = 0; r >= 0 && i < n; i++) {
 		uint64_t bytes = TRANSFER;
+		if (is_upload && (r = transfer_forget(t, err)) < 0)
+			break;
 		int64_t start = av_mono_ns();
-		r = is_upload ? bench_http_put(h, path, TRANSFER, err)
-		              : bench_http_get(h, path, &bytes, err);
+		r = is_upload ? bench_http_put(t->h, t->path, TRANSFER, err)
+		              : bench_http_get(t->h, t->path, &bytes, err);
 		samples_add(s, ms_since(start) / 1000);
 		if (r >= 0 && bytes != TRANSFER)
 			r = av_err_set(err, AV_ERR_INTERNAL, "%llu bytes came back of 1 GiB",
 			    (unsigned long long)bytes);
 		r = r < 0 ? r : interrupted(err);
+	}
+	return r < 0 ? r : 0;
+}
+
+/* What the sandbox's disk can do: the same bytes by dd, inside. */
+static int dd_inside(const struct transfer_end *t, size_t n, struct samples *s, struct av_err *err)
+{
+	char path[128], body[768];
+	int r = 0;
+	exec_path(path, t->id);
+	snprintf(body, sizeof(body),
+	    "{\"cmd\":\"dd\",\"args\":[\"if=/dev/zero\",\"of=%s\",\"bs=256k\",\"count=%llu\"]}",
+	    t->file, TRANSFER >> 18);
+	for (size_t i = 0; r >= 0 && i < n; i++) {
+		r = transfer_forget(t, err);
+		int64_t start = av_mono_ns();
+		r = r < 0 ? r : bench_http_must(&t->b->http, "POST", path, body, err);
+		samples_add(s, ms_since(start) / 1000);
 	}
 	return r < 0 ? r : 0;
 }
@@ -331,19 +372,29 @@ static int transfer_rows(struct bench *b, const char *id, const char *file, cons
 	size_t n = b->quick ? 1 : 5;
 	struct bench_child c;
 	struct bench_http h;
+	struct transfer_end ours = {.b = b, .h = &b->http, .id = id, .file = file};
+	struct transfer_end least = {.b = b, .h = &h, .file = floor_file};
 	bool has_floor = floor_open(b, &c, &h) == 0;
 	int r = 0;
+	snprintf(ours.path, sizeof(ours.path), "/v1/sandboxes/%s/files?path=%s", id, file);
+	snprintf(least.path, sizeof(least.path), "/files?path=%s", floor_file);
 	for (int up = 1; r == 0 && up >= 0; up--) {
-		char path[256], floor_path[512], name[64];
+		char name[64];
 		struct samples s, f;
 		r = samples_init(&s, n, err);
 		r = r < 0 ? r : samples_init(&f, n, err);
-		snprintf(path, sizeof(path), "/v1/sandboxes/%s/files?path=%s", id, file);
-		snprintf(floor_path, sizeof(floor_path), "/files?path=%s", floor_file);
 		snprintf(name, sizeof(name), "%s_1gib%s", up ? "upload" : "download", suffix);
 		if (r == 0)
-			r = transfer(&b->http, path, up, n, &s, err);
-		bool ok = r == 0 && has_floor && transfer(&h, floor_path, up, n, &f, NULL) == 0;
+			r = transfer(&ours, up, n, &s, err);
+		bool ok = r == 0 && has_floor;
+		if (up && suffix[0]) {
+			/* One for the download to come. */
+			ok = ok && transfer(&least, up, 1, &f, NULL) == 0;
+			f.n = 0;
+			ok = ok && dd_inside(&ours, n, &f, NULL) == 0;
+		} else {
+			ok = ok && transfer(&least, up, n, &f, NULL) == 0;
+		}
 		if (r == 0)
 			bench_add_samples(b, name, "s", &s, ok ? &f : NULL);
 		samples_clear(&s);
@@ -359,7 +410,7 @@ int bench_row_transfer(struct bench *b, struct av_err *err)
 {
 	char id[AV_ID_SIZE], floor_file[400];
 	/* /dev/shm may hold half of the sandbox's memory. */
-	int r = bench_create(&b->http, TRANSFER_SHM ",\"disk_mb\":4096", id, err);
+	int r = bench_create(&b->http, TRANSFER_SHM ",\"vcpus\":2,\"disk_mb\":4096", id, err);
 	if (r < 0) {
 		bench_skip(b, "upload_1gib", "s", "%s", err->message);
 		bench_skip(b, "download_1gib", "s", "%s", err->message);
