@@ -47,6 +47,7 @@ struct agent {
 	const char *id;         /* sandbox id from argv; borrowed */
 	uv_timer_t trim;        /* of memory.c */
 	size_t body_bytes;      /* request bodies held now */
+	size_t fsjobs;          /* file operations under way, see fsjob.h */
 	uint64_t cpu_seen_usec; /* of the last GET /metrics: processor time used, and when */
 	int64_t cpu_seen_ns;
 };

@@ -114,14 +114,14 @@ static int step_write(struct upload *u, const struct step *s)
 {
 	int r = av_write_full(u->fd, s->data, s->n);
 
-	return r < 0 ? fsop_write_error(r, u->open_path, &u->err) : 0;
+	return r < 0 ? fsop_explain(r, u->open_path, &u->err) : 0;
 }
 
 static int step_close(struct upload *u)
 {
 	int r = fsop_close_write(AV_TAKE_FD(u->fd));
 
-	return r < 0 ? fsop_write_error(r, u->open_path, &u->err) : 0;
+	return r < 0 ? fsop_explain(r, u->open_path, &u->err) : 0;
 }
 
 static void work_batch(uv_work_t *work)

@@ -25,7 +25,7 @@
 
 /* The bare system calls, since the library's wrappers change every thread. Setting groups fails in
  * a user namespace that may not; there the process has one uid and no groups to speak of. */
-static int become(const struct agent_user *u)
+int fsop_become(const struct agent_user *u)
 {
 	if (u->uid == geteuid() && u->gid == getegid() && u->ngroups <= 1)
 		return 0;
@@ -40,7 +40,7 @@ static int become(const struct agent_user *u)
 	return 0;
 }
 
-static void become_self(void)
+void fsop_become_self(void)
 {
 	syscall(SYS_setfsuid, geteuid());
 	syscall(SYS_setfsgid, getegid());
@@ -50,50 +50,57 @@ static void become_self(void)
 
 /* --- open --- */
 
-static int open_path(const char *path, int flags, mode_t mode)
+int fsop_openat(int dirfd, const char *path, int flags, mode_t mode)
 {
+	/* openat2 refuses what O_PATH would ignore. */
+	int all = flags | O_CLOEXEC | (flags & O_PATH ? 0 : O_NOCTTY | O_NONBLOCK);
 	struct open_how how = {
-	    .flags = (uint64_t)(unsigned int)(flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK),
+	    .flags = (uint64_t)(unsigned int)all,
 	    .mode = mode,
 	    .resolve = RESOLVE_NO_MAGICLINKS,
 	};
-	int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+	int fd = (int)syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
 
 	/* Before 5.6, or refused by a filter that does not know it. */
 	if (fd < 0 && (errno == ENOSYS || errno == EPERM))
-		fd = open(path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, mode);
+		fd = openat(dirfd, path, all, mode);
 	return fd < 0 ? -errno : fd;
 }
 
-static int explain(int error, const char *path, struct av_err *err)
+int fsop_explain(int error, const char *path, struct av_err *err)
 {
 	if (error < 0)
 		error = -error;
 	switch (error) {
 	case ENOENT:
-		return av_err_set(err, AV_ERR_NOT_FOUND, "path '%s' does not exist", path);
+		return av_err_set(err, AV_ERR_NOT_FOUND, "path '%.300s' does not exist", path);
 	case EISDIR:
-		return av_err_set(err, AV_ERR_INVALID, "path is a directory: %s", path);
+		return av_err_set(err, AV_ERR_INVALID, "path is a directory: %.300s", path);
+	case EEXIST:
+		return av_err_set(err, AV_ERR_CONFLICT, "path '%.300s' exists already", path);
+	case ENOTEMPTY:
+		return av_err_set(err, AV_ERR_CONFLICT, "directory '%.300s' is not empty", path);
+	case E2BIG:
+		return av_err_set(err, AV_ERR_QUOTA,
+		    "path '%.300s': a tree with more levels or names than can be walked at once; "
+		    "take "
+		    "its parts one by one",
+		    path);
 	case ENOTDIR:
 	case ELOOP:
 	case ENAMETOOLONG:
 	case EINVAL:
 	case ENXIO:
-		return av_err_sys(err, AV_ERR_INVALID, error, "path '%s'", path);
+		return av_err_sys(err, AV_ERR_INVALID, error, "path '%.300s'", path);
 	case EACCES:
 	case EPERM:
 	case EROFS:
-		return av_err_sys(err, AV_ERR_FORBIDDEN, error, "path '%s'", path);
+		return av_err_sys(err, AV_ERR_FORBIDDEN, error, "path '%.300s'", path);
 	case ETXTBSY:
-		return av_err_sys(err, AV_ERR_INVALID_STATE, error, "path '%s'", path);
+		return av_err_sys(err, AV_ERR_INVALID_STATE, error, "path '%.300s'", path);
 	default:
-		return av_err_sys(err, AV_ERR_INTERNAL, error, "path '%s'", path);
+		return av_err_sys(err, AV_ERR_INTERNAL, error, "path '%.300s'", path);
 	}
-}
-
-int fsop_write_error(int error, const char *path, struct av_err *err)
-{
-	return explain(error, path, err);
 }
 
 static int check_regular(int fd, const char *path, struct stat *ret_st, struct av_err *err)
@@ -113,13 +120,13 @@ int fsop_open_read(const struct agent_user *u, const char *path, int *ret_fd, st
 {
 	AV_CLEANUP(av_closep) int fd = -1;
 	struct stat st;
-	int r = become(u);
+	int r = fsop_become(u);
 
 	if (r == 0)
-		r = fd = open_path(path, O_RDONLY, 0);
-	become_self();
+		r = fd = fsop_openat(AT_FDCWD, path, O_RDONLY, 0);
+	fsop_become_self();
 	if (r < 0)
-		return explain(r, path, err);
+		return fsop_explain(r, path, err);
 	r = check_regular(fd, path, &st, err);
 	if (r < 0)
 		return r;
@@ -129,8 +136,7 @@ int fsop_open_read(const struct agent_user *u, const char *path, int *ret_fd, st
 	return 0;
 }
 
-/* Makes every missing directory above path. 0 or -errno. */
-static int make_parents(const char *path)
+int fsop_make_parents(const char *path)
 {
 	char dir[AV_PATH_MAX + 1];
 	int r = av_str_copy(dir, sizeof(dir), av_str_c(path));
@@ -148,11 +154,11 @@ static int make_parents(const char *path)
 
 static int create_or_open(const char *path, bool *ret_created)
 {
-	int fd = open_path(path, O_WRONLY | O_CREAT | O_EXCL, 0666);
+	int fd = fsop_openat(AT_FDCWD, path, O_WRONLY | O_CREAT | O_EXCL, 0666);
 
 	*ret_created = fd >= 0;
 	if (fd == -EEXIST)
-		fd = open_path(path, O_WRONLY | O_CREAT, 0666);
+		fd = fsop_openat(AT_FDCWD, path, O_WRONLY | O_CREAT, 0666);
 	return fd;
 }
 
@@ -165,12 +171,17 @@ static int empty(int fd, off_t size)
 	return ftruncate(fd, size > LARGE_BYTES ? 1 : 0) < 0 ? -errno : 0;
 }
 
-/* Files of procfs are controls, not storage, and /proc/self would be the agent. */
-static bool on_procfs(int fd)
+const char *fsop_fd_path(int fd, char dst[static FSOP_FD_PATH_SIZE])
+{
+	snprintf(dst, FSOP_FD_PATH_SIZE, "/proc/self/fd/%d", fd);
+	return dst;
+}
+
+bool fsop_is_control(int fd)
 {
 	struct statfs fs;
 
-	return fstatfs(fd, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC;
+	return fstatfs(fd, &fs) == 0 && (fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC);
 }
 
 static int open_write_as(const struct agent_user *u, const char *path, int *ret_fd,
@@ -181,23 +192,23 @@ static int open_write_as(const struct agent_user *u, const char *path, int *ret_
 	int r;
 
 	if (fd == -ENOENT) {
-		r = make_parents(path);
+		r = fsop_make_parents(path);
 		fd = r < 0 ? r : create_or_open(path, ret_created);
 	}
 	if (fd < 0)
-		return explain(fd, path, err);
+		return fsop_explain(fd, path, err);
 	r = check_regular(fd, path, &st, err);
 	if (r < 0)
 		return r;
-	if (on_procfs(fd))
-		return av_err_set(err, AV_ERR_INVALID, "path '%s' is on procfs", path);
+	if (fsop_is_control(fd))
+		return av_err_set(err, AV_ERR_INVALID, "path '%s' is on procfs or sysfs", path);
 	r = *ret_created ? 0 : empty(fd, st.st_size);
 	if (r < 0)
-		return explain(r, path, err);
+		return fsop_explain(r, path, err);
 	/* Exactly one change of attributes, which watchers of E2B's clients count. Somebody else's
 	 * file that the user may write stays theirs. */
 	if (fchown(fd, u->uid, u->gid) < 0 && errno != EPERM && errno != EINVAL)
-		return explain(errno, path, err);
+		return fsop_explain(errno, path, err);
 	*ret_fd = AV_TAKE_FD(fd);
 	return 0;
 }
@@ -205,13 +216,13 @@ static int open_write_as(const struct agent_user *u, const char *path, int *ret_
 int fsop_open_write(const struct agent_user *u, const char *path, int *ret_fd, bool *ret_created,
     struct av_err *err)
 {
-	int r = become(u);
+	int r = fsop_become(u);
 
 	if (r < 0)
-		explain(r, path, err);
+		fsop_explain(r, path, err);
 	else
 		r = open_write_as(u, path, ret_fd, ret_created, err);
-	become_self();
+	fsop_become_self();
 	return r;
 }
 
@@ -234,10 +245,10 @@ void fsop_abandon(const struct agent_user *u, const char *path, int fd, bool cre
 		 * for all. A disk that fails at this, too, leaves nothing else to try. */
 		int r = ftruncate(fd, 0);
 		(void)r;
-	} else if (become(u) == 0 && fstat(fd, &mine) == 0 && lstat(path, &there) == 0 &&
+	} else if (fsop_become(u) == 0 && fstat(fd, &mine) == 0 && lstat(path, &there) == 0 &&
 	           mine.st_dev == there.st_dev && mine.st_ino == there.st_ino) {
 		unlink(path);
 	}
-	become_self();
+	fsop_become_self();
 	close(fd);
 }

@@ -160,9 +160,9 @@ void user_name_of(struct av_str text, unsigned int id, char *dst, size_t size)
 	snprintf(dst, size, "%u", id);
 }
 
-/* The whole of a small regular file; *ret_text is owned by the caller. A FIFO or device put there
- * must not make PID 1 wait, hence O_NONBLOCK and the look at its type. */
-static int read_small_file(const char *path, char **ret_text, size_t *ret_n)
+/* A FIFO or device put there must not make PID 1 wait, hence O_NONBLOCK and the look at its type.
+ */
+int user_read_file(const char *path, char **ret_text, size_t *ret_n)
 {
 	AV_CLEANUP(av_closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	AV_CLEANUP(av_freep) char *text = NULL;
@@ -186,6 +186,32 @@ static int read_small_file(const char *path, char **ret_text, size_t *ret_n)
 	*ret_text = AV_TAKE_PTR(text);
 	*ret_n = (size_t)n;
 	return 0;
+}
+
+int user_group_id(struct av_str name, gid_t *ret, struct av_err *err)
+{
+	AV_CLEANUP(av_freep) char *group = NULL;
+	struct av_str text = AV_STR("");
+	unsigned int gid;
+	size_t n = 0;
+
+	if (user_read_file("/etc/group", &group, &n) == 0)
+		text = av_str_n(group, n);
+	for (bool more = true; more;) {
+		struct av_str line, f[GROUP_FIELDS];
+
+		more = av_str_cut(&text, '\n', &line);
+		if (split_line(line, f, GROUP_FIELDS) && av_str_eq(f[0], name) &&
+		    parse_id(f[2], &gid)) {
+			*ret = gid;
+			return 0;
+		}
+	}
+	if (parse_id(name, &gid)) {
+		*ret = gid;
+		return 0;
+	}
+	return av_err_set(err, AV_ERR_INVALID, "the sandbox has no group '%.*s'", AV_STR_ARG(name));
 }
 
 /* What to believe when the files do not know the name. */
@@ -215,7 +241,7 @@ int user_lookup(struct av_str name, struct agent_user *ret, struct av_err *err)
 	int r = -ENOENT;
 
 	if (name_valid(name)) {
-		if (read_small_file("/etc/passwd", &passwd, &n) == 0)
+		if (user_read_file("/etc/passwd", &passwd, &n) == 0)
 			r = user_parse_passwd(av_str_n(passwd, n), name, &u);
 		if (r < 0)
 			r = fallback_user(name, &u);
@@ -223,7 +249,7 @@ int user_lookup(struct av_str name, struct agent_user *ret, struct av_err *err)
 	if (r < 0)
 		return av_err_set(
 		    err, AV_ERR_UNAUTHORIZED, "invalid username: '%.*s'", AV_STR_ARG(name));
-	if (read_small_file("/etc/group", &group, &n) == 0)
+	if (user_read_file("/etc/group", &group, &n) == 0)
 		user_parse_group(av_str_n(group, n), &u);
 	*ret = u;
 	return 0;

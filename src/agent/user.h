@@ -41,3 +41,9 @@ void user_name_of(struct av_str text, unsigned int id, char *dst, size_t size);
  * gid with home "/"; without any passwd file "root" is uid 0 with home /root. Reads two small files
  * (blocking, regular files only). AV_ERR_UNAUTHORIZED "invalid username: '...'" when unknown. */
 int user_lookup(struct av_str name, struct agent_user *ret, struct av_err *err);
+/* The number of the group called name in /etc/group, or name itself when it is a number. Blocking
+ * as above. AV_ERR_INVALID. */
+int user_group_id(struct av_str name, gid_t *ret, struct av_err *err);
+/* The whole of one of those files, at most AGENT_USER_FILE_MAX bytes; *ret_text is the caller's.
+ * -errno. */
+int user_read_file(const char *path, char **ret_text, size_t *ret_n);

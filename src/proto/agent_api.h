@@ -35,6 +35,14 @@
 #define AV_AGENT_PATH_INPUT   "/process.Process/SendInput"
 #define AV_AGENT_PATH_SIGNAL  "/process.Process/SendSignal"
 #define AV_AGENT_PATH_CLOSE   "/process.Process/CloseStdin"
+#define AV_AGENT_PATH_FS      "/filesystem.Filesystem/" /* + method */
+#define AV_AGENT_PATH_STAT    "/filesystem.Filesystem/Stat"
+#define AV_AGENT_PATH_MKDIR   "/filesystem.Filesystem/MakeDir"
+#define AV_AGENT_PATH_MOVE    "/filesystem.Filesystem/Move"
+#define AV_AGENT_PATH_LISTDIR "/filesystem.Filesystem/ListDir"
+#define AV_AGENT_PATH_REMOVE  "/filesystem.Filesystem/Remove"
+/* Ours: {"path","mode":int,"owner":str,"group":str,"recursive":bool} -> {} */
+#define AV_AGENT_PATH_SET_ATTRIBUTES "/filesystem.Filesystem/SetAttributes"
 
 /* Content types. */
 #define AV_AGENT_CT_JSON    "application/json"

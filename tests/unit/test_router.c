@@ -101,6 +101,12 @@ HANDLER(native_file_get)
 HANDLER(native_file_read)
 HANDLER(native_file_put)
 HANDLER(native_file_write)
+HANDLER(native_file_stat)
+HANDLER(native_file_list)
+HANDLER(native_file_mkdir)
+HANDLER(native_file_move)
+HANDLER(native_file_chmod)
+HANDLER(native_file_remove)
 
 int main(void)
 {

@@ -36,3 +36,11 @@ void native_file_get(struct api_request *rq);
 void native_file_read(struct api_request *rq);
 void native_file_put(struct api_request *rq);
 void native_file_write(struct api_request *rq);
+
+/* fs.c */
+void native_file_stat(struct api_request *rq);
+void native_file_list(struct api_request *rq);
+void native_file_mkdir(struct api_request *rq);
+void native_file_move(struct api_request *rq);
+void native_file_chmod(struct api_request *rq);
+void native_file_remove(struct api_request *rq);
