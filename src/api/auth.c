@@ -4,6 +4,8 @@
  */
 #include "api/auth.h"
 
+#include <errno.h>
+
 #include "control/keys.h"
 #include "base/banned.h"
 
@@ -24,15 +26,29 @@ static struct av_str presented_key(const struct api_request *rq)
 	return av_str_trim(value);
 }
 
+bool api_has_credentials(const struct api_request *rq)
+{
+	struct av_str value;
+
+	return av_req_header(rq->req, "x-api-key", &value) ||
+	       av_req_header(rq->req, "authorization", &value);
+}
+
+int api_verify_key(struct api *api, struct av_str key, struct control_actor *ret)
+{
+	if (key.n > 0 && key.n <= KEY_MAX && control_key_verify(api->control, key, ret, NULL) == 0)
+		return 0;
+	api->metrics.auth_failures++;
+	return -EACCES;
+}
+
 int api_authenticate(struct api_request *rq, struct av_err *err)
 {
 	const char *hint = rq->api->credentials_hint;
 	struct av_str key = presented_key(rq);
 
-	if (key.n > 0 && key.n <= KEY_MAX &&
-	    control_key_verify(rq->api->control, key, &rq->actor, NULL) == 0)
+	if (api_verify_key(rq->api, key, &rq->actor) == 0)
 		return 0;
-	rq->api->metrics.auth_failures++;
 	return av_err_set(err, AV_ERR_UNAUTHORIZED,
 	    "%s; send 'X-API-Key: av_...' or 'Authorization: Bearer av_...'. aviaryd wrote a key "
 	    "at its "

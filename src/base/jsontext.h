@@ -9,3 +9,5 @@
 /* Appends the quoted, escaped string; bytes that are not UTF-8 become U+FFFD. Returns the buffer's
  * (sticky) error or 0. */
 int av_json_write_str(struct av_buf *out, struct av_str s);
+/* The same without the quotes: part of a string. */
+int av_json_write_part(struct av_buf *out, struct av_str s);

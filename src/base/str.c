@@ -122,19 +122,28 @@ static bool utf8_second_ok(unsigned char lead, unsigned char b)
 	return b >= lo && b <= hi;
 }
 
-bool av_utf8_valid(struct av_str s)
+size_t av_utf8_char(struct av_str s)
 {
 	const unsigned char *p = (const unsigned char *)s.p;
-	for (size_t i = 0; i < s.n;) {
-		size_t len = utf8_length(p[i]);
-		if (len == 0 || len > s.n - i)
+	size_t len = s.n ? utf8_length(p[0]) : 0;
+	if (len == 0 || len > s.n)
+		return 0;
+	if (len > 1 && !utf8_second_ok(p[0], p[1]))
+		return 0;
+	for (size_t k = 2; k < len; k++)
+		if ((p[k] & 0xc0) != 0x80)
+			return 0;
+	return len;
+}
+
+bool av_utf8_valid(struct av_str s)
+{
+	while (s.n) {
+		size_t len = av_utf8_char(s);
+		if (len == 0)
 			return false;
-		if (len > 1 && !utf8_second_ok(p[i], p[i + 1]))
-			return false;
-		for (size_t k = 2; k < len; k++)
-			if ((p[i + k] & 0xc0) != 0x80)
-				return false;
-		i += len;
+		s.p += len;
+		s.n -= len;
 	}
 	return true;
 }

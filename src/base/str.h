@@ -48,6 +48,8 @@ bool av_str_cut(struct av_str *s, char sep, struct av_str *ret_head);
 bool av_str_has_nul(struct av_str s);
 /* RFC 3629: no overlongs, no surrogates, nothing above U+10FFFF. */
 bool av_utf8_valid(struct av_str s);
+/* Bytes of the character that s begins with; 0 when it is none, not whole, or s is empty. */
+size_t av_utf8_char(struct av_str s);
 /* How many bytes at the end of s begin a multi-byte character that is not complete yet (0 to 3). */
 size_t av_utf8_incomplete_tail(struct av_str s);
 /* A heap copy with NUL appended; NULL when out of memory. The caller frees. */

@@ -86,7 +86,8 @@ struct av_http_server_config {
 	    body_idle_timeout_ms; /* while the body is wanted and nothing comes: 30 s, then 408 */
 	uint32_t keepalive_timeout_ms; /* idle between requests: 75 s, announced one second lower */
 	uint32_t write_timeout_ms;     /* the client reads nothing of what waits: 30 s */
-	uint32_t high_watermark_bytes; /* response bytes waiting per request or WebSocket: 1 MiB */
+	uint32_t high_watermark_bytes; /* response bytes waiting per request: 1 MiB; per WebSocket
+	                                  at most 256 KiB */
 	uint32_t low_watermark_bytes;  /* a quarter of the high one */
 };
 

@@ -17,6 +17,10 @@
 
 #define PING_MS  30000
 #define CLOSE_MS 10000
+/* There may be hundreds of sessions whose clients do not read: less may wait than for a response.
+ */
+#define HIGH_MARK ((size_t)256 * 1024)
+#define LOW_MARK  ((size_t)64 * 1024)
 
 struct av_wsock {
 	struct conn *conn;
@@ -31,6 +35,16 @@ struct av_wsock {
 	bool over;      /* protocol error: flush and close */
 	int close_code; /* the peer's, or ABNORMAL */
 };
+
+static size_t high_mark(const struct conn *c)
+{
+	return AV_MIN((size_t)c->server->cfg.high_watermark_bytes, HIGH_MARK);
+}
+
+static size_t low_mark(const struct conn *c)
+{
+	return AV_MIN((size_t)c->server->cfg.low_watermark_bytes, LOW_MARK);
+}
 
 /* ---- events ---- */
 
@@ -81,7 +95,7 @@ bool ws_can_read(const struct conn *c)
 	const struct av_wsock *ws = c->ws;
 	if (!ws || ws->over || c->closing)
 		return false;
-	return !ws->paused && av_ws_buffered(ws->codec) <= c->server->cfg.high_watermark_bytes;
+	return !ws->paused && av_ws_buffered(ws->codec) <= high_mark(c);
 }
 
 void ws_receive(struct conn *c, const char *p, size_t n, size_t *ret_used)
@@ -142,7 +156,7 @@ bool ws_step(struct conn *c)
 		c->closing = true;
 		return false;
 	}
-	if (ws->want_drain && waiting <= c->server->cfg.low_watermark_bytes) {
+	if (ws->want_drain && waiting <= low_mark(c)) {
 		ws->want_drain = false;
 		if (!ws->closing && ws->handler->on_drain)
 			ws->handler->on_drain(ws->ctx, ws);
@@ -219,7 +233,7 @@ int av_req_upgrade_ws(struct av_req *req, const char *subprotocol,
 		return -ENOMEM;
 	struct av_ws_config cfg = AV_WS_CONFIG_SERVER;
 	cfg.max_message = AV_WSOCK_MESSAGE_MAX;
-	cfg.high_mark = c->server->cfg.high_watermark_bytes;
+	cfg.high_mark = high_mark(c);
 	ws->codec = av_ws_new(&cfg, &events, ws);
 	int rc = ws->codec ? write_accept(req, subprotocol) : -ENOMEM;
 	if (rc < 0) {
@@ -265,7 +279,7 @@ int av_wsock_send(struct av_wsock *ws, bool text, struct av_str data)
 	if (rc < 0)
 		return rc;
 	conn_schedule(c);
-	if (av_wsock_pending(ws) <= c->server->cfg.high_watermark_bytes)
+	if (av_wsock_pending(ws) <= high_mark(c))
 		return 0;
 	ws->want_drain = true;
 	return 1;
@@ -305,6 +319,11 @@ void av_wsock_close(struct av_wsock *ws, int code, const char *reason)
 void av_wsock_set_write_timeout(struct av_wsock *ws, uint32_t timeout_ms)
 {
 	ws->conn->ws_write_timeout_ms = timeout_ms;
+}
+
+void av_wsock_set_message_max(struct av_wsock *ws, size_t bytes)
+{
+	av_ws_set_max_message(ws->codec, bytes);
 }
 
 void av_wsock_abort(struct av_wsock *ws)

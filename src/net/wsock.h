@@ -49,6 +49,9 @@ void av_wsock_close(struct av_wsock *ws, int code, const char *reason);
 /* How long the peer may leave what waits unread before the connection is reset; 0: for ever. The
  * server's write_timeout_ms when not set. */
 void av_wsock_set_write_timeout(struct av_wsock *ws, uint32_t timeout_ms);
+/* A longer message of the peer, from the next frame on, closes with 1009; AV_WSOCK_MESSAGE_MAX when
+ * not set. */
+void av_wsock_set_message_max(struct av_wsock *ws, size_t bytes);
 /* Resets the connection without a Close frame. */
 void av_wsock_abort(struct av_wsock *ws);
 size_t av_wsock_pending(const struct av_wsock *ws);

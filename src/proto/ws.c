@@ -146,6 +146,11 @@ struct av_ws *av_ws_new(
 	return w;
 }
 
+void av_ws_set_max_message(struct av_ws *w, size_t bytes)
+{
+	wslay_event_config_set_max_recv_msg_length(w->ws, bytes);
+}
+
 void av_ws_free(struct av_ws *w)
 {
 	if (!w)

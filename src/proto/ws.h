@@ -84,6 +84,8 @@ struct av_ws_config {
 struct av_ws *av_ws_new(
     const struct av_ws_config *config, const struct av_ws_events *events, void *ctx);
 void av_ws_free(struct av_ws *w);
+/* Another max_message, for frames that begin from now on. */
+void av_ws_set_max_message(struct av_ws *w, size_t bytes);
 
 /* Events come from here only; they may call everything except av_ws_recv and av_ws_free. Returns
  * the bytes consumed: less than n after av_ws_pause(), above the high mark, or behind a CLOSE. On a

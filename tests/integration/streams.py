@@ -149,9 +149,38 @@ def test_text_client_that_leaves_kills(d):
     wait_for(lambda: not alive(d, "sleep.5252"), 5, "killed with its group")
 
 
+def test_text_on_disconnect(d):
+    with connect(d) as s:
+        s.send_json(shell("sleep 5252 & sleep 5252", on_disconnect="kill"))
+        equal(s.recv_json()["type"], "start", "started")
+    wait_for(lambda: not alive(d, "sleep.5252"), 5, "killed with its group")
+    with connect(d) as s:
+        s.send_json(shell("sleep 1; echo kept; sleep 5", on_disconnect="keep", tag="stays"))
+        equal(s.recv_json()["tag"], "stays", "started")
+    with connect(d, "processes/stays/stream") as s:
+        s.recv_json()
+        equal(s.recv_json()["data"], "kept\n", "it lived on")
+        s.send_json({"type": "stop"})
+        equal(collect(s)[3]["exit_code"], 137, "stopped by another socket")
+
+
+def test_text_stdin_that_is_not_there(d):
+    with connect(d) as s:
+        s.send_json(shell("cat"))
+        s.send_json({"type": "stdin", "data": "x"})
+        contains(collect(s)[3]["data"], "stdin", "says what to do")
+
+
+def test_text_user(d):
+    with connect(d) as s:
+        s.send_json(shell("id -un; echo $HOME", user="nobody"))
+        contains(collect(s)[1], "nobody\n", "user")
+
+
 def test_text_bad_first_messages(d):
     for message in ("{", "[]", '"x"', "{}", '{"type":"stop"}', '{"type":"start"}',
                     '{"type":"start","cmd":""}', '{"type":"start","cmd":7}',
+                    '{"type":"start","cmd":"x","on_disconnect":"x"}', '{"type":"start","cmd":"x","stdin":"y"}',
                     '{"type":"start","cmd":"x","args":[1]}', '{"type":"start","cmd":"a\\u0000b"}'):
         with connect(d) as s:
             s.send_text(message)
@@ -206,7 +235,8 @@ def test_refused_handshakes(d):
     equal(refused(d, 404, f"{unknown}/exec/stream", base="/v1/capsules", protocols=FRAMES), "not_found",
           "frames")
     equal(refused(d, 400, "nonsense/exec/stream"), "invalid_request", "malformed id")
-    equal(refused(d, 401, f"{unknown}/exec/stream", headers={}), "unauthorized", "no key")
+    equal(refused(d, 401, f"{unknown}/exec/stream", headers={"X-API-Key": "av_" + "0" * 40}), "unauthorized",
+          "a wrong key")
     sb = d.create()["id"]
     d.delete(sb)
     equal(refused(d, 409, f"{sb}/exec/stream"), "invalid_state", "stopped sandbox")
@@ -217,6 +247,76 @@ def test_younger_clients_get_a_message(d):
         types, _out, _err, last = collect(s)
     equal(types, ["error"], "after the upgrade")
     contains(last["data"], "sandbox", "says what is not there")
+
+
+# -- a key in the first message -----------------------------------------------------------------
+
+
+def stranger(d, path="exec/stream", base="/v1/capsules", headers=None, sandbox_id=None, protocols=()):
+    return ws.WebSocket(d.host, d.port, f"{base}/{sandbox_id or sandbox(d)}/{path}", headers=headers or {},
+                        protocols=protocols)
+
+
+def auth(d, key=None):
+    return {"type": "auth", "token": key or d.key}
+
+
+def test_key_in_the_first_message(d):
+    background(d, "echo attached; sleep 0.5", "auth-1")
+    for base in ("/v1/capsules", "/v1/sandboxes"):
+        with stranger(d, base=base) as s:
+            s.send_json(auth(d))
+            s.send_json(shell("echo hello"))
+            equal(collect(s)[1], "hello\n", "then the usual conversation")
+        with stranger(d, path="processes/auth-1/stream", base=base) as s:
+            s.send_json(auth(d))
+            equal(collect(s)[1], "attached\n", "attaching begins by itself")
+        with stranger(d, base=base, protocols=FRAMES) as s:
+            s.send_json(auth(d))
+            s.send_binary(start_frame("echo frames"))
+            equal(collect_frames(s)[1], {ws.STDOUT: b"frames\n"}, "frames")
+    with stranger(d, sandbox_id="sb" + "0" * 25) as s:
+        s.send_json(auth(d))
+        contains(collect(s)[3]["data"], "sandbox", "what is not there is said after the key")
+
+
+def test_strangers_are_refused(d):
+    bad = [auth(d, "av_" + "0" * 40), auth(d, "x" * 200), {"type": "auth"}, {"type": "auth", "token": 7},
+           shell("echo not-reached"), {}]
+    for message in bad:
+        for unknown in (False, True):
+            with stranger(d, sandbox_id="sb" + "0" * 25 if unknown else None) as s:
+                s.send_json(message)
+                types, _out, _err, last = collect(s)
+            equal((types, last["data"]), (["error"], "authentication failed"), f"answer to {message}")
+    with stranger(d) as s:
+        s.send_binary(start_frame("echo not-reached"))
+        equal(collect(s)[3]["data"], "authentication failed", "a binary message")
+    with stranger(d, protocols=FRAMES) as s:
+        s.send_binary(start_frame("echo not-reached"))
+        equal(collect_frames(s)[0][-1]["error"]["code"], "unauthorized", "frames")
+    with stranger(d, path="pty") as s:
+        s.send_json({"type": "start"})
+        equal(s.recv_json(), {"type": "error", "data": "authentication failed", "fatal": True}, "terminal")
+        equal(s.recv(), None, "closed at once")
+
+
+def test_wrong_key_of_younger_clients(d):
+    with stranger(d, headers={"X-API-Key": "wrn_" + "0" * 40}) as s:
+        s.send_json(shell("echo not-reached"))
+        equal(collect(s)[3]["data"], "authentication failed", "after the upgrade")
+
+
+def test_strangers_get_little_room_and_time(d):
+    with stranger(d) as s:
+        s.send_text(json.dumps({"type": "auth", "token": "x" * 5000}))
+        equal(s.recv(), None, "a long first message")
+        equal(s.close_code, 1009, "close code")
+    with stranger(d) as s:
+        start = time.monotonic()
+        last = collect(s)[3]
+        ok(4 < time.monotonic() - start < 20, "after five seconds")
+        contains(last["data"], "authentication failed", "says why")
 
 
 # -- frames -------------------------------------------------------------------------------------

@@ -313,6 +313,60 @@ static void test_fd(void)
 	    "larger than the buffer");
 }
 
+/* What av_json_write_part() must write, character by character. */
+static void escape_slowly(struct av_buf *out, struct av_str s)
+{
+	while (s.n) {
+		unsigned char c = (unsigned char)s.p[0];
+		size_t n = c < 0x80 ? 1 : av_utf8_char(s);
+		if (c == '"' || c == '\\')
+			av_buf_printf(out, "\\%c", c);
+		else if (c == '\n' || c == '\t' || c == '\r')
+			av_buf_printf(out, "\\%c", c == '\n' ? 'n' : c == '\t' ? 't' : 'r');
+		else if (c < 0x20 || c == 0x7f)
+			av_buf_printf(out, "\\u%04x", c);
+		else if (n == 0)
+			av_buf_append_c(out, "\xef\xbf\xbd");
+		else
+			av_buf_append(out, s.p, n);
+		n = n ? n : 1;
+		s = av_str_n(s.p + n, s.n - n);
+	}
+}
+
+static bool escapes_alike(struct av_str s, size_t max)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf fast = AV_BUF_INIT(max);
+	AV_CLEANUP(av_buf_clear) struct av_buf slow = AV_BUF_INIT(100000);
+	escape_slowly(&slow, s);
+	return av_json_write_part(&fast, s) == 0 && av_str_eq(av_buf_str(&fast), av_buf_str(&slow));
+}
+
+static void test_json_part(void)
+{
+	static const char *const chars[] = {"\"", "\\", "\n", "\x7f", "\x1f", "\x01", "\xc3\xa4",
+	    "\xe2\x9c\x93", "\xf0\x9f\x8e\x88", "\xff", "\xe2\x9c", "\x80", "\xed\xa0\x80"};
+	bool good = true;
+	char text[4096];
+	for (size_t k = 0; k < AV_ARRAY_LEN(chars); k++)
+		for (size_t at = 0; at < 40; at++) {
+			memset(text, 'a', sizeof(text));
+			memcpy(text + at, chars[k], strlen(chars[k]));
+			good = good && escapes_alike(av_str_n(text, 40 + k), 100000);
+			/* At the border of the blocks in which it works. */
+			memcpy(text + 1024 - at % 8, chars[k], strlen(chars[k]));
+			good = good && escapes_alike(av_str_n(text, sizeof(text)), 100000);
+		}
+	ok(good, "every character at every place");
+	for (size_t i = 0; i < sizeof(text); i++)
+		text[i] = (char)(i * 2654435761u >> 13);
+	ok(escapes_alike(av_str_n(text, sizeof(text)), 100000), "any bytes");
+	memset(text, 1, sizeof(text));
+	ok(escapes_alike(av_str_n(text, 1000), 6000), "a ceiling that is just enough");
+	AV_CLEANUP(av_buf_clear) struct av_buf small = AV_BUF_INIT(5999);
+	is_int(av_json_write_part(&small, av_str_n(text, 1000)), -EMSGSIZE, "one that is not");
+}
+
 int main(void)
 {
 	test_err();
@@ -323,6 +377,7 @@ int main(void)
 	test_codec();
 	test_path();
 	test_json();
+	test_json_part();
 	test_time();
 	test_ids();
 	test_map();

@@ -43,12 +43,10 @@ static void on_started(void *ctx, uint32_t pid, const char *tag, const struct av
 /* Everybody can address a background process: one without a tag gets a random one. */
 static int start_background(struct api_request *rq, struct node_exec_spec *spec, struct av_err *err)
 {
-	char tag[16];
-	uint32_t random;
+	char tag[NATIVE_TAG_SIZE];
 
 	if (!spec->tag || !spec->tag[0]) {
-		av_random(&random, sizeof random);
-		(void)snprintf(tag, sizeof tag, "proc-%08" PRIx32, random);
+		native_random_tag(tag, "proc");
 		spec->tag = tag;
 	}
 	spec->keep_on_detach = true;

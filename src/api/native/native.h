@@ -31,6 +31,9 @@ void native_process_kill(struct api_request *rq);
 void native_exec_stream(struct api_request *rq);
 void native_process_stream(struct api_request *rq);
 
+/* terminal.c */
+void native_pty(struct api_request *rq);
+
 /* files.c, uploads.c */
 void native_file_get(struct api_request *rq);
 void native_file_read(struct api_request *rq);

@@ -5,9 +5,11 @@
 #include "api/native/shapes.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/avtime.h"
+#include "base/ids.h"
 #include "base/num.h"
 #include "base/banned.h"
 
@@ -127,6 +129,14 @@ struct node_selector native_parse_selector(const char *text)
 	if (av_parse_u64(av_str_c(text), 1, UINT32_MAX, &pid) == 0)
 		return (struct node_selector){.pid = (uint32_t)pid};
 	return (struct node_selector){.tag = text};
+}
+
+void native_random_tag(char dst[static NATIVE_TAG_SIZE], const char *prefix)
+{
+	uint32_t random;
+
+	av_random(&random, sizeof random);
+	(void)snprintf(dst, NATIVE_TAG_SIZE, "%s-%08" PRIx32, prefix, random);
 }
 
 static void write_str(struct av_buf *out, const char *name, const char *value)

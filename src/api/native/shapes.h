@@ -24,6 +24,10 @@ int native_parse_exec(
 /* All digits that fit in 32 bits: a pid; anything else: a tag. Borrows text. */
 struct node_selector native_parse_selector(const char *text);
 
+#define NATIVE_TAG_SIZE 32
+/* prefix, a dash and eight random hex digits: everybody can address what runs by itself. */
+void native_random_tag(char dst[static NATIVE_TAG_SIZE], const char *prefix);
+
 int native_write_sandbox(struct av_buf *out, const struct sandbox_info *sb);
 
 int native_write_processes(struct av_buf *out, const struct node_process *v, size_t n);
