@@ -205,6 +205,36 @@ static void write_control(
 		    av_loop_metrics(loop)->work_pending);
 }
 
+/* Sums over all sandboxes: what one of them uses is asked for by its id (GET .../metrics), as a
+ * label for each would let anybody who creates sandboxes fill the monitor's disk. */
+static void write_sampling(struct av_buf *out, const struct control *control)
+{
+	struct control_sampling s;
+
+	control_get_sampling(control, &s);
+	gauge(out, "aviary_sampled_sandboxes", "Sandboxes in the last round of sampling.",
+	    s.sandboxes);
+	gauge(out, "aviary_sandboxes_memory_bytes", "Memory that running sandboxes use.",
+	    s.memory_bytes);
+	gauge(out, "aviary_sandboxes_disk_bytes", "Disk that running sandboxes use.", s.disk_bytes);
+	header(out, "aviary_sandboxes_cpu_seconds_total", "counter",
+	    "Processor time that sandboxes used, as far as sampled.");
+	(void)av_buf_printf(
+	    out, "aviary_sandboxes_cpu_seconds_total %.3f\n", (double)s.cpu_usec / 1e6);
+	header(out, "aviary_reserved_cpus", "gauge", "Processors of running sandboxes.");
+	(void)av_buf_printf(
+	    out, "aviary_reserved_cpus %.3f\n", (double)s.reserved_cpu_milli / 1000);
+	gauge(out, "aviary_reserved_memory_bytes",
+	    "Memory limits of running sandboxes, and half of those of paused ones.",
+	    s.reserved_memory_bytes);
+	counter(out, "aviary_sampling_rounds_total", "Rounds of sampling.", s.rounds);
+	counter(
+	    out, "aviary_sampling_failures_total", "Rounds or points that were lost.", s.failures);
+	header(out, "aviary_sampling_seconds_total", "counter",
+	    "Time that the event loop spent on samples.");
+	(void)av_buf_printf(out, "aviary_sampling_seconds_total %.6f\n", (double)s.busy_ns / 1e9);
+}
+
 /* Resident bytes, 0 when /proc does not say. */
 static uint64_t resident_bytes(void)
 {
@@ -265,8 +295,10 @@ int api_metrics_write(struct av_buf *out, const struct api_metrics_sources *s)
 		write_server(out, s->server);
 	if (s->loop)
 		write_loop(out, s->loop);
-	if (s->control)
+	if (s->control) {
 		write_control(out, s->control, s->loop);
+		write_sampling(out, s->control);
+	}
 	write_process(out);
 	return av_buf_error(out);
 }

@@ -78,6 +78,7 @@ void waiter_free(struct waiter *w)
 {
 	av_list_remove(&w->link);
 	json_decref(w->metadata);
+	stats_work_free(w->work);
 	free(w->key);
 	explicit_bzero(w->secret, sizeof(w->secret));
 	free(w);
@@ -127,6 +128,7 @@ static void prune(struct control *c)
 {
 	int64_t now = control_real_ms(c);
 
+	usage_prune(c);
 	(void)store_prune(c->store, now - c->config.history_ms, c->config.history_max,
 	    now - c->config.idempotency_ms, NULL, NULL);
 }
@@ -147,12 +149,17 @@ static void on_stop_flushed(void *ctx, const struct av_err *err)
 
 void control_check_stopped(struct control *c)
 {
+	struct sandbox *sb;
+
 	if (!c->on_stopped || c->stop_flushing)
 		return;
 	if ((!av_list_empty(&c->creating) || c->n_ending) &&
 	    control_boot_ns(c) < c->stop_deadline_ns)
 		return;
 	c->stop_flushing = true;
+	AV_LIST_FOREACH(sb, &c->live, struct sandbox, link)
+	sampler_save(sb);
+	usage_write(c);
 	control_flush(c, true);
 	/* Callbacks come in the order of the requests: after this one all is on disk. */
 	if (store_value_set(c->store, "stopped", "gracefully", on_stop_flushed, c) < 0)
@@ -169,6 +176,8 @@ static void tick_periodic(struct control *c, int64_t now)
 		c->next_flush_ns = now + FLUSH_NS;
 		control_flush(c, false);
 	}
+	sampler_tick(c, now);
+	usage_tick(c, now);
 	if (now >= c->next_sweep_ns) {
 		c->next_sweep_ns = now + SWEEP_NS;
 		prune(c);
@@ -195,6 +204,8 @@ void control_tick(struct control *c)
 		next = AV_MIN(c->next_deadline_ns, c->next_retry_ns);
 		next = AV_MIN(next, c->next_flush_ns);
 		next = AV_MIN(next, c->next_sweep_ns);
+		next = AV_MIN(next, c->sampler.next_ns);
+		next = AV_MIN(next, c->usage.next_ns);
 		control_wake(c, next);
 	}
 }
@@ -294,6 +305,8 @@ int control_new(const struct control_config *config, struct control **ret, struc
 	av_list_init(&c->away);
 	c->wake_ns = INT64_MAX;
 	c->next_deadline_ns = c->next_retry_ns = INT64_MAX;
+	c->sampler.next_ns = c->usage.next_ns = INT64_MAX;
+	av_list_init(&c->usage.teams);
 	node_set_events(c->node, &node_events, c);
 	*ret = c;
 	return 0;
@@ -321,6 +334,7 @@ void control_free(struct control *c)
 	free_waiters(&c->deferred);
 	free_waiters(&c->away);
 	keys_clear(c);
+	usage_clear(c);
 	av_map_clear(&c->sandboxes);
 	av_map_clear(&c->creations);
 	av_map_clear(&c->keys_by_hash);
@@ -402,4 +416,16 @@ void control_get_stats(const struct control *c, struct control_stats *ret)
 	ret->store_requests = st.requests;
 	ret->store_errors = st.errors;
 	ret->store_queued = st.queued;
+}
+
+void control_get_sampling(const struct control *c, struct control_sampling *ret)
+{
+	const struct team_usage *t;
+
+	*ret = c->sampler.stats;
+	AV_LIST_FOREACH(t, &c->usage.teams, const struct team_usage, link)
+	{
+		ret->reserved_cpu_milli += (uint64_t)t->now.cpu_milli;
+		ret->reserved_memory_bytes += (uint64_t)t->now.memory_kib * 1024;
+	}
 }

@@ -108,6 +108,17 @@ struct control_stats {
 };
 void control_get_stats(const struct control *c, struct control_stats *ret);
 
+/* Sums over the sandboxes that run, as of the last round of sampling. */
+struct control_sampling {
+	uint64_t rounds, failures;
+	uint64_t busy_ns; /* spent here on taking samples in */
+	uint64_t sandboxes;
+	uint64_t memory_bytes, disk_bytes;
+	uint64_t cpu_usec; /* used, as far as seen; only grows */
+	uint64_t reserved_cpu_milli, reserved_memory_bytes;
+};
+void control_get_sampling(const struct control *c, struct control_sampling *ret);
+
 /* Who asks: what a verified key stands for. */
 struct control_actor {
 	char team_id[AV_ID_SIZE];

@@ -23,7 +23,9 @@
 #include "base/map.h"
 #include "control/control.h"
 #include "control/keys.h"
+#include "control/metrics.h"
 #include "control/sandbox.h"
+#include "control/series.h"
 #include "node/node.h"
 #include "store/store.h"
 
@@ -37,6 +39,9 @@ enum waiter_kind {
 	WAIT_USAGE,  /* with the node */
 	WAIT_KEY,    /* with the store */
 	WAIT_KEY_DELETE,
+	WAIT_POINTS,     /* deferred, or with the store */
+	WAIT_TEAM_STATS, /* deferred, then with the store */
+	WAIT_DAYS,       /* with the store */
 };
 
 struct waiter {
@@ -50,6 +55,9 @@ struct waiter {
 		node_done_fn *done;
 		sandbox_usage_fn *usage;
 		control_key_fn *key;
+		control_points_fn *points;
+		control_team_stats_fn *team_stats;
+		control_days_fn *days;
 	} fn;
 	void *ctx;
 	bool away; /* the store or the node holds it: cancelling only mutes it */
@@ -61,6 +69,8 @@ struct waiter {
 	size_t limit;
 	json_t *metadata;      /* list: owned */
 	struct store_key *key; /* key creation: owned */
+	int64_t range_s, step_s, first_day, last_day;
+	struct stats_work *work; /* team stats: owned */
 	char secret[48];
 };
 
@@ -91,6 +101,41 @@ struct creation {
 	struct av_list waiters; /* struct waiter; may become empty */
 };
 
+/* What is known of the use of a sandbox. */
+struct sampling {
+	struct series series;
+	int64_t last_ns; /* monotonic time of the last reading; 0: the next one begins anew */
+	uint64_t last_cpu_usec;
+	uint32_t saved_s; /* the last point on disk, or the first one */
+};
+
+struct sampler {
+	bool under_way;
+	int64_t next_ns; /* boot time of the next round; INT64_MAX: nothing lives */
+	uint64_t seen_round, memory_round, disk_round; /* of the round under way */
+	struct control_sampling stats;
+};
+
+struct team_load {
+	int64_t running, cpu_milli, memory_kib;
+};
+
+struct team_usage {
+	char team_id[AV_ID_SIZE];
+	struct av_list link;
+	struct team_load now, peak;          /* peak: since the last write */
+	struct team_load written;            /* the last row */
+	int64_t written_s;                   /* when */
+	int64_t interval_s;                  /* of the last write */
+	int64_t since_ns;                    /* boot time up to which is added up */
+	int64_t cpu_milli_ms, memory_kib_ms; /* not written yet */
+};
+
+struct usage {
+	struct av_list teams; /* struct team_usage */
+	int64_t next_ns;      /* INT64_MAX: nothing to write */
+};
+
 struct sandbox {
 	struct store_sandbox rec; /* committed; JSON texts owned */
 	enum sandbox_state state;
@@ -114,6 +159,9 @@ struct sandbox {
 	int64_t retry_ns; /* boot time of the next try; 0: none */
 	int64_t retry_delay_ns;
 	struct av_list waiters; /* struct waiter, WAIT_DELETE */
+	/* metrics: */
+	struct sampling *sampling; /* owned; NULL before the first sample */
+	struct team_load counted;  /* what of it is in its team's load */
 };
 
 struct key {
@@ -164,6 +212,9 @@ struct control {
 	bool stop_flushing;
 	void (*on_stopped)(void *ctx);
 	void *on_stopped_ctx;
+
+	struct sampler sampler;
+	struct usage usage;
 
 	struct control_stats stats;
 };
@@ -264,6 +315,33 @@ void control_driver_ready(struct control *c);
 void start_tick(struct control *c);
 /* Destroys what the machine has and no record claims. */
 void control_sweep(struct control *c);
+
+/* ---- sampler.c ---- */
+
+void sampler_tick(struct control *c, int64_t now_ns);
+/* Something lives: rounds are to go on. */
+void sampler_wake(struct control *c);
+/* Live sandboxes get back what was saved. */
+void sampler_start(struct control *c);
+/* Writes its coarse points. */
+void sampler_save(struct sandbox *sb);
+/* The same, and forgets it. */
+void sampler_drop(struct sandbox *sb);
+void points_answer(struct waiter *w);
+
+/* ---- usage.c ---- */
+
+/* Its state may have changed; gone: it counts for nothing from now on. */
+void usage_recount(struct sandbox *sb, bool gone);
+void usage_tick(struct control *c, int64_t now_ns);
+void usage_write(struct control *c);
+void usage_prune(struct control *c);
+/* Credits what was adopted with the time without a daemon. */
+void usage_start(struct control *c);
+void usage_clear(struct control *c);
+void team_stats_answer(struct waiter *w);
+struct stats_work;
+void stats_work_free(struct stats_work *k);
 
 /* ---- keys.c ---- */
 

@@ -342,6 +342,8 @@ static void finish(struct control *c)
 		c->next_deadline_ns = now;
 		c->next_flush_ns = now;
 		c->next_sweep_ns = now + FIRST_SWEEP_NS;
+		sampler_start(c);
+		usage_start(c);
 		control_wake(c, 0);
 	}
 	s->on_started(s->ctx, &s->report, s->err.kind == AV_ERR_NONE ? NULL : &s->err);

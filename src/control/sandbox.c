@@ -107,6 +107,7 @@ int sandbox_add(struct control *c, const struct store_sandbox *rec, struct sandb
 	}
 	*texts = (struct sandbox_texts){0};
 	av_list_append(&c->live, &sb->link);
+	usage_recount(sb, false);
 	*ret = sb;
 	return 0;
 }
@@ -132,6 +133,8 @@ void sandbox_drop(struct sandbox *sb)
 	memcpy(e->team_id, sb->rec.team_id, AV_ID_SIZE);
 	e->state = sb->state;
 	e->reason = sb->reason;
+	usage_recount(sb, true);
+	sampler_drop(sb);
 	(void)av_map_remove(&c->sandboxes, av_str_c(sb->rec.id));
 	av_list_remove(&sb->link);
 	sandbox_labels_clear(&sb->labels);
@@ -151,6 +154,9 @@ void sandbox_committed(struct sandbox *sb, const struct store_sandbox *next)
 	sb->rec.last_active_boot_ns = active_ns;
 	sb->state = sandbox_state_parse(next->state);
 	sb->reason = reason_parse(next->reason);
+	usage_recount(sb, false);
+	if (sb->state == SANDBOX_PAUSED)
+		sampler_save(sb);
 }
 
 void sandbox_touch(struct sandbox *sb)
@@ -312,6 +318,12 @@ void sandbox_answer_deferred(struct waiter *w)
 	case WAIT_LIST:
 		list_begin(w);
 		break;
+	case WAIT_POINTS:
+		points_answer(w);
+		break;
+	case WAIT_TEAM_STATS:
+		team_stats_answer(w);
+		break;
 	case WAIT_DELETE:
 	case WAIT_KEY_DELETE:
 		waiter_free(w);
@@ -321,6 +333,7 @@ void sandbox_answer_deferred(struct waiter *w)
 	case WAIT_CREATE:
 	case WAIT_USAGE:
 	case WAIT_KEY:
+	case WAIT_DAYS:
 		answer_get(w);
 		break;
 	}

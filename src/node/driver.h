@@ -97,6 +97,18 @@ typedef void driver_status_fn(void *ctx, const struct driver_status *st, const s
 typedef void driver_list_fn(
     void *ctx, const char (*ids)[AV_ID_SIZE], size_t n, const struct av_err *err);
 
+/* One reading of one sandbox. */
+struct driver_sample {
+	char id[AV_ID_SIZE];
+	bool has_cpu, has_memory, has_disk;
+	uint64_t cpu_usec; /* of its whole life */
+	uint64_t memory_bytes;
+	uint64_t disk_used_bytes; /* as last read, up to 30 s ago */
+};
+/* A part of what runs; mono_ns is when it was read. more: this is called again. err ends it. */
+typedef void driver_samples_fn(void *ctx, int64_t mono_ns, const struct driver_sample *v, size_t n,
+    bool more, const struct av_err *err);
+
 struct driver_ops {
 	const char *isolation; /* "jail", "vm": as API answers name it */
 
@@ -115,6 +127,9 @@ struct driver_ops {
 	    driver_alive_fn *fn, void *ctx);
 	int (*inspect)(struct driver *d, const char *id, driver_status_fn *fn, void *ctx);
 	int (*list)(struct driver *d, driver_list_fn *fn, void *ctx);
+	/* Reads what every running sandbox uses, in parts small enough to disturb nobody: fn is
+	 * called once or several times, the last time with more = false. NULL: cannot be read. */
+	int (*sample)(struct driver *d, driver_samples_fn *fn, void *ctx);
 	/* Stops every process of it where it stands, and lets them go on; what is so already stays
 	 * so. NOT_FOUND when there is no such sandbox, UNSUPPORTED without DRIVER_FREEZE; a freeze
 	 * that fails leaves it running. */

@@ -533,6 +533,13 @@ int node_inspect(struct node *n, const char *id, driver_status_fn *fn, void *ctx
 	return r;
 }
 
+int node_sample(struct node *n, driver_samples_fn *fn, void *ctx)
+{
+	if (!n->driver->ops->sample)
+		return -EOPNOTSUPP;
+	return n->closing ? -ENOMEM : n->driver->ops->sample(n->driver, fn, ctx);
+}
+
 static void on_autopsy(void *ctx, const struct driver_status *st, const struct av_err *err)
 {
 	struct wrap *w = ctx;

@@ -96,6 +96,9 @@ void node_fail_waiting(struct node_sandbox *sb, const struct av_err *why);
 typedef void node_autopsy_fn(void *ctx, enum node_death why, const char *detail);
 int node_autopsy(struct node *n, const char *id, node_autopsy_fn *fn, void *ctx);
 
+/* As driver_ops.sample; -EOPNOTSUPP when the isolation cannot tell. */
+int node_sample(struct node *n, driver_samples_fn *fn, void *ctx);
+
 struct node_sandbox *node_find(const struct node *n, const char *id);
 /* Conversations open now that keep the sandbox from being idle. */
 size_t node_sandbox_busy(const struct node_sandbox *sb);

@@ -122,6 +122,22 @@ int cgroups_freeze(
     struct cgroups *cg, const char *id, bool frozen, int timeout_ms, struct av_err *err);
 /* -ENOENT without such a cgroup. What the kernel does not count stays 0. */
 int cgroups_stat(struct cgroups *cg, const char *id, struct cgroup_stat *ret);
+/* What is read once a second. Starts as CGROUP_READER_INIT and holds descriptors after the first
+ * cgroups_sample() until cgroup_reader_close(). */
+struct cgroup_reader {
+	int memory_fd, cpu_fd; /* owned; negative: not there */
+	bool opened, cpu_is_v2;
+};
+#define CGROUP_READER_INIT ((struct cgroup_reader){.memory_fd = -1, .cpu_fd = -1})
+struct cgroup_sample {
+	uint64_t memory_bytes; /* page cache included */
+	uint64_t cpu_usec;     /* of its whole life */
+	bool has_memory, has_cpu;
+};
+/* Some 3 us each. -ENODATA when nothing is counted here, or the cgroup is gone. */
+int cgroups_sample(
+    struct cgroups *cg, const char *id, struct cgroup_reader *rd, struct cgroup_sample *ret);
+void cgroup_reader_close(struct cgroup_reader *rd);
 /* Removes the directories; 0 when all are gone (or were). -EBUSY while processes are inside: kill
  * and try again; what could be removed is. timeout_ms > 0 waits for that. */
 int cgroups_remove(struct cgroups *cg, const char *id, int timeout_ms);

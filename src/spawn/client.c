@@ -170,6 +170,13 @@ static void list(struct spawner *sp, struct job *j)
 		job_done(j, &reply, -1);
 }
 
+static void sample(struct spawner *sp, struct job *j)
+{
+	struct spawn_reply reply = {0};
+	sandbox_sample(sp, &j->request.u.sample, &reply.u.sample);
+	job_done(j, &reply, -1);
+}
+
 static void dispatch(struct spawner *sp, struct job *j)
 {
 	const struct spawn_request *q = &j->request;
@@ -183,6 +190,9 @@ static void dispatch(struct spawner *sp, struct job *j)
 		return;
 	case SPAWN_LIST:
 		list(sp, j);
+		return;
+	case SPAWN_SAMPLE:
+		sample(sp, j);
 		return;
 	case SPAWN_CREATE:
 		if (id_ok(q) && create_ok(&q->u.create))

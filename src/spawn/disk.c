@@ -273,6 +273,30 @@ int disk_usage(struct disk *d, const char *id, struct disk_usage *ret)
 	return disk_id_ok(id) ? d->ops->usage(d, id, ret) : -EINVAL;
 }
 
+int disk_sample(struct disk *d, const char *id, uint64_t *ret_used)
+{
+	char path[DISK_ID_MAX + 16];
+	struct disk_usage usage;
+	struct stat st;
+	int r = disk_id_ok(id) ? 0 : -EINVAL;
+
+	if (r == 0 && d->ops->mode == DISK_MODE_LOOP) {
+		r = av_path_printf(path, sizeof(path), "%s/image", id);
+		if (r == 0 && fstatat(d->areas_fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			r = -errno;
+		if (r == 0)
+			*ret_used = (uint64_t)st.st_blocks * 512;
+		return r;
+	}
+	if (r == 0 && d->ops->mode != DISK_MODE_QUOTA && d->ops->mode != DISK_MODE_BTRFS)
+		r = -EOPNOTSUPP;
+	if (r == 0)
+		r = d->ops->usage(d, id, &usage);
+	if (r == 0)
+		*ret_used = usage.used_bytes;
+	return r;
+}
+
 int disk_remove(struct disk *d, const char *id, struct av_err *err)
 {
 	if (!disk_id_ok(id))

@@ -95,6 +95,9 @@ int disk_open(struct disk *d, const char *id, int *ret_dirfd, struct av_err *err
 void disk_done(struct disk *d, const char *id);
 /* -ENOENT as above. loop and tmpfs: through disk_open() and disk_done(). */
 int disk_usage(struct disk *d, const char *id, struct disk_usage *ret) AV_MUST_CHECK;
+/* Used bytes, where that takes microseconds (quota, btrfs, loop: what the image holds); else
+ * -EOPNOTSUPP. -ENOENT as above. */
+int disk_sample(struct disk *d, const char *id, uint64_t *ret_used) AV_MUST_CHECK;
 /* Out of sight now, freed by disk_step(). 0 also when there is no such area. The sandbox should be
  * dead; open files keep their blocks until closed. */
 int disk_remove(struct disk *d, const char *id, struct av_err *err) AV_MUST_CHECK;

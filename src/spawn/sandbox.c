@@ -39,11 +39,13 @@ static struct sandbox *find_or_add(struct spawner *sp, const char *id)
 	av_list_init(&s->jobs);
 	av_list_init(&s->template_wait.node);
 	loop_timer_init(&s->retry, NULL, s);
+	s->reader = CGROUP_READER_INIT;
 	if (av_str_copy(s->id, sizeof(s->id), av_str_c(id)) < 0 ||
 	    av_map_put(&sp->sandboxes, av_str_c(s->id), s) < 0) {
 		free(s);
 		return NULL;
 	}
+	sample_add(s);
 	return s;
 }
 
@@ -59,6 +61,7 @@ static void unwatch(struct sandbox *s)
 static void free_sandbox(struct sandbox *s)
 {
 	unwatch(s);
+	sample_remove(s);
 	loop_remove(&s->sp->loop, &s->handover);
 	loop_timer_stop(&s->retry);
 	av_list_remove(&s->template_wait.node);

@@ -24,6 +24,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/resource.h>
 
 #include "base/err.h"
 #include "base/ids.h"
@@ -57,6 +58,11 @@ struct spawner {
 	struct av_map sandboxes; /* id -> struct sandbox */
 	uint32_t alive;          /* sandboxes whose agent lives */
 	struct loop_timer disk_timer;
+	struct av_list numbered; /* struct sandbox, by number: what SAMPLE goes through */
+	uint64_t last_number;
+	struct sandbox *sample_at; /* where the last page ended, NULL: at the end */
+	uint64_t sample_after;     /* the number that page ended with */
+	rlim_t files_max;          /* open descriptors allowed */
 };
 
 /* A request on its way; owned by the connection's client until job_done(). */
@@ -98,6 +104,12 @@ struct sandbox {
 	struct loop_source handover;
 	struct template_waiter template_wait;
 	int64_t cloned_ns;
+	/* SAMPLE */
+	struct av_list numbered; /* in spawner.numbered */
+	uint64_t number;
+	struct cgroup_reader reader;
+	bool disk_known;
+	uint64_t disk_used_bytes;
 };
 
 /* Fills the table from cgroups, disk and run directories. */
@@ -106,6 +118,12 @@ int sandbox_recover(struct spawner *sp, struct av_err *err) AV_MUST_CHECK;
 void sandbox_submit(struct spawner *sp, struct job *j);
 /* LIST. */
 int sandbox_list(struct spawner *sp, const char *after, struct spawn_list_reply *ret) AV_MUST_CHECK;
+/* SAMPLE: one page, up to 0.3 ms. */
+void sandbox_sample(
+    struct spawner *sp, const struct spawn_sample_request *q, struct spawn_sample_reply *ret);
+/* Into and out of the order of SAMPLE. */
+void sample_add(struct sandbox *s);
+void sample_remove(struct sandbox *s);
 /* Any job that is still being worked on? */
 bool sandbox_busy(const struct spawner *sp);
 /* Gives up creates and closes descriptors; sandboxes live on. */

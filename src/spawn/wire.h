@@ -29,12 +29,13 @@
 #include <assert.h>
 #include <stdint.h>
 
-#define SPAWN_PROTOCOL      1
+#define SPAWN_PROTOCOL      2
 #define SPAWN_PIPELINE_MAX  128
 #define SPAWN_ID_SIZE       32 /* NUL-terminated; a sandbox id is "sb" and 25 of [0-9a-z] */
 #define SPAWN_TEMPLATE_SIZE 64 /* NUL-terminated [0-9a-z-]; "host" is always there */
 #define SPAWN_EXIT_SIZE     64
 #define SPAWN_LIST_MAX      64
+#define SPAWN_SAMPLE_MAX    39
 
 enum spawn_op {
 	SPAWN_HELLO = 1, /* protocol -> struct spawn_hello_reply */
@@ -45,6 +46,7 @@ enum spawn_op {
 	SPAWN_LIST,    /* -> struct spawn_list_reply */
 	SPAWN_FREEZE,  /* id: all its processes are stopped when the reply comes */
 	SPAWN_THAW,    /* id */
+	SPAWN_SAMPLE,  /* -> struct spawn_sample_reply */
 };
 
 /* spawn_create.flags */
@@ -71,6 +73,15 @@ struct spawn_adopt {
 	uint64_t pidns_ino;   /* inode of /proc/<pid>/ns/pid */
 };
 
+/* A page of samples. Sandboxes are numbered as they appear in the worker; a restarted one numbers
+ * anew. */
+struct spawn_sample_request {
+	uint64_t after;    /* the last page's `next`; 0 at first */
+	uint32_t tick;     /* counts up; disks are read once in SPAWN_SAMPLE_DISK_TICKS of them */
+	uint32_t reserved; /* 0 */
+};
+#define SPAWN_SAMPLE_DISK_TICKS 30
+
 struct spawn_request {
 	uint32_t op;
 	uint32_t seq;           /* chosen by the client, any but 0 */
@@ -80,6 +91,7 @@ struct spawn_request {
 		struct spawn_create create;
 		struct spawn_adopt adopt;
 		char after[SPAWN_ID_SIZE]; /* LIST: ids greater than this one; empty at first */
+		struct spawn_sample_request sample;
 	} u;
 };
 
@@ -184,6 +196,31 @@ struct spawn_list_reply {
 	struct spawn_list_entry entries[SPAWN_LIST_MAX];
 };
 
+/* spawn_sample.flags: which numbers are known */
+enum {
+	SPAWN_SAMPLED_CPU = 1 << 0,
+	SPAWN_SAMPLED_MEMORY = 1 << 1,
+	SPAWN_SAMPLED_DISK = 1 << 2, /* as last read */
+};
+
+struct spawn_sample {
+	char id[SPAWN_ID_SIZE];
+	uint64_t cpu_usec; /* of its whole life */
+	uint64_t memory_bytes;
+	uint64_t disk_used_bytes;
+	uint32_t flags;
+	uint32_t reserved;
+};
+
+/* Sandboxes with a living agent of which at least one number is known. */
+struct spawn_sample_reply {
+	int64_t mono_ns; /* CLOCK_MONOTONIC of the reading */
+	uint64_t next;   /* ask again with `after` = this; 0: that was all */
+	uint32_t count;
+	uint32_t reserved;
+	struct spawn_sample entries[SPAWN_SAMPLE_MAX];
+};
+
 struct spawn_reply {
 	uint32_t op; /* of the request */
 	uint32_t seq;
@@ -195,6 +232,7 @@ struct spawn_reply {
 		struct spawn_create_reply create;
 		struct spawn_inspect_reply inspect;
 		struct spawn_list_reply list;
+		struct spawn_sample_reply sample;
 	} u;
 };
 

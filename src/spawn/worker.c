@@ -212,7 +212,7 @@ static void give_up_oom_protection(void)
 }
 
 /* One descriptor per sandbox, and what the sandboxes themselves may open. */
-static void raise_file_limit(void)
+static void raise_file_limit(struct spawner *sp)
 {
 	struct rlimit l;
 	const rlim_t want = 1 << 20;
@@ -220,9 +220,10 @@ static void raise_file_limit(void)
 		return;
 	struct rlimit higher = {
 	    .rlim_cur = AV_MAX(want, l.rlim_max), .rlim_max = AV_MAX(want, l.rlim_max)};
+	sp->files_max = higher.rlim_cur;
 	if (setrlimit(RLIMIT_NOFILE, &higher) == 0)
 		return;
-	l.rlim_cur = l.rlim_max;
+	sp->files_max = l.rlim_cur = l.rlim_max;
 	if (setrlimit(RLIMIT_NOFILE, &l) < 0)
 		av_log(AV_LOG_WARN, "cannot raise the limit of open files", NULL);
 }
@@ -336,13 +337,14 @@ int worker_main(const struct spawn_options *o)
 	w.sp.templates.usr_fd = w.sp.templates.maker_pidfd = -1;
 	av_map_init(&w.sp.sandboxes);
 	av_list_init(&w.sp.clients);
+	av_list_init(&w.sp.numbered);
 	if (av_set_cloexec(SPAWN_WORKER_LISTEN_FD, true) < 0 ||
 	    av_set_cloexec(SPAWN_WORKER_LIFELINE_FD, true) < 0) {
 		av_log(AV_LOG_ERROR, "--worker is for the supervisor's use", NULL);
 		return SPAWN_EXIT_CONFIG;
 	}
 	give_up_oom_protection();
-	raise_file_limit();
+	raise_file_limit(&w.sp);
 	int r = loop_init(&w.sp.loop);
 	if (r == 0)
 		r = open_all(&w.sp, &err);

@@ -57,3 +57,11 @@ int sql_key_touch(struct store_db *db, struct store_req *r);
 int sql_first_start(struct store_db *db, struct store_req *r);
 int sql_value_get(struct store_db *db, struct store_req *r);
 int sql_value_set(struct store_db *db, struct store_req *r);
+
+/* sql_usage.c */
+int sql_points_put(struct store_db *db, struct store_req *r);
+int sql_points_get(struct store_db *db, struct store_req *r);
+int sql_usage_add(struct store_db *db, struct store_req *r);
+int sql_load_list(struct store_db *db, struct store_req *r);
+int sql_hour_list(struct store_db *db, struct store_req *r);
+int sql_usage_prune(struct store_db *db, struct store_req *r);

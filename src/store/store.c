@@ -84,8 +84,10 @@ void store_req_reset(struct store_req *r)
 	}
 	free(r->sandboxes);
 	free(r->keys);
+	free(r->rows);
 	r->sandboxes = NULL;
 	r->keys = NULL;
+	r->rows = NULL;
 	r->n = 0;
 	r->has_existing = false;
 	if (r->op == STORE_OP_VALUE_GET)
@@ -233,6 +235,18 @@ static void call_back(struct store_req *r)
 	case STORE_OP_VALUE_GET:
 		r->fn.value(r->ctx, err ? NULL : r->text[0], err);
 		break;
+	case STORE_OP_POINTS_GET:
+		r->fn.points(r->ctx, r->rows, err ? 0 : r->n, err);
+		break;
+	case STORE_OP_LOAD_LIST:
+		r->fn.loads(r->ctx, r->rows, err ? 0 : r->n, err);
+		break;
+	case STORE_OP_HOUR_LIST:
+		r->fn.hours(r->ctx, r->rows, err ? 0 : r->n, err);
+		break;
+	case STORE_OP_POINTS_PUT:
+	case STORE_OP_USAGE_ADD:
+	case STORE_OP_USAGE_PRUNE:
 	case STORE_OP_SANDBOX_UPDATE:
 	case STORE_OP_PRUNE:
 	case STORE_OP_KEY_INSERT:
@@ -487,4 +501,92 @@ int store_value_set(
 	if (!error)
 		error = dup_text(&r->text[0], value);
 	return submit(s, r, error);
+}
+
+/* ---- usage ---- */
+
+int store_points_put(struct store *s, const char *sandbox_id, const void *points, size_t size,
+    store_done_fn *fn, void *ctx)
+{
+	struct store_req *r = req_new(STORE_OP_POINTS_PUT, ctx);
+	int error;
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.done = fn;
+	r->args.points.size = size;
+	error = size > STORE_POINTS_MAX ? -EMSGSIZE : set_id(r->args.points.id, sandbox_id);
+	if (!error) {
+		r->text[0] = malloc(size ? size : 1);
+		if (!r->text[0])
+			error = -ENOMEM;
+		else if (size)
+			memcpy(r->text[0], points, size);
+	}
+	return submit(s, r, error);
+}
+
+int store_points_get(struct store *s, const char *sandbox_id, store_points_fn *fn, void *ctx)
+{
+	struct store_req *r = req_new(STORE_OP_POINTS_GET, ctx);
+	int error;
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.points = fn;
+	error = set_id(r->args.points.id, sandbox_id);
+	return submit(s, r, error);
+}
+
+int store_usage_add(struct store *s, const struct store_usage *u, store_done_fn *fn, void *ctx)
+{
+	struct store_req *r = req_new(STORE_OP_USAGE_ADD, ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.done = fn;
+	r->args.usage = *u;
+	return submit(s, r, 0);
+}
+
+int store_load_list(
+    struct store *s, const char *team_id, int64_t from_s, store_loads_fn *fn, void *ctx)
+{
+	struct store_req *r = req_new(STORE_OP_LOAD_LIST, ctx);
+	int error;
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.loads = fn;
+	r->args.range.from = from_s;
+	error = set_id(r->args.range.team_id, team_id);
+	return submit(s, r, error);
+}
+
+int store_hour_list(struct store *s, const char *team_id, int64_t from_hour, int64_t to_hour,
+    store_hours_fn *fn, void *ctx)
+{
+	struct store_req *r = req_new(STORE_OP_HOUR_LIST, ctx);
+	int error;
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.hours = fn;
+	r->args.range.from = from_hour;
+	r->args.range.to = to_hour;
+	error = set_id(r->args.range.team_id, team_id);
+	return submit(s, r, error);
+}
+
+int store_usage_prune(
+    struct store *s, int64_t loads_before_s, int64_t hours_before, store_done_fn *fn, void *ctx)
+{
+	struct store_req *r = req_new(STORE_OP_USAGE_PRUNE, ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.done = fn;
+	r->args.range.from = loads_before_s;
+	r->args.range.to = hours_before;
+	return submit(s, r, 0);
 }

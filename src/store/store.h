@@ -197,3 +197,54 @@ typedef void store_value_fn(void *ctx, const char *value, const struct av_err *e
 int store_value_get(struct store *s, const char *name, store_value_fn *fn, void *ctx);
 int store_value_set(
     struct store *s, const char *name, const char *value, store_done_fn *fn, void *ctx);
+
+/* ---- usage ---- */
+
+#define STORE_POINTS_MAX 65536
+
+/* The points of a sandbox that outlive its memory: bytes, replaced as a whole. fn may be NULL. */
+int store_points_put(struct store *s, const char *sandbox_id, const void *points, size_t size,
+    store_done_fn *fn, void *ctx);
+/* size 0 when there are none. Aligned as malloc does. */
+typedef void store_points_fn(void *ctx, const void *points, size_t size, const struct av_err *err);
+int store_points_get(struct store *s, const char *sandbox_id, store_points_fn *fn, void *ctx);
+
+/* What a team has reserved. */
+struct store_load {
+	int64_t running, cpu_milli, memory_mib;
+};
+/* Adds to one hour of one team, and says what holds from at_s on. */
+struct store_usage {
+	char team_id[AV_ID_SIZE];
+	int64_t hour; /* since 1970 */
+	int64_t cpu_milli_ms, memory_mib_ms;
+	struct store_load peak;
+	int64_t at_s; /* since 1970; 0: load is as in the row before */
+	struct store_load load;
+};
+int store_usage_add(struct store *s, const struct store_usage *u, store_done_fn *fn, void *ctx);
+
+struct store_load_row {
+	int64_t at_s;
+	struct store_load load; /* until the next row */
+};
+/* Oldest first; the first one may be older than from_s: it holds then. */
+typedef void store_loads_fn(
+    void *ctx, const struct store_load_row *v, size_t n, const struct av_err *err);
+int store_load_list(
+    struct store *s, const char *team_id, int64_t from_s, store_loads_fn *fn, void *ctx);
+
+struct store_hour_row {
+	int64_t hour;
+	int64_t cpu_milli_ms, memory_mib_ms;
+	struct store_load peak;
+};
+/* Hours from from_hour to before to_hour that have data, oldest first. */
+typedef void store_hours_fn(
+    void *ctx, const struct store_hour_row *v, size_t n, const struct av_err *err);
+int store_hour_list(struct store *s, const char *team_id, int64_t from_hour, int64_t to_hour,
+    store_hours_fn *fn, void *ctx);
+
+/* Forgets loads and hours before these, and points of sandboxes that have no record. */
+int store_usage_prune(
+    struct store *s, int64_t loads_before_s, int64_t hours_before, store_done_fn *fn, void *ctx);

@@ -22,6 +22,12 @@ enum store_op {
 	STORE_OP_FIRST_START,
 	STORE_OP_VALUE_GET,
 	STORE_OP_VALUE_SET,
+	STORE_OP_POINTS_PUT,
+	STORE_OP_POINTS_GET,
+	STORE_OP_USAGE_ADD,
+	STORE_OP_LOAD_LIST,
+	STORE_OP_HOUR_LIST,
+	STORE_OP_USAGE_PRUNE,
 };
 
 struct store_list_args {
@@ -41,6 +47,16 @@ struct store_touch_args {
 	int64_t last_used_ms;
 };
 
+struct store_points_args {
+	char id[AV_ID_SIZE];
+	size_t size; /* of text[0] */
+};
+
+struct store_range_args {
+	char team_id[AV_ID_SIZE];
+	int64_t from, to;
+};
+
 struct store_insert_args {
 	struct store_sandbox rec;
 	uint8_t request_hash[STORE_HASH_SIZE];
@@ -57,11 +73,14 @@ struct store_req {
 		store_sandboxes_fn *sandboxes;
 		store_keys_fn *keys;
 		store_value_fn *value;
+		store_points_fn *points;
+		store_loads_fn *loads;
+		store_hours_fn *hours;
 	} fn;
 	void *ctx;
 
 	char *text[4]; /* insert: envs, metadata, tags, ports; update: the last three; settings:
-	                  value */
+	                  value; points */
 	char *name;    /* idempotency key or name of a setting */
 	union {
 		struct store_insert_args insert;
@@ -72,11 +91,15 @@ struct store_req {
 		struct store_key key;
 		struct store_touch_args touch;
 		struct store_first first;
+		struct store_points_args points;
+		struct store_usage usage;
+		struct store_range_args range;
 	} args;
 
 	struct av_err err;
 	struct store_sandbox *sandboxes; /* their JSON texts are owned by the array's entries */
 	struct store_key *keys;
+	void *rows; /* points as bytes, loads or hours */
 	size_t n;
 	bool has_existing;
 	uint8_t existing_hash[STORE_HASH_SIZE];

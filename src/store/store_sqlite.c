@@ -49,6 +49,18 @@ static int run_op(struct store_db *db, struct store_req *r)
 		return sql_value_get(db, r);
 	case STORE_OP_VALUE_SET:
 		return sql_value_set(db, r);
+	case STORE_OP_POINTS_PUT:
+		return sql_points_put(db, r);
+	case STORE_OP_POINTS_GET:
+		return sql_points_get(db, r);
+	case STORE_OP_USAGE_ADD:
+		return sql_usage_add(db, r);
+	case STORE_OP_LOAD_LIST:
+		return sql_load_list(db, r);
+	case STORE_OP_HOUR_LIST:
+		return sql_hour_list(db, r);
+	case STORE_OP_USAGE_PRUNE:
+		return sql_usage_prune(db, r);
 	}
 	return -EINVAL;
 }
@@ -56,7 +68,8 @@ static int run_op(struct store_db *db, struct store_req *r)
 static bool op_reads(enum store_op op)
 {
 	return op == STORE_OP_SANDBOX_GET || op == STORE_OP_SANDBOX_LIST ||
-	       op == STORE_OP_KEY_LIST || op == STORE_OP_VALUE_GET;
+	       op == STORE_OP_KEY_LIST || op == STORE_OP_VALUE_GET || op == STORE_OP_POINTS_GET ||
+	       op == STORE_OP_LOAD_LIST || op == STORE_OP_HOUR_LIST;
 }
 
 /* ---- transactions ---- */

@@ -308,6 +308,99 @@ static void test_values(struct store *s)
 }
 
 /* Many at once: fewer transactions than requests, and one bad record harms no other. */
+/* ---- usage ---- */
+
+struct rows {
+	struct seen seen;
+	struct store_load_row loads[8];
+	struct store_hour_row hours[8];
+	char points[16];
+	size_t n;
+};
+
+static void on_loads(void *ctx, const struct store_load_row *v, size_t n, const struct av_err *err)
+{
+	struct rows *r = ctx;
+
+	note(&r->seen, err);
+	r->n = n;
+	for (size_t i = 0; i < n && i < 8; i++)
+		r->loads[i] = v[i];
+}
+
+static void on_hours(void *ctx, const struct store_hour_row *v, size_t n, const struct av_err *err)
+{
+	struct rows *r = ctx;
+
+	note(&r->seen, err);
+	r->n = n;
+	for (size_t i = 0; i < n && i < 8; i++)
+		r->hours[i] = v[i];
+}
+
+static void on_points(void *ctx, const void *points, size_t size, const struct av_err *err)
+{
+	struct rows *r = ctx;
+
+	note(&r->seen, err);
+	r->n = size;
+	if (size)
+		memcpy(r->points, points, size < sizeof(r->points) ? size : sizeof(r->points));
+}
+
+static void test_usage(struct store *s, const char *team)
+{
+	struct rows r = {0};
+	struct store_usage u = {.hour = 100,
+	    .cpu_milli_ms = 5,
+	    .memory_mib_ms = 7,
+	    .peak = {.running = 3, .cpu_milli = 100, .memory_mib = 10},
+	    .at_s = 1000,
+	    .load = {.running = 3}};
+
+	memcpy(u.team_id, team, strnlen(team, AV_ID_LEN));
+	(void)store_usage_add(s, &u, on_done, &r.seen);
+	u.peak = (struct store_load){.running = 1, .cpu_milli = 400, .memory_mib = 20};
+	u.at_s = 0;
+	(void)store_usage_add(s, &u, on_done, &r.seen);
+	u.hour = 101;
+	u.at_s = 2000;
+	u.load.running = 1;
+	(void)store_usage_add(s, &u, on_done, &r.seen);
+	(void)store_hour_list(s, team, 100, 101, on_hours, &r);
+	wait_for(s, &r.seen, 4);
+	is_int((long long)r.n, 1, "an hour is one row");
+	ok(r.hours[0].cpu_milli_ms == 10 && r.hours[0].memory_mib_ms == 14, "sums are added up");
+	ok(r.hours[0].peak.running == 3 && r.hours[0].peak.cpu_milli == 400 &&
+	        r.hours[0].peak.memory_mib == 20,
+	    "peaks are the larger ones");
+	(void)store_load_list(s, team, 1500, on_loads, &r);
+	wait_for(s, &r.seen, 5);
+	ok(r.n == 2 && r.loads[0].at_s == 1000 && r.loads[0].load.running == 3,
+	    "the load before the time asked for comes along");
+	(void)store_load_list(s, team, 2000, on_loads, &r);
+	wait_for(s, &r.seen, 6);
+	ok(r.n == 1 && r.loads[0].at_s == 2000, "unless one begins at that time");
+	(void)store_points_put(s, "sbgone", "abc", 3, on_done, &r.seen);
+	(void)store_points_put(s, "sbgone", "abcd", 4, on_done, &r.seen);
+	(void)store_points_get(s, "sbgone", on_points, &r);
+	wait_for(s, &r.seen, 9);
+	ok(r.n == 4 && memcmp(r.points, "abcd", 4) == 0, "points are replaced as a whole");
+	is_int(store_points_put(s, "sbgone", "", STORE_POINTS_MAX + 1, NULL, NULL), -EMSGSIZE,
+	    "and bounded");
+	(void)store_usage_prune(s, 2000, 101, on_done, &r.seen);
+	(void)store_points_get(s, "sbgone", on_points, &r);
+	wait_for(s, &r.seen, 11);
+	is_int((long long)r.n, 0, "pruning forgets points without a sandbox");
+	(void)store_hour_list(s, team, 0, 1000, on_hours, &r);
+	wait_for(s, &r.seen, 12);
+	is_int((long long)r.n, 1, "and old hours");
+	(void)store_load_list(s, team, 0, on_loads, &r);
+	wait_for(s, &r.seen, 13);
+	is_int((long long)r.n, 1, "and old loads");
+	is_int(r.seen.failures, 0, "without an error");
+}
+
 static void test_batch(struct store *s, const char *team)
 {
 	struct seen good = {0}, bad = {0};
@@ -501,6 +594,7 @@ int main(void)
 	test_sandboxes(s, team);
 	test_idempotency(s, team);
 	test_values(s);
+	test_usage(s, team);
 	test_batch(s, team);
 	store_close(s);
 	test_reopen(db_path("aviary.db"), team);

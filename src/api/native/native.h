@@ -22,6 +22,11 @@ void native_sandbox_delete(struct api_request *rq);
 void native_sandbox_ping(struct api_request *rq);
 void native_sandbox_usage(struct api_request *rq);
 
+/* usage.c */
+void native_sandbox_metrics(struct api_request *rq);
+void native_team_stats(struct api_request *rq);
+void native_team_usage(struct api_request *rq);
+
 /* exec.c */
 void native_exec(struct api_request *rq);
 void native_process_list(struct api_request *rq);

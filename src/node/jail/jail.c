@@ -54,6 +54,7 @@ struct jail_req {
 		driver_alive_fn *alive;
 		driver_status_fn *status;
 		driver_list_fn *list;
+		driver_samples_fn *samples;
 	} fn;
 	void *ctx;
 	char (*ids)[AV_ID_SIZE]; /* LIST: owned, gathered so far */
@@ -74,6 +75,7 @@ struct jail {
 	unsigned int retry_ms;
 	struct av_list waiting, sent;
 	size_t n_sent;
+	uint32_t tick; /* SAMPLEs so far */
 	struct av_timer retry, check;
 	struct av_defer pump;
 	struct driver_caps caps;
@@ -121,6 +123,9 @@ static void req_fail(struct jail_req *r, const struct av_err *err)
 	case SPAWN_LIST:
 		r->fn.list(r->ctx, NULL, 0, err);
 		break;
+	case SPAWN_SAMPLE:
+		r->fn.samples(r->ctx, 0, NULL, 0, false, err);
+		break;
 	default:
 		r->fn.done(r->ctx, err);
 		break;
@@ -139,6 +144,7 @@ static const char *op_text(uint32_t op)
 	    [SPAWN_LIST] = "list sandboxes",
 	    [SPAWN_FREEZE] = "freeze the sandbox",
 	    [SPAWN_THAW] = "thaw the sandbox",
+	    [SPAWN_SAMPLE] = "read what sandboxes use",
 	};
 
 	return op < AV_ARRAY_LEN(names) && names[op] ? names[op] : "do this";
@@ -274,6 +280,42 @@ static void reply_list(struct jail *j, struct jail_req *r, const struct spawn_li
 	req_free(r);
 }
 
+static void reply_samples(struct jail *j, struct jail_req *r, const struct spawn_sample_reply *s)
+{
+	struct driver_sample v[SPAWN_SAMPLE_MAX];
+	uint32_t count = AV_MIN(s->count, (uint32_t)SPAWN_SAMPLE_MAX);
+	bool more = s->next > r->wire.u.sample.after;
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		const struct spawn_sample *e = &s->entries[i];
+		struct av_str id = av_str_n(e->id, strnlen(e->id, SPAWN_ID_SIZE));
+
+		v[n] = (struct driver_sample){
+		    .has_cpu = (e->flags & SPAWN_SAMPLED_CPU) != 0,
+		    .has_memory = (e->flags & SPAWN_SAMPLED_MEMORY) != 0,
+		    .has_disk = (e->flags & SPAWN_SAMPLED_DISK) != 0,
+		    .cpu_usec = e->cpu_usec,
+		    .memory_bytes = e->memory_bytes,
+		    .disk_used_bytes = e->disk_used_bytes,
+		};
+		if (av_id_valid(id, AV_ID_SANDBOX) && av_str_copy(v[n].id, AV_ID_SIZE, id) == 0)
+			n++;
+	}
+	r->fn.samples(r->ctx, s->mono_ns, v, n, more, NULL);
+	if (!more) {
+		req_free(r);
+		return;
+	}
+	r->wire.u.sample.after = s->next;
+	r->tries = 0;
+	/* Behind what waits: whoever creates or deletes goes first. */
+	av_list_remove(&r->link);
+	av_list_append(&j->waiting, &r->link);
+	r->since_ms = av_loop_now_ms(j->loop);
+	av_defer_start(&j->pump, j->loop);
+}
+
 static void reply_dispatch(struct jail *j, const struct spawn_reply *rep, int *fd)
 {
 	struct jail_req *r, *found = NULL;
@@ -303,6 +345,9 @@ static void reply_dispatch(struct jail *j, const struct spawn_reply *rep, int *f
 		break;
 	case SPAWN_LIST:
 		reply_list(j, r, &rep->u.list);
+		break;
+	case SPAWN_SAMPLE:
+		reply_samples(j, r, &rep->u.sample);
 		break;
 	default:
 		r->fn.done(r->ctx, NULL);
@@ -713,6 +758,17 @@ static int jail_list(struct driver *d, driver_list_fn *fn, void *ctx)
 	return 0;
 }
 
+static int jail_sample(struct driver *d, driver_samples_fn *fn, void *ctx)
+{
+	struct jail_req *r = req_new(to_jail(d), SPAWN_SAMPLE, "", ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.samples = fn;
+	r->wire.u.sample.tick = to_jail(d)->tick++;
+	return 0;
+}
+
 static int jail_agent_connect(struct driver *d, const char *id, int *ret_fd, struct av_err *err)
 {
 	const struct jail *j = to_jail(d);
@@ -754,6 +810,7 @@ static const struct driver_ops jail_ops = {
     .adopt = jail_adopt,
     .inspect = jail_inspect,
     .list = jail_list,
+    .sample = jail_sample,
     .freeze = jail_freeze,
     .thaw = jail_thaw,
     .agent_connect = jail_agent_connect,
