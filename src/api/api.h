@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "base/err.h"
 
 struct api;
@@ -21,6 +23,10 @@ struct api_config {
 	const char *version;
 	const char
 	    *credentials_hint; /* where the first start wrote a key, for the text of 401; or NULL */
+	/* "example.com[:port]": ports of sandboxes are served below it, and nowhere else; NULL: any
+	 * name will do. ports_tls: a proxy in front speaks HTTPS for it. */
+	const char *ports_domain;
+	bool ports_tls;
 };
 
 int api_new(const struct api_config *config, struct api **ret, struct av_err *err);

@@ -29,7 +29,7 @@ static const int64_t bucket_us[API_METRICS_BUCKETS - 1] = {
 void api_metrics_request(
     struct api_metrics *m, const struct api_route *route, int status, int64_t ns)
 {
-	size_t r = route ? (size_t)route->id : API_ROUTE_COUNT, s = 0, b = 0;
+	size_t r = route ? (size_t)route->id : API_ROUTE_COUNT + 1, s = 0, b = 0;
 
 	while (s < API_METRICS_STATUSES - 1 && statuses[s] != status)
 		s++;
@@ -44,7 +44,9 @@ void api_metrics_request(
 
 static const char *route_label(size_t r)
 {
-	return r < API_ROUTE_COUNT ? api_routes[r].pattern : "other";
+	return r < API_ROUTE_COUNT    ? api_routes[r].pattern
+	       : r == API_ROUTE_COUNT ? api_proxy_route.pattern
+	                              : "other";
 }
 
 static const char *route_method(size_t r)

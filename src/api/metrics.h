@@ -16,7 +16,7 @@ struct av_http_server;
 struct av_loop;
 struct control;
 
-#define API_METRICS_ROUTES   (API_ROUTE_COUNT + 1) /* the last: no route matched */
+#define API_METRICS_ROUTES   (API_ROUTE_COUNT + 2) /* the last two: ports; no route matched */
 #define API_METRICS_STATUSES 24
 #define API_METRICS_BUCKETS  12
 

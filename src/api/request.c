@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "api/auth.h"
+#include "api/proxy.h"
 #include "base/avtime.h"
 #include "base/codec.h"
 #include "base/log.h"
@@ -26,6 +27,8 @@ int api_new(const struct api_config *config, struct api **ret, struct av_err *er
 	a->control = config->control;
 	a->version = config->version;
 	a->credentials_hint = config->credentials_hint;
+	a->ports_domain = config->ports_domain;
+	a->ports_tls = config->ports_tls;
 	*ret = a;
 	return 0;
 }
@@ -177,7 +180,7 @@ static void request_count(struct api_request *rq)
 {
 	int64_t ns = av_mono_ns() - av_req_start_ns(rq->req);
 	struct av_str path = av_req_path(rq->req);
-	char ms[32], status[16], short_path[128];
+	char ms[32], status[16], short_path[128], method[24];
 
 	rq->api->metrics.in_flight--;
 	api_metrics_request(&rq->api->metrics, rq->match.route, rq->status, rq->status ? ns : -1);
@@ -186,9 +189,10 @@ static void request_count(struct api_request *rq)
 	/* Without the query: it may hold what a user would not want in a log. */
 	(void)snprintf(
 	    short_path, sizeof short_path, "%.*s", (int)AV_MIN(path.n, (size_t)120), path.p);
+	(void)snprintf(method, sizeof method, "%.*s", AV_STR_ARG(av_req_head(rq->req)->method));
 	av_log(AV_LOG_DEBUG, "request", "request", av_req_id(rq->req), "peer", av_req_peer(rq->req),
-	    "method", rq->match.route ? api_method_text(rq->match.route->method) : "", "path",
-	    short_path, "status", status, "ms", ms, "key", rq->actor.key_id, NULL);
+	    "method", method, "sandbox", rq->id ? rq->id : "", "path", short_path, "status", status,
+	    "ms", ms, "key", rq->actor.key_id, NULL);
 }
 
 static void on_close(void *ctx, struct av_req *req, int status)
@@ -312,6 +316,8 @@ void api_on_request(void *api, struct av_req *req)
 	rq->req = req;
 	rq->api->metrics.in_flight++;
 	av_req_set_handler(req, &request_handler, rq);
+	if (proxy_claims(rq))
+		return;
 	r = api_route_match(av_req_head(req)->method, path, &rq->match, allow, sizeof allow);
 	if (r == -EOPNOTSUPP) {
 		send_method_not_allowed(rq, allow);

@@ -34,6 +34,8 @@ struct api {
 	const struct av_http_server *server; /* NULL until set */
 	const char *version;
 	const char *credentials_hint;
+	const char *ports_domain; /* "example.com[:port]", see api.h; or NULL */
+	bool ports_tls;
 	struct api_metrics metrics;
 	size_t collected_bytes; /* output held for foreground execs, see native/foreground.c */
 };

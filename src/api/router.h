@@ -27,7 +27,7 @@ enum api_route_id {
 };
 
 struct api_route {
-	enum api_route_id id;
+	unsigned int id; /* enum api_route_id */
 	enum api_method method;
 	const char *pattern; /* also the label of the metrics */
 	void (*handler)(struct api_request *rq);
@@ -37,6 +37,8 @@ struct api_route {
 };
 
 extern const struct api_route api_routes[API_ROUTE_COUNT];
+/* Stands for every request to a port of a sandbox; id API_ROUTE_COUNT, matches no path. */
+extern const struct api_route api_proxy_route;
 
 const char *api_method_text(enum api_method m);
 

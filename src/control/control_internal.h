@@ -30,6 +30,7 @@
 #include "store/store.h"
 
 #define CONTROL_ENDED_MAX 1024
+#define CONTROL_KEY_BYTES 32
 
 enum waiter_kind {
 	WAIT_CREATE, /* in a creation's list */
@@ -192,6 +193,8 @@ struct control {
 	struct av_list creating; /* struct creation, all of them */
 	size_t n_ending;
 
+	uint8_t sign_key[CONTROL_KEY_BYTES]; /* see sign.h */
+	bool has_sign_key;
 	struct av_map keys_by_hash;
 	struct av_list keys;
 
@@ -342,6 +345,11 @@ void usage_clear(struct control *c);
 void team_stats_answer(struct waiter *w);
 struct stats_work;
 void stats_work_free(struct stats_work *k);
+
+/* ---- sign.c ---- */
+
+/* Asks the store for the key, or makes it. -errno of the store. */
+int sign_load(struct control *c);
 
 /* ---- keys.c ---- */
 

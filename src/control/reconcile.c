@@ -447,7 +447,9 @@ int control_start(struct control *c,
 	s->on_started = on_started;
 	s->ctx = ctx;
 	av_list_init(&s->readopt);
-	r = store_key_list(c->store, on_keys, s);
+	r = sign_load(c);
+	if (r == 0)
+		r = store_key_list(c->store, on_keys, s);
 	if (r == 0)
 		r = store_sandbox_list(
 		    c->store, &(struct store_query){.live_only = true}, on_records, s);

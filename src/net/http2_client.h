@@ -66,8 +66,9 @@ struct av_h2c_config {
 	uint32_t ping_timeout_ms;       /* until its answer: 15 s */
 	uint32_t write_timeout_ms;      /* 30 s */
 	uint32_t stream_window_bytes;   /* what the peer may send ahead of consume: 1 MiB */
-	uint32_t high_watermark_bytes;  /* request body bytes waiting per stream: 1 MiB */
-	uint32_t low_watermark_bytes;   /* a quarter of the high one */
+	uint32_t connection_window_bytes; /* for all streams together: 4 * that, 4 MiB at least */
+	uint32_t high_watermark_bytes;    /* request body bytes waiting per stream: 1 MiB */
+	uint32_t low_watermark_bytes;     /* a quarter of the high one */
 };
 
 /* Starts connecting to the unix socket at path (under 108 bytes). Failures of connect(2) come by

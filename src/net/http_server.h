@@ -176,8 +176,9 @@ void av_req_body_collect(struct av_req *req, size_t max_bytes,
 
 #define AV_RES_PENDING_MAX (64 * 1024 * 1024) /* bytes waiting; a write past it is -ENOBUFS */
 
-/* A whole response; headers and body are copied. Content-Length, Date, Server, X-Request-Id and
- * Connection are added (do not give them). 204 and 304 and answers to HEAD send no body.
+/* A whole response; headers and body are copied. Content-Length and Connection are added (do not
+ * give them); Date, Server and X-Request-Id too, unless given. 204 and 304 and answers to HEAD send
+ * no body.
  * -EPIPE: connection lost; -EALREADY: a response was started; -EINVAL: a header with bad bytes
  * (nothing sent); -ENOMEM. Errors need no handling beyond giving up: on_close follows or another
  * response may be tried. */
@@ -197,6 +198,9 @@ int av_res_start(struct av_req *req, int status, const struct av_http_header *he
 int av_res_write(struct av_req *req, struct av_str data);
 /* -EINVAL when less than content_length was written: the response is then aborted. */
 int av_res_end(struct av_req *req);
+/* As av_res_end, with trailers (only the headers count; NULL: none; copied). They reach clients of
+ * HTTP/2 and those to whom the body goes in chunks; nobody else. */
+int av_res_end_trailers(struct av_req *req, const struct av_http_head *trailers);
 /* Breaks the response off so that the client notices: HTTP/1 resets the connection (RST, no final
  * chunk), HTTP/2 sends RST_STREAM(INTERNAL_ERROR). Before av_res_start() too. */
 void av_res_abort(struct av_req *req);
@@ -206,6 +210,18 @@ void av_res_set_write_timeout(struct av_req *req, uint32_t timeout_ms);
 bool av_res_started(const struct av_req *req);
 /* Bytes written that the kernel has not taken yet. */
 size_t av_res_pending(const struct av_req *req);
+
+/* ---- raw bytes after 101 ---- */
+
+/* Answers an HTTP/1.1 request that has `upgrade` in its head and no body with 101 (headers: copied;
+ * Upgrade among them, Connection is added) and makes raw streams of both bodies: on_body gets what
+ * the client sends (after av_req_body_start()), on_body_end comes at its FIN; av_res_write() sends
+ * bytes as they are, av_res_end() ends our side and with it, once all has left, the request.
+ * Backpressure and rules of lifetime stay; the body's idle time-out does not hold, the write
+ * time-out does. -EPROTO: not such a request; -EALREADY, -EPIPE, -EINVAL, -ENOMEM as
+ * av_res_send(). */
+int av_res_tunnel(
+    struct av_req *req, const struct av_http_header *headers, size_t n_headers) AV_MUST_CHECK;
 
 /* ---- WebSocket ---- */
 

@@ -154,6 +154,11 @@ static void after_feed(struct conn *c)
 size_t h1_consume(struct conn *c, const char *p, size_t n)
 {
 	size_t used = 0, idle_steps = 0;
+	if (c->req && c->req->tunnel) {
+		if (!c->req->ended)
+			req_deliver(c->req, av_str_n(p, n));
+		return n;
+	}
 	while (used < n && c->proto == CONN_H1 && !c->error && h1_can_read(c)) {
 		struct av_err err = {0};
 		size_t step = 0;
@@ -177,7 +182,9 @@ void h1_eof(struct conn *c)
 		conn_fail(c, -ECONNRESET); /* nobody to tell */
 		return;
 	}
-	if (!c->req->ended || !c->req->body_complete)
+	if (c->req->tunnel)
+		c->req->body_complete = true; /* told by the next step; our side goes on */
+	else if (!c->req->ended || !c->req->body_complete)
 		conn_fail(c, -ECONNRESET);
 	c->hangup = true;
 }
@@ -281,11 +288,27 @@ static int h1_write(struct av_req *req, struct av_str data)
 	return rc;
 }
 
-static int h1_end(struct av_req *req)
+int h1_tunnel(struct av_req *req, struct av_http_head *head)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf text = AV_BUF_INIT(256 * 1024);
+	int rc = av_http1_write_head(&text, head);
+	if (rc == 0)
+		rc = av_buf_append_str(&req->conn->out, av_buf_str(&text));
+	if (rc < 0)
+		return rc;
+	req->status = 101;
+	req->tunnel = true;
+	req->keep_alive = false;
+	/* The parser is done; what it left is the tunnel's. */
+	req->body_complete = req->body_end_told = false;
+	return 0;
+}
+
+static int h1_end(struct av_req *req, const struct av_http_head *trailers)
 {
 	if (!req->chunked)
 		return 0;
-	int rc = av_http1_write_last_chunk(&req->conn->out, NULL);
+	int rc = av_http1_write_last_chunk(&req->conn->out, trailers);
 	if (rc < 0)
 		conn_fail(req->conn, rc);
 	return rc;
@@ -353,7 +376,10 @@ bool h1_step(struct conn *c)
 		finished(c);
 		return true;
 	}
-	if (req && c->hangup && req->body_complete && !req->ended) {
+	/* The FIN of one whose body is not read now may stand behind bytes of it: gone all the
+	 * same. */
+	if (req && c->hangup && (req->body_complete || !req_wants_body(req)) && !req->ended &&
+	    !req->tunnel) {
 		conn_fail(c, -ECONNRESET);
 		return false;
 	}

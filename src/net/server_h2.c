@@ -151,11 +151,11 @@ static int h2_write(struct av_req *req, struct av_str data)
 	return av_http2_write(req->stream, data.p, data.n);
 }
 
-static int h2_end(struct av_req *req)
+static int h2_end(struct av_req *req, const struct av_http_head *trailers)
 {
 	if (av_http2_local_ended(req->stream))
 		return 0;
-	return av_http2_end(req->stream, NULL);
+	return av_http2_end(req->stream, trailers);
 }
 
 static void h2_abort(struct av_req *req, int status)

@@ -96,7 +96,7 @@ struct req_ops {
 	/* end: no body follows. */
 	int (*start)(struct av_req *req, struct av_http_head *head, bool end);
 	int (*write)(struct av_req *req, struct av_str data);
-	int (*end)(struct av_req *req);
+	int (*end)(struct av_req *req, const struct av_http_head *trailers);
 	void (*abort)(struct av_req *req, int status);
 	size_t (*pending)(const struct av_req *req);
 	/* Interim 100 (Continue). */
@@ -134,6 +134,7 @@ struct av_req {
 	bool no_body; /* HEAD, 204, 304 */
 	bool chunked;
 	bool keep_alive;
+	bool tunnel; /* HTTP/1: 101 was sent, both bodies are raw bytes */
 	bool ended;
 	bool want_drain;
 	bool dead;    /* connection or stream lost */
@@ -176,6 +177,8 @@ void h1_eof(struct conn *c);
 /* One step of settling; true when something changed and it wants another. */
 bool h1_step(struct conn *c);
 void h1_head_timeout(struct conn *c);
+/* 101 and from then on raw bytes; the caller has checked the state of the request. */
+int h1_tunnel(struct av_req *req, struct av_http_head *head);
 /* An error answer outside of any request, then the connection closes. */
 void h1_refuse(struct conn *c, const struct av_err *err);
 
@@ -205,7 +208,7 @@ void req_body_timer(struct av_req *req);
 void req_drained(struct av_req *req);
 /* The server answers itself: JSON error, the handler is out. False if a response had started. */
 bool req_take(struct av_req *req, const struct av_err *err);
-/* Date, Server and X-Request-Id. */
+/* Date, Server and X-Request-Id, those that are not there. */
 int server_headers(struct av_http_server *s, struct av_http_head *head, const char *request_id);
 /* Appends {"error":{...}}. */
 int server_error_json(struct av_buf *out, const struct av_err *err);

@@ -196,7 +196,7 @@ bool req_wants_body(const struct av_req *req)
 
 void req_body_timer(struct av_req *req)
 {
-	if (req_wants_body(req) && !req->body_complete)
+	if (req_wants_body(req) && !req->body_complete && !req->tunnel)
 		av_timer_start(&req->body_timer, req->conn->server->cfg.body_idle_timeout_ms);
 	else
 		av_timer_stop(&req->body_timer);
@@ -303,10 +303,12 @@ int server_headers(struct av_http_server *s, struct av_http_head *head, const ch
 		strftime(s->date, sizeof(s->date), "%a, %d %b %Y %H:%M:%S GMT", &tm);
 		s->date_s = now;
 	}
-	int rc = av_http_head_add_c(head, "date", s->date);
-	if (rc == 0)
+	int rc = 0;
+	if (!av_http_head_get(head, "date"))
+		rc = av_http_head_add_c(head, "date", s->date);
+	if (rc == 0 && !av_http_head_get(head, "server"))
 		rc = av_http_head_add_c(head, "server", s->cfg.server_name);
-	if (rc == 0 && request_id)
+	if (rc == 0 && request_id && !av_http_head_get(head, "x-request-id"))
 		rc = av_http_head_add_c(head, "x-request-id", request_id);
 	return rc;
 }
@@ -372,7 +374,7 @@ static int res_write(struct av_req *req, struct av_str data)
 	return 1;
 }
 
-static int res_end(struct av_req *req)
+static int res_end(struct av_req *req, const struct av_http_head *trailers)
 {
 	if (req->dead)
 		return -EPIPE;
@@ -382,7 +384,7 @@ static int res_end(struct av_req *req)
 		req->ops->abort(req, -ECANCELED);
 		return -EINVAL;
 	}
-	int rc = req->ops->end(req);
+	int rc = req->ops->end(req, trailers);
 	req->ended = true;
 	req_body_timer(req);
 	conn_schedule(req->conn);
@@ -400,7 +402,7 @@ static int res_send(struct av_req *req, int status, const struct av_http_header 
 		req->ops->abort(req, rc);
 		return rc;
 	}
-	return res_end(req);
+	return res_end(req, NULL);
 }
 
 #define JSON_HEADER                                                                                \
@@ -481,7 +483,39 @@ int av_res_write(struct av_req *req, struct av_str data)
 
 int av_res_end(struct av_req *req)
 {
-	return req->taken ? -EPIPE : res_end(req);
+	return req->taken ? -EPIPE : res_end(req, NULL);
+}
+
+int av_res_end_trailers(struct av_req *req, const struct av_http_head *trailers)
+{
+	return req->taken ? -EPIPE : res_end(req, trailers);
+}
+
+int av_res_tunnel(struct av_req *req, const struct av_http_header *headers, size_t n_headers)
+{
+	if (req->status || req->ended)
+		return -EALREADY;
+	if (req->dead || req->taken)
+		return -EPIPE;
+	if (req->stream || !req->head.upgrade || !req->body_complete)
+		return -EPROTO;
+	struct av_http_head head;
+	av_http_head_response(&head, 101);
+	int rc = 0;
+	for (size_t i = 0; i < n_headers && rc == 0; i++)
+		rc = av_http_head_add(&head, headers[i].name, headers[i].value);
+	if (rc == 0)
+		rc = av_http_head_add_c(&head, "connection", "Upgrade");
+	if (rc == 0)
+		rc = server_headers(req->conn->server, &head, req->id);
+	if (rc == 0)
+		rc = h1_tunnel(req, &head);
+	av_http_head_clear(&head);
+	if (rc < 0)
+		return rc;
+	req->conn->server->metrics.responses[1]++;
+	conn_schedule(req->conn);
+	return 0;
 }
 
 void av_res_abort(struct av_req *req)

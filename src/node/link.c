@@ -123,9 +123,9 @@ static void on_idle(void *ctx)
 	av_h2c_free(AV_TAKE_PTR(l->conn));
 }
 
-void link_init(struct link *l, struct node_sandbox *sb)
+void link_init(struct link *l, struct node_sandbox *sb, enum link_kind kind)
 {
-	*l = (struct link){.sb = sb};
+	*l = (struct link){.sb = sb, .is_ports = kind == LINK_PORTS};
 	av_timer_init(&l->idle, sb->node->loop, on_idle, l);
 }
 
@@ -157,6 +157,9 @@ static int link_connect(struct link *l, struct av_err *err)
 	    .ctx = l,
 	    .stream_window_bytes = 256 * 1024,
 	    .high_watermark_bytes = 256 * 1024,
+	    /* What their readers do not take is never held here (see give_back in stream.c), so
+	     * the sum of all windows may be large, and no tunnel can starve another. */
+	    .connection_window_bytes = l->is_ports ? TUNNELS_MAX * 256 * 1024 : 0,
 	};
 	const struct av_http_header headers[] = {
 	    {AV_STR("content-type"), AV_STR(AV_AGENT_CT_JSON)},
@@ -227,6 +230,7 @@ static void conv_unlink(struct conv *c)
 	av_list_remove(&c->link);
 	sb->n_convs--;
 	sb->n_quiet -= c->quiet;
+	sb->n_tunnels -= c->tunnel;
 	if (--c->via->n_convs == 0)
 		av_timer_start(&c->via->idle, LINK_IDLE_MS);
 	if (!c->quiet)

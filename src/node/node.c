@@ -239,7 +239,7 @@ static int sandbox_new(struct node *n, const char *id, const struct driver_evide
 	av_list_init(&sb->convs);
 	av_timer_init(&sb->lost_timer, n->loop, on_lost_timer, sb);
 	for (size_t i = 0; i < LINK_COUNT; i++)
-		link_init(&sb->links[i], sb);
+		link_init(&sb->links[i], sb, (enum link_kind)i);
 	r = watch_pidfd(sb);
 	if (r == 0)
 		r = av_map_put(&n->sandboxes, av_str_c(sb->id), sb);

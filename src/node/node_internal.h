@@ -29,6 +29,7 @@
 #define LOST_WAIT_MS   500
 #define LINK_IDLE_MS   30000
 #define ERROR_BODY_MAX 16384
+#define TUNNELS_MAX    256 /* open at once for each sandbox */
 
 struct node {
 	struct av_loop *loop;
@@ -43,13 +44,14 @@ struct node {
 	void *on_closed_ctx;
 };
 
-/* Interactive things and bulk bodies do not share a connection: a full socket of the one must not
- * delay the other. */
-enum link_kind { LINK_INTERACTIVE, LINK_BULK, LINK_COUNT };
+/* Interactive things, bulk bodies and tunnels to ports do not share a connection: a full socket or
+ * window of the one must not delay the other. */
+enum link_kind { LINK_INTERACTIVE, LINK_BULK, LINK_PORTS, LINK_COUNT };
 
 struct link {
 	struct node_sandbox *sb;
 	struct av_h2c *conn; /* NULL: not connected */
+	bool is_ports;
 	struct av_timer idle;
 	size_t n_convs;
 };
@@ -63,7 +65,7 @@ struct node_sandbox {
 	struct link links[LINK_COUNT];
 	char *init_json;      /* body of POST /init; owned */
 	struct av_list convs; /* struct conv */
-	size_t n_convs, n_quiet;
+	size_t n_convs, n_quiet, n_tunnels;
 	struct av_timer lost_timer;
 	bool dead;                              /* pidfd said so; evidence is being gathered */
 	bool frozen;                            /* or about to be */
@@ -89,8 +91,9 @@ struct conv {
 	struct av_h2s *h2s;      /* NULL: closed */
 	const struct conv_ops *ops;
 	struct av_err *pending; /* owned: why we cancelled it ourselves, or why it was lost */
+	bool tunnel;            /* counted in sb->n_tunnels */
 	bool over;              /* the owner knows, or does not want to */
-	bool quiet;             /* no use of the sandbox; set before conv_open */
+	bool quiet;             /* no use of the sandbox; counted in sb->n_quiet */
 	bool waits_for_thaw;    /* opened while frozen */
 };
 
@@ -102,7 +105,7 @@ int64_t node_sandbox_frozen_ns(const struct node_sandbox *sb);
 
 /* ---- link.c ---- */
 
-void link_init(struct link *l, struct node_sandbox *sb);
+void link_init(struct link *l, struct node_sandbox *sb, enum link_kind kind);
 /* Closes the connection; conversations on it end as lost or failed. */
 void link_clear(struct link *l);
 

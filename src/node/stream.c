@@ -3,9 +3,11 @@
  * stream.c - one HTTP request to an agent, with bodies that stream both ways
  *
  * The agent's head is checked by the codec; what goes on from here to clients is written anew by
- * whoever answers them. Bulk bodies use the bulk link.
+ * whoever answers them. Bulk bodies use the bulk link, tunnels to ports one of their own: a client
+ * that stops reading a proxied page must not hold up a file.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "node/node_internal.h"
@@ -64,6 +66,8 @@ static void stream_on_data(struct conv *c, struct av_str data)
 {
 	struct node_stream *s = to_stream(c);
 
+	if (c->quiet && c->sb)
+		node_sandbox_activity(c->sb);
 	if (s->bad_status)
 		(void)av_buf_append_str(&s->error_body, data);
 	else if (s->ev.on_data)
@@ -121,7 +125,7 @@ int node_stream_open(struct node_sandbox *sb, const struct node_stream_request *
     const struct node_stream_events *ev, void *ctx, struct node_stream **ret, struct av_err *err)
 {
 	struct av_http_header headers[HEADERS_MAX];
-	const struct av_h2s_request h2 = {
+	struct av_h2s_request h2 = {
 	    .method = av_str_c(rq->method),
 	    .path = rq->path,
 	    .authority = AV_STR(AV_AGENT_AUTHORITY),
@@ -129,14 +133,28 @@ int node_stream_open(struct node_sandbox *sb, const struct node_stream_request *
 	    .n_headers = rq->n_headers,
 	    .has_body = rq->has_body,
 	};
+	bool tunnel = rq->tunnel_port;
 	struct node_stream *s;
+	char authority[24];
 	int r;
 
-	if (rq->n_headers > HEADERS_MAX || rq->path.n > PATH_MAX_BYTES)
+	if (tunnel) {
+		(void)snprintf(authority, sizeof(authority), "localhost:%u", rq->tunnel_port);
+		h2 = (struct av_h2s_request){
+		    .method = AV_STR("CONNECT"),
+		    .authority = av_str_c(authority),
+		    .has_body = true,
+		};
+		if (sb->n_tunnels >= TUNNELS_MAX)
+			return av_err_set(err, AV_ERR_RATE_LIMITED,
+			    "%d connections to ports of this sandbox are open, and no more can be; "
+			    "close some or try later",
+			    TUNNELS_MAX);
+	} else if (rq->n_headers > HEADERS_MAX || rq->path.n > PATH_MAX_BYTES)
 		return av_err_set(err, AV_ERR_HEAD_TOO_LARGE,
 		    "at most %d headers and a path of %d bytes can be passed on", HEADERS_MAX,
 		    PATH_MAX_BYTES);
-	for (size_t i = 0; i < rq->n_headers; i++)
+	for (size_t i = 0; i < h2.n_headers; i++)
 		headers[i] = (struct av_http_header){rq->headers[i].name, rq->headers[i].value};
 	s = calloc(1, sizeof(*s));
 	if (!s)
@@ -145,11 +163,13 @@ int node_stream_open(struct node_sandbox *sb, const struct node_stream_request *
 	s->ctx = ctx;
 	s->map_errors = rq->map_errors;
 	av_buf_init(&s->error_body, ERROR_BODY_MAX);
-	r = conv_open(&s->conv, sb, LINK_BULK, &stream_ops, &h2, err);
+	r = conv_open(&s->conv, sb, tunnel ? LINK_PORTS : LINK_BULK, &stream_ops, &h2, err);
 	if (r < 0) {
 		free(s);
 		return r;
 	}
+	s->conv.tunnel = tunnel;
+	sb->n_tunnels += tunnel;
 	*ret = s;
 	return 0;
 }
@@ -161,6 +181,8 @@ bool node_stream_send(struct node_stream *s, struct av_str data)
 
 	if (!s->conv.h2s || s->conv.over || s->conv.pending)
 		return true;
+	if (s->conv.quiet && s->conv.sb)
+		node_sandbox_activity(s->conv.sb);
 	r = av_h2s_write(s->conv.h2s, data);
 	if (r == -ENOMEM) {
 		(void)av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
@@ -185,6 +207,17 @@ void node_stream_pause(struct node_stream *s, bool paused)
 	s->owed = 0;
 	if (s->conv.h2s)
 		av_h2s_consume(s->conv.h2s, owed);
+}
+
+void node_stream_set_quiet(struct node_stream *s)
+{
+	struct node_sandbox *sb = s->conv.sb;
+
+	if (!sb || s->conv.quiet)
+		return;
+	s->conv.quiet = true;
+	sb->n_quiet++;
+	node_sandbox_activity(sb);
 }
 
 void node_stream_cancel(struct node_stream *s)

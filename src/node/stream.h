@@ -154,6 +154,10 @@ struct node_header {
 
 struct node_stream_request {
 	const char *method;
+	/* Not 0: instead of all below except map_errors, a tunnel to this TCP port on the loopback
+	 * of the sandbox. on_head says 200 when it is connected, 502 when nobody listens; bodies
+	 * are then raw bytes, and may be sent before. */
+	uint16_t tunnel_port;
 	struct av_str path;                /* with query, already encoded; at most 16 KiB */
 	const struct node_header *headers; /* no pseudo headers */
 	size_t n_headers;
@@ -175,6 +179,8 @@ struct node_stream_events {
 bool node_stream_send(struct node_stream *s, struct av_str data); /* as node_exec_send */
 void node_stream_finish(struct node_stream *s);                   /* end of the request body */
 void node_stream_pause(struct node_stream *s, bool paused);
+/* From now on the sandbox is in use only while bytes move in the stream, not because it is open. */
+void node_stream_set_quiet(struct node_stream *s);
 void node_stream_cancel(struct node_stream *s);
 
 /* The answer to a unary call: a JSON object, borrowed for the callback. */

@@ -115,6 +115,8 @@ enum av_connect_code av_connect_code_from_err(enum av_err_kind kind)
 	case AV_ERR_CANCELED:
 		return AV_CONNECT_CANCELED;
 	case AV_ERR_AGENT:
+	case AV_ERR_PORT_CLOSED:
+	case AV_ERR_UPSTREAM:
 	case AV_ERR_UNAVAILABLE:
 		return AV_CONNECT_UNAVAILABLE;
 	default:

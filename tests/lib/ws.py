@@ -24,7 +24,9 @@ class HandshakeError(Exception):
 
 
 class WebSocket:
-    def __init__(self, host, port, path, headers=None, protocols=(), timeout=30, rcvbuf=None):
+    def __init__(self, host, port, path, headers=None, protocols=(), timeout=30, rcvbuf=None,
+                 authority=None):
+        """authority: what Host says, when it is not where to connect."""
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if rcvbuf:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
@@ -34,7 +36,7 @@ class WebSocket:
         self.close_code = None
         self.subprotocol = None
         try:
-            self._handshake(host, port, path, headers or {}, protocols)
+            self._handshake(authority or f"{host}:{port}", path, headers or {}, protocols)
         except BaseException:
             self.sock.close()
             raise
@@ -45,9 +47,9 @@ class WebSocket:
     def __exit__(self, *_):
         self.abort()
 
-    def _handshake(self, host, port, path, headers, protocols):
+    def _handshake(self, authority, path, headers, protocols):
         key = base64.b64encode(os.urandom(16))
-        lines = [f"GET {path} HTTP/1.1", f"Host: {host}:{port}", "Upgrade: websocket",
+        lines = [f"GET {path} HTTP/1.1", f"Host: {authority}", "Upgrade: websocket",
                  "Connection: Upgrade", f"Sec-WebSocket-Key: {key.decode()}",
                  "Sec-WebSocket-Version: 13"]
         if protocols:

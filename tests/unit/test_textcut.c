@@ -21,10 +21,10 @@ static const char *const valid[] = {
     "\xed\x9f\xbf\xee\x80\x80\xf4\x8f\xbf\xbf",
 };
 static const char *const invalid[] = {
-    "\x80\x80\x80\x80\x80",             /* nothing but continuations */
-    "\xe2\x9c",                         /* ends within a character */
-    "\xe2\x9cz\xc3\xa4",                /* broken off by another */
-    "\xe2\x9c\xe2\x9c\x93",             /* broken off by a lead byte */
+    "\x80\x80\x80\x80\x80",               /* nothing but continuations */
+    "\xe2\x9c",                           /* ends within a character */
+    "\xe2\x9cz\xc3\xa4",                  /* broken off by another */
+    "\xe2\x9c\xe2\x9c\x93",               /* broken off by a lead byte */
     "\xe0\x80\x80 \xed\xa0\x80 \xc0\xaf", /* overlong, surrogate */
     "\xf0\x9f\x8e\xf0\x9f\x8e\x88",
     "\xff\xfe\xf5\x80\x80\x80",
