@@ -12,12 +12,13 @@
 
 #include "base/str.h"
 
-#define AV_ID_LEN     27 /* prefix and 25 characters, without the NUL */
-#define AV_ID_SIZE    (AV_ID_LEN + 1)
-#define AV_ID_SANDBOX "sb"
-#define AV_ID_KEY     "ke"
-#define AV_ID_TEAM    "te"
-#define AV_ID_USER    "us"
+#define AV_ID_LEN      27 /* prefix and 25 characters, without the NUL */
+#define AV_ID_SIZE     (AV_ID_LEN + 1)
+#define AV_ID_SANDBOX  "sb"
+#define AV_ID_KEY      "ke"
+#define AV_ID_TEAM     "te"
+#define AV_ID_USER     "us"
+#define AV_ID_TEMPLATE "tp"
 
 #define AV_KEY_SECRET_LEN 40 /* hexadecimal digits; valid under every dialect's prefix */
 

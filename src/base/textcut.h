@@ -18,8 +18,7 @@ struct av_textcut {
 
 /* The text that is whole by now: *ret_head (at most 4 bytes, what was kept before with what belongs
  * to it; valid until the next call) and then the returned piece of data. Either may be empty. */
-struct av_str av_textcut_feed(
-    struct av_textcut *c, struct av_str data, struct av_str *ret_head);
+struct av_str av_textcut_feed(struct av_textcut *c, struct av_str data, struct av_str *ret_head);
 /* What is still kept, when no more data comes: the beginning of a character that never ended. Valid
  * until the next call. */
 struct av_str av_textcut_end(struct av_textcut *c);

@@ -72,6 +72,12 @@ const char *child_step_text(uint32_t step)
 	return step < AV_ARRAY_LEN(texts) ? texts[step] : "unknown step";
 }
 
+bool child_step_is_template(uint32_t step, int error)
+{
+	return step >= CHILD_STEP_ROOT && step <= CHILD_STEP_RUN &&
+	       (error == ELOOP || error == ENOTDIR);
+}
+
 _Noreturn static void fail(enum child_step step, int error)
 {
 	struct child_report r = {.step = step, .error = error < 0 ? -error : error};
@@ -232,9 +238,10 @@ static void bind_over(enum child_step step, int root, const char *source, int ta
 	if (to < 0 && (errno == ENOENT || errno == EACCES))
 		return;
 	check(step, to);
+	AV_CLEANUP(av_closep) int at = open_below(root, source, 0);
+	check(step, at);
 	AV_CLEANUP(av_closep)
-	int from =
-	    open_tree(root, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
+	int from = open_tree(at, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
 	check(step, from);
 	if (read_only) {
 		struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
@@ -259,8 +266,10 @@ static const char *const masked[] = {
  * file; its name need not be seen afterwards. */
 static void bind_limit(int root, const char *source, const char *target)
 {
-	bind_over(CHILD_STEP_MASK, root, source, root, target, true);
-	check(CHILD_STEP_MASK, unlinkat(root, source, 0));
+	AV_CLEANUP(av_closep) int dev = open_below(root, "dev", O_DIRECTORY);
+	check(CHILD_STEP_MASK, dev);
+	bind_over(CHILD_STEP_MASK, dev, source, root, target, true);
+	check(CHILD_STEP_MASK, unlinkat(dev, source, 0));
 }
 
 static void mount_proc(const struct child_staged *staged, int root)
@@ -277,10 +286,10 @@ static void mount_proc(const struct child_staged *staged, int root)
 	check(CHILD_STEP_PROC, av_write_file_at(proc, "sys/user/max_user_namespaces", AV_STR("0")));
 	bind_over(CHILD_STEP_MASK, proc, "sys", proc, "sys", true);
 	if (staged->limits & CHILD_LIMITS_MEMORY)
-		bind_limit(root, "dev/.meminfo", "proc/meminfo");
+		bind_limit(root, ".meminfo", "proc/meminfo");
 	if (staged->limits & CHILD_LIMITS_CPUS) {
-		bind_limit(root, "dev/.cpuinfo", "proc/cpuinfo");
-		bind_limit(root, "dev/.stat", "proc/stat");
+		bind_limit(root, ".cpuinfo", "proc/cpuinfo");
+		bind_limit(root, ".stat", "proc/stat");
 	}
 }
 
@@ -290,7 +299,7 @@ static void mount_sys(const struct child_spec *spec, const struct child_staged *
 	mount_fs(CHILD_STEP_SYS, "sysfs", NULL, ATTR_COMMON | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY,
 	    dir);
 	if (staged->limits & CHILD_LIMITS_CPUS)
-		bind_limit(root, "dev/.online", "sys/devices/system/cpu/online");
+		bind_limit(root, ".online", "sys/devices/system/cpu/online");
 	if (!spec->has_cgroup2)
 		return;
 	AV_CLEANUP(av_closep) int cg = open_below(root, "sys/fs/cgroup", O_DIRECTORY);

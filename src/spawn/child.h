@@ -78,5 +78,7 @@ struct child_spec {
 /* Never returns: executes the agent or reports and exits. sock is the child's end. */
 _Noreturn void child_main(const struct child_spec *spec, int sock);
 
+/* Whether that failure comes from what a template has at a mount point. */
+bool child_step_is_template(uint32_t step, int error);
 /* "mounting /proc"; never NULL. */
 const char *child_step_text(uint32_t step);

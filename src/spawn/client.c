@@ -177,6 +177,38 @@ static void sample(struct spawner *sp, struct job *j)
 	job_done(j, &reply, -1);
 }
 
+static bool template_ok(const struct spawn_template *t)
+{
+	return terminated(t->template_id, sizeof(t->template_id)) &&
+	       template_id_ok(t->template_id) && t->reserved == 0 &&
+	       (t->flags & ~(uint32_t)SPAWN_SNAPSHOT_KILL) == 0;
+}
+
+static void delete_template(struct spawner *sp, struct job *j)
+{
+	struct spawn_reply reply = {0};
+	struct av_err err = {0};
+	int r = template_ok(&j->request.u.template)
+	            ? template_delete(&sp->templates, j->request.u.template.template_id, &err)
+	            : -EINVAL;
+	if (r < 0)
+		job_fail(j, r, &err);
+	else
+		job_done(j, &reply, -1);
+}
+
+static void list_templates(struct spawner *sp, struct job *j)
+{
+	struct spawn_reply reply = {0};
+	int r = terminated(j->request.u.after, sizeof(j->request.u.after))
+	            ? snapshot_list(sp, j->request.u.after, &reply.u.list)
+	            : -EINVAL;
+	if (r < 0)
+		job_fail(j, r, NULL);
+	else
+		job_done(j, &reply, -1);
+}
+
 static void dispatch(struct spawner *sp, struct job *j)
 {
 	const struct spawn_request *q = &j->request;
@@ -193,6 +225,17 @@ static void dispatch(struct spawner *sp, struct job *j)
 		return;
 	case SPAWN_SAMPLE:
 		sample(sp, j);
+		return;
+	case SPAWN_TEMPLATE_DELETE:
+		delete_template(sp, j);
+		return;
+	case SPAWN_TEMPLATE_LIST:
+		list_templates(sp, j);
+		return;
+	case SPAWN_SNAPSHOT:
+		if (id_ok(q) && template_ok(&q->u.template))
+			break;
+		job_fail(j, -EINVAL, NULL);
 		return;
 	case SPAWN_CREATE:
 		if (id_ok(q) && create_ok(&q->u.create))

@@ -231,6 +231,9 @@ static int hand_over(struct sandbox *s, int exit_record, struct av_err *err)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot make the agent's socket");
 	if ((r = failpoint("create.rundir", err)) < 0)
 		return r;
+	r = rundir_write_template(sp->mounts.run_fd, s->id, &s->stands_on);
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot record the template");
 	r = jail_identify(sp->mounts.proc_fd, s->jail.pid, &s->who);
 	if (r == 0)
 		r = rundir_write_process(sp->mounts.run_fd, s->id, &s->who);
@@ -289,16 +292,26 @@ static void refuse(struct sandbox *s, int error, const struct av_err *err)
 	sandbox_job_end(s, false);
 }
 
-static void template_made(void *ctx, int result)
+static void template_made(void *ctx, int result, const struct av_err *err)
 {
 	struct sandbox *s = ctx;
-	if (result == 0) {
+	if (result == 0)
 		create_start(s);
-		return;
-	}
-	struct av_err err = {0};
-	av_err_sys(&err, AV_ERR_INTERNAL, result, "template host could not be made again");
-	refuse(s, result, &err);
+	else
+		refuse(s, result, err);
+}
+
+/* For a snapshot of it, later. */
+static void remember_template(struct sandbox *s, const struct template_layers *layers)
+{
+	struct rundir_template *t = &s->stands_on;
+	*t = (struct rundir_template){.depth = layers->depth};
+	static_assert(sizeof(t->id) == SPAWN_TEMPLATE_SIZE, "the same ids");
+	memcpy(t->id, current(s)->request.u.create.template_id, sizeof(t->id));
+	memcpy(t->seal, layers->seal, sizeof(t->seal));
+	if (layers->has_usr)
+		memcpy(
+		    t->host_fingerprint, s->sp->templates.host.fingerprint, HOST_TEMPLATE_FP_SIZE);
 }
 
 static bool is_there_already(struct sandbox *s)
@@ -320,12 +333,12 @@ void create_start(struct sandbox *s)
 		refuse(s, -EEXIST, &err);
 		return;
 	}
-	int r = template_layers(
-	    &sp->templates, current(s)->request.u.create.template_id, &layers, &err);
+	const struct spawn_create *c = &current(s)->request.u.create;
+	int r = template_layers(&sp->templates, c->template_id, c->template_seal, &layers, &err);
 	if (r == -EAGAIN) {
 		s->template_wait.on_made = template_made;
 		s->template_wait.ctx = s;
-		template_wait(&sp->templates, &s->template_wait);
+		template_wait(layers.pending, &s->template_wait);
 		return;
 	}
 	if (r < 0) {
@@ -333,6 +346,7 @@ void create_start(struct sandbox *s)
 		return;
 	}
 	s->failure_errno = 0;
+	remember_template(s, &layers);
 	r = build(s, &layers, &err);
 	if (r < 0) {
 		s->failure = err;

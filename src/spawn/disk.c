@@ -2,6 +2,7 @@
 /*
  * disk.c - choosing how areas are limited, and what all ways have in common
  */
+#include "spawn/disk_btrfs.h"
 #include "spawn/disk_internal.h"
 
 #include <errno.h>
@@ -196,6 +197,7 @@ int disk_new(const struct disk_config *cfg, struct disk **ret, struct av_err *er
 	d->rootless = cfg->rootless;
 	d->image_bytes = cfg->image_bytes;
 	d->reserve_bytes = cfg->reserve_bytes;
+	d->trees = true;
 	d->trash_count = 1; /* whatever is there: the first step looks */
 	int r = open_dirs(d, cfg, err);
 	if (r == 0)
@@ -304,9 +306,66 @@ int disk_remove(struct disk *d, const char *id, struct av_err *err)
 	return d->ops->remove(d, id, err);
 }
 
+/* Mode btrfs counts something else as trash. */
+static int step_trees(struct disk *d, int64_t deadline_ns)
+{
+	unsigned kept = d->trash_count;
+	d->trash_count = 1;
+	int ms = disk_area_step(d, deadline_ns);
+	d->trees = d->trash_count > 0;
+	d->trash_count = kept;
+	return ms;
+}
+
 int disk_step(struct disk *d, int64_t budget_us)
 {
-	return d->ops->step(d, av_mono_ns() + budget_us * 1000);
+	int64_t deadline_ns = av_mono_ns() + budget_us * 1000;
+	int ms = d->ops->step(d, deadline_ns);
+	if (d->ops->step == disk_area_step || !d->trees || av_mono_ns() >= deadline_ns)
+		return ms;
+	return AV_MIN(ms, step_trees(d, deadline_ns));
+}
+
+int disk_trash(struct disk *d, int dirfd, const char *name)
+{
+	int r = disk_area_trash(d, dirfd, name);
+	d->trees = true;
+	if (d->ops->step == disk_area_step)
+		d->trash_count++;
+	return r;
+}
+
+/* Layers */
+
+int disk_layer_snapshot(struct disk *d, const char *id, const char *name)
+{
+	if (!d->ops->layer_snapshot)
+		return -EOPNOTSUPP;
+	return disk_id_ok(id) && disk_id_ok(name) ? d->ops->layer_snapshot(d, id, name) : -EINVAL;
+}
+
+int disk_layer_open(struct disk *d, const char *name, int *ret_dirfd)
+{
+	if (!d->ops->layer_open)
+		return -EOPNOTSUPP;
+	return disk_id_ok(name) ? d->ops->layer_open(d, name, ret_dirfd) : -EINVAL;
+}
+
+int disk_layer_remove(struct disk *d, const char *name)
+{
+	if (!d->ops->layer_remove)
+		return 0;
+	return disk_id_ok(name) ? d->ops->layer_remove(d, name) : -EINVAL;
+}
+
+int disk_layer_list(struct disk *d, int (*on_layer)(void *ctx, const char *name), void *ctx)
+{
+	return d->ops->layer_list ? d->ops->layer_list(d, on_layer, ctx) : 0;
+}
+
+int disk_layer_generation(int fd, uint64_t *ret)
+{
+	return btrfs_subvol_generation(fd, ret);
 }
 
 int disk_list(struct disk *d, int (*on_area)(void *ctx, const char *id, uid_t owner, bool removing),

@@ -113,6 +113,23 @@ int disk_list(struct disk *d, int (*on_area)(void *ctx, const char *id, uid_t ow
 int disk_cleanup(struct disk *d, struct av_err *err) AV_MUST_CHECK;
 /* Areas removed but not freed yet. */
 unsigned disk_trash_count(const struct disk *d);
+
+/* ---- layers: read-only snapshots of areas, in the btrfs image only ---- */
+
+/* Makes layer `name` of the area as it is now; waits for what is dirty to be written, not for its
+ * size. -EOPNOTSUPP in the other modes; -EEXIST. */
+int disk_layer_snapshot(struct disk *d, const char *id, const char *name) AV_MUST_CHECK;
+/* Its top directory. -ENOENT, -EOPNOTSUPP. */
+int disk_layer_open(struct disk *d, const char *name, int *ret_dirfd) AV_MUST_CHECK;
+/* A number that every change of the layer moves. fd: anything in the layer. */
+int disk_layer_generation(int fd, uint64_t *ret) AV_MUST_CHECK;
+/* 0 also when there is none, or none can be. */
+int disk_layer_remove(struct disk *d, const char *name) AV_MUST_CHECK;
+int disk_layer_list(
+    struct disk *d, int (*on_layer)(void *ctx, const char *name), void *ctx) AV_MUST_CHECK;
+/* Moves any tree of the state directory out of sight, to be freed in disk_step(). -ENOENT. */
+int disk_trash(struct disk *d, int dirfd, const char *name) AV_MUST_CHECK;
+
 /* Free bytes of the host file system below the state directory, for ordinary users. */
 uint64_t disk_free_bytes(const struct disk *d);
 /* 0, or NO_SPACE with the sentence for people. What disk_create() checks first. */

@@ -33,15 +33,13 @@ static int build_name(char *dst, size_t size, const char *id)
 	return av_path_printf(dst, size, NEW_PREFIX "%s", id);
 }
 
-/* Gives something in the trash another name, so that its own is free. */
-static int retire(struct disk *d, const char *name)
+int disk_area_trash(struct disk *d, int dirfd, const char *name)
 {
 	char other[40];
 	int r = -EEXIST;
 	for (int i = 0; i < 1000 && r == -EEXIST; i++) {
 		(void)snprintf(other, sizeof(other), "t-%" PRIu64, d->trash_serial++);
-		r = renameat2(d->trash_fd, name, d->trash_fd, other, RENAME_NOREPLACE) < 0 ? -errno
-		                                                                           : 0;
+		r = renameat2(dirfd, name, d->trash_fd, other, RENAME_NOREPLACE) < 0 ? -errno : 0;
 	}
 	return r;
 }
@@ -53,7 +51,7 @@ int disk_area_build(struct disk *d, const char *id, int *ret_dirfd, struct av_er
 	if (r < 0)
 		return av_err_set(err, AV_ERR_INVALID, "bad sandbox id");
 	r = mkdirat(d->trash_fd, name, 0700);
-	if (r < 0 && errno == EEXIST && retire(d, name) == 0)
+	if (r < 0 && errno == EEXIST && disk_area_trash(d, d->trash_fd, name) == 0)
 		r = mkdirat(d->trash_fd, name, 0700);
 	if (r < 0)
 		return av_err_sys(
@@ -118,7 +116,7 @@ int disk_area_open(struct disk *d, const char *id, int *ret_dirfd, struct av_err
 int disk_area_remove(struct disk *d, const char *id, struct av_err *err)
 {
 	int r = renameat2(d->areas_fd, id, d->trash_fd, id, RENAME_NOREPLACE);
-	if (r < 0 && errno == EEXIST && retire(d, id) == 0)
+	if (r < 0 && errno == EEXIST && disk_area_trash(d, d->trash_fd, id) == 0)
 		r = renameat2(d->areas_fd, id, d->trash_fd, id, RENAME_NOREPLACE);
 	if (r < 0 && errno == ENOENT)
 		return 0;

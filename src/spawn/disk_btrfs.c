@@ -43,6 +43,7 @@
 
 #define IMAGE     "disk.img"
 #define IMAGE_NEW "disk.img.new"
+#define LAYERS    ".layers"
 #define IMAGE_MIN (512 * AV_MIB)
 #define STALE_MAX 4096
 #define RETRY_MS  1000
@@ -414,6 +415,71 @@ static int image_cleanup(struct disk *d, struct av_err *err)
 	             : 0;
 }
 
+/* Layers: snapshots of areas in a directory of their own, whose name is no sandbox's. */
+
+static int open_layers(const struct btrfs_state *s, bool make)
+{
+	if (make && mkdirat(s->top_fd, LAYERS, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	int fd = openat(s->top_fd, LAYERS, OPEN_DIR);
+	return fd < 0 ? -errno : fd;
+}
+
+static int image_layer_snapshot(struct disk *d, const char *id, const char *name)
+{
+	const struct btrfs_state *s = d->mode_state;
+	AV_CLEANUP(av_closep) int layers = open_layers(s, true);
+	AV_CLEANUP(av_closep) int area = -1;
+	int r = layers < 0 ? layers : image_open(d, id, &area, NULL);
+	return r < 0 ? r : btrfs_snapshot_create(layers, name, area);
+}
+
+static int image_layer_open(struct disk *d, const char *name, int *ret_dirfd)
+{
+	AV_CLEANUP(av_closep) int layers = open_layers(d->mode_state, false);
+	if (layers < 0)
+		return layers;
+	int fd = openat(layers, name, OPEN_DIR);
+	if (fd < 0)
+		return -errno;
+	*ret_dirfd = fd;
+	return 0;
+}
+
+static int image_layer_remove(struct disk *d, const char *name)
+{
+	struct btrfs_state *s = d->mode_state;
+	AV_CLEANUP(av_closep) int layers = open_layers(s, false);
+	AV_CLEANUP(av_closep) int fd = -1;
+	uint64_t subvol = 0;
+	if (layers < 0)
+		return layers == -ENOENT ? 0 : layers;
+	if (image_layer_open(d, name, &fd) == 0)
+		(void)btrfs_subvol_id(fd, &subvol);
+	av_close_fd(&fd);
+	int r = btrfs_subvol_destroy(layers, name);
+	if (r == 0 && subvol != 0)
+		remember_stale(s, subvol);
+	return r == -ENOENT ? 0 : r;
+}
+
+static int image_layer_list(struct disk *d, int (*on_layer)(void *ctx, const char *name), void *ctx)
+{
+	int fd = open_layers(d->mode_state, false), r = 0;
+	if (fd == -ENOENT)
+		return 0;
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	if (dir == NULL) {
+		av_close_fd(&fd);
+		return -EIO;
+	}
+	for (struct dirent *e; r == 0 && (e = readdir(dir)) != NULL;)
+		if (e->d_type == DT_DIR && disk_id_ok(e->d_name))
+			r = on_layer(ctx, e->d_name);
+	closedir(dir);
+	return r;
+}
+
 const struct disk_ops disk_btrfs_ops = {
     .mode = DISK_MODE_BTRFS,
     .setup = image_setup,
@@ -424,5 +490,9 @@ const struct disk_ops disk_btrfs_ops = {
     .remove = image_remove,
     .step = image_step,
     .list = image_list,
+    .layer_snapshot = image_layer_snapshot,
+    .layer_open = image_layer_open,
+    .layer_remove = image_layer_remove,
+    .layer_list = image_layer_list,
     .cleanup = image_cleanup,
 };

@@ -19,9 +19,14 @@ int btrfs_quota_keep_consistent(int fd);
 /* dirfd's child `name`, with its qgroup a member of the parent and limited; limit 0: unlimited.
  * -EEXIST. */
 int btrfs_subvol_create(int dirfd, const char *name, uint64_t limit);
+/* A read-only snapshot `name` in dirfd of the subvolume that source_fd is the top of, its qgroup a
+ * member of the parent. Kernels before 6.9 count everything again after it. */
+int btrfs_snapshot_create(int dirfd, const char *name, int source_fd);
 int btrfs_subvol_destroy(int dirfd, const char *name);
 /* The number of the subvolume that fd lies in. */
 int btrfs_subvol_id(int fd, uint64_t *ret);
+/* Moves with each change of the subvolume that fd lies in. */
+int btrfs_subvol_generation(int fd, uint64_t *ret);
 /* limit 0: unlimited. */
 int btrfs_qgroup_limit(int fd, uint64_t qgroup, uint64_t limit);
 /* Bytes referenced as of the last commit, and the limit (0: none). -ENOENT. */

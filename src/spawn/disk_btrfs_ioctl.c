@@ -65,6 +65,33 @@ int btrfs_subvol_create(int dirfd, const char *name, uint64_t limit)
 	return r < 0 ? r : call(dirfd, BTRFS_IOC_SUBVOL_CREATE_V2, &a);
 }
 
+int btrfs_snapshot_create(int dirfd, const char *name, int source_fd)
+{
+	const uint64_t parent = BTRFS_PARENT_QGROUP;
+	union {
+		struct btrfs_qgroup_inherit head;
+		char room[sizeof(struct btrfs_qgroup_inherit) + sizeof(parent)];
+	} inherit = {.head = {.num_qgroups = 1}};
+	struct btrfs_ioctl_vol_args_v2 a = {
+	    .fd = source_fd,
+	    .flags = BTRFS_SUBVOL_RDONLY | BTRFS_SUBVOL_QGROUP_INHERIT,
+	    .size = sizeof(inherit),
+	};
+	memcpy(inherit.room + sizeof(inherit.head), &parent, sizeof(parent));
+	a.qgroup_inherit = &inherit.head;
+	int r = av_path_printf(a.name, sizeof(a.name), "%s", name);
+	return r < 0 ? r : call(dirfd, BTRFS_IOC_SNAP_CREATE_V2, &a);
+}
+
+int btrfs_subvol_generation(int fd, uint64_t *ret)
+{
+	struct btrfs_ioctl_get_subvol_info_args a = {0};
+	int r = call(fd, BTRFS_IOC_GET_SUBVOL_INFO, &a);
+	if (r == 0)
+		*ret = a.generation;
+	return r;
+}
+
 int btrfs_subvol_destroy(int dirfd, const char *name)
 {
 	struct btrfs_ioctl_vol_args a = {0};

@@ -28,6 +28,11 @@ struct disk_ops {
 	int (*step)(struct disk *d, int64_t deadline_ns);
 	int (*list)(struct disk *d,
 	    int (*on_area)(void *ctx, const char *id, uid_t owner, bool removing), void *ctx);
+	/* Layers; NULL where there are none. */
+	int (*layer_snapshot)(struct disk *d, const char *id, const char *name);
+	int (*layer_open)(struct disk *d, const char *name, int *ret_dirfd);
+	int (*layer_remove)(struct disk *d, const char *name);
+	int (*layer_list)(struct disk *d, int (*on_layer)(void *ctx, const char *name), void *ctx);
 	/* Unmounts and deletes what setup made; areas are gone already. */
 	int (*cleanup)(struct disk *d, struct av_err *err);
 };
@@ -48,6 +53,7 @@ struct disk {
 	int areas_fd; /* owned; <state>/sandboxes */
 	int trash_fd; /* owned; <state>/trash */
 	unsigned trash_count;
+	bool trees;            /* mode btrfs: there may be plain trees in the trash */
 	uint64_t trash_serial; /* names of what disk_area_step() moves up */
 	void *mode_state;      /* owned by the mode: setup to teardown */
 };
@@ -74,6 +80,8 @@ int disk_area_open(struct disk *d, const char *id, int *ret_dirfd, struct av_err
 int disk_area_remove(struct disk *d, const char *id, struct av_err *err);
 /* Frees trash until deadline_ns (monotonic). Milliseconds until it wants to go on. */
 int disk_area_step(struct disk *d, int64_t deadline_ns);
+/* Moves a tree into the trash under a fresh name. */
+int disk_area_trash(struct disk *d, int dirfd, const char *name);
 int disk_area_list(struct disk *d,
     int (*on_area)(void *ctx, const char *id, uid_t owner, bool removing), void *ctx);
 

@@ -92,6 +92,8 @@ static void fill_notes(const struct spawner *sp, struct spawn_hello_reply *r)
 		add_note(r, "Kernel before 5.19: all sandboxes share one range of user ids.");
 	if (sp->o->no_seccomp)
 		add_note(r, "Started with --no-seccomp: for tests only.");
+	if (sp->o->no_checksums)
+		add_note(r, "Started with --no-checksums: for tests only.");
 }
 
 void hello_fill(struct spawner *sp, struct spawn_hello_reply *r)

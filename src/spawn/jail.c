@@ -120,11 +120,16 @@ int jail_go(struct jail *j, int listener, int exit_record, struct av_err *err)
 
 int jail_result(struct jail *j, struct av_err *err)
 {
+	bool reset = false;
 	for (;;) {
 		struct child_report report;
 		ssize_t n = recv(j->sock, &report, sizeof(report), MSG_DONTWAIT);
-		if (n < 0 && errno == EINTR)
+		/* A child that ends with our `go` unread resets the connection; the kernel says so
+		 * once, before what the child sent, which is why it ended. */
+		if (n < 0 && (errno == EINTR || (errno == ECONNRESET && !reset))) {
+			reset = errno == ECONNRESET;
 			continue;
+		}
 		if (n < 0 && errno == EAGAIN)
 			return -EAGAIN;
 		if (n == 0 && j->executing)
@@ -137,6 +142,13 @@ int jail_result(struct jail *j, struct av_err *err)
 			return av_err_sys(err, AV_ERR_INTERNAL, errno, "hand-over socket");
 		if (n != sizeof(report))
 			return av_err_set(err, AV_ERR_INTERNAL, "hand-over: short report");
+		if (report.error && child_step_is_template(report.step, report.error)) {
+			(void)av_err_set(err, AV_ERR_INVALID_STATE,
+			    "%s: the template has a link or a file where a directory must be: make "
+			    "another template",
+			    child_step_text(report.step));
+			return -ESTALE;
+		}
 		if (report.error)
 			return av_err_sys(
 			    err, AV_ERR_INTERNAL, report.error, "%s", child_step_text(report.step));

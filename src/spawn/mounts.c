@@ -39,6 +39,10 @@
 #define CLONE_FLAGS (OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
 #define MOVE_FD     (MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
 
+/* One letter each: the kernels that need them take options of 255 bytes. `u` is the upper. */
+static const char layer_names[] = "abcdefghijklmnopqrstvwxyzA";
+static_assert(sizeof(layer_names) - 1 == MOUNTS_LAYERS_MAX, "a name for each layer");
+
 /* ---- the private tree ---- */
 
 static int enter_own_userns(struct av_err *err)
@@ -178,9 +182,11 @@ static int open_dirs(struct mounts *m, struct av_err *err)
 			return av_err_sys(
 			    err, AV_ERR_INTERNAL, errno, "cannot open %s", dirs[i].path);
 	}
-	for (char name[] = "a"; name[0] < 'a' + MOUNTS_LAYERS_MAX; name[0]++)
+	for (size_t i = 0; i < MOUNTS_LAYERS_MAX; i++) {
+		char name[2] = {layer_names[i], '\0'};
 		if (mkdirat(m->names_fd, name, 0700) < 0)
 			return av_err_sys(err, AV_ERR_INTERNAL, errno, "mkdir /l/%s", name);
+	}
 	if (mkdirat(m->names_fd, "u", 0700) < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "mkdir /l/u");
 	return 0;
@@ -277,7 +283,9 @@ static int add_lower(struct overlay *o, int layer_fd)
 	if (o->m->overlay == SPAWN_OVERLAY_FD)
 		return fsconfig(o->ctx, FSCONFIG_SET_FD, "lowerdir+", NULL, layer_fd) < 0 ? -errno
 		                                                                          : 0;
-	char name[2] = {(char)('a' + o->attached), '\0'};
+	if (o->attached == MOUNTS_LAYERS_MAX)
+		return -E2BIG;
+	char name[2] = {layer_names[o->attached], '\0'};
 	if (move_mount(layer_fd, "", o->m->names_fd, name, MOVE_MOUNT_F_EMPTY_PATH) < 0)
 		return -errno;
 	if (o->attached)
@@ -364,7 +372,7 @@ static void detach_names(const struct overlay *o)
 	if (fchdir(o->m->names_fd) < 0)
 		return;
 	for (size_t i = 0; i < o->attached; i++) {
-		char name[2] = {(char)('a' + i), '\0'};
+		char name[2] = {layer_names[i], '\0'};
 		umount2(name, MNT_DETACH | UMOUNT_NOFOLLOW);
 	}
 	if (chdir("/") < 0)
@@ -535,6 +543,18 @@ static int attach_below(int root, const char *name, int mnt)
 	return move_mount(mnt, "", at, "", MOVE_FD) < 0 ? -errno : 0;
 }
 
+static int mount_point_error(struct av_err *err, int error, const char *name)
+{
+	if (error != -ELOOP && error != -ENOTDIR && error != -ENOENT)
+		return av_err_sys(err, AV_ERR_INTERNAL, error, "cannot attach /%s", name);
+	(void)av_err_set(err, AV_ERR_INVALID_STATE,
+	    "/%s of the template is %s and not a directory: make another template", name,
+	    error == -ENOENT  ? "missing"
+	    : error == -ELOOP ? "a link"
+	                      : "a file");
+	return -ESTALE;
+}
+
 static const struct {
 	const char *name;
 	unsigned int minor;
@@ -599,7 +619,8 @@ static int fill_dev(int dev, bool rootless, const struct mounts_limits *limits)
 /* A tmpfs of the sandbox's own, mounted here and not by the child because device nodes do not work
  * on what a user namespace mounts. Nodes are the sandbox's own inodes: locks and inotify on a
  * shared /dev/null would let two sandboxes meet. */
-static int stage_dev(const struct mounts *m, const struct mounts_spec *spec, int root)
+static int stage_dev(
+    const struct mounts *m, const struct mounts_spec *spec, int root, struct av_err *err)
 {
 	char id[16];
 	snprintf(id, sizeof(id), "%u", ids_base(spec->ids, spec->slot));
@@ -607,15 +628,24 @@ static int stage_dev(const struct mounts *m, const struct mounts_spec *spec, int
 	    {"mode", "0755"}, {"uid", id}, {"gid", id}, {"size", "1m"}, {NULL, NULL}};
 	AV_CLEANUP(av_closep) int dev = make_tmpfs(options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
 	if (dev < 0)
-		return dev;
-	int r = attach_below(root, "dev", dev);
-	if (r == 0)
-		r = ids_enter(spec->ids, spec->slot);
+		return av_err_sys(err, AV_ERR_INTERNAL, dev, "cannot make /dev");
+	int r = ids_enter(spec->ids, spec->slot);
 	if (r < 0)
-		return r;
-	r = fill_dev(dev, m->rootless, &spec->limits);
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot take the ids of the sandbox");
+	/* A template may do without. Whatever else has the name stays and is refused below. */
+	if (mkdirat(root, "dev", 0755) < 0 && errno != EEXIST)
+		r = -errno;
 	ids_leave(spec->ids);
-	return r;
+	if (r == 0)
+		r = attach_below(root, "dev", dev);
+	if (r < 0)
+		return mount_point_error(err, r, "dev");
+	r = ids_enter(spec->ids, spec->slot);
+	if (r == 0) {
+		r = fill_dev(dev, m->rootless, &spec->limits);
+		ids_leave(spec->ids);
+	}
+	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot make /dev") : 0;
 }
 
 static int stage_overlays(struct mounts *m, const struct mounts_spec *spec, const char *path,
@@ -634,10 +664,9 @@ static int stage_overlays(struct mounts *m, const struct mounts_spec *spec, cons
 			return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot mount the /usr overlay");
 		r = attach_below(root, "usr", usr);
 		if (r < 0)
-			return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot attach /usr");
+			return mount_point_error(err, r, "usr");
 	}
-	r = stage_dev(m, spec, root);
-	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot make /dev") : 0;
+	return stage_dev(m, spec, root, err);
 }
 
 int mounts_stage(struct mounts *m, const struct mounts_spec *spec, struct av_err *err)

@@ -26,7 +26,7 @@
 #define MOUNTS_STATE      "/state"
 #define MOUNTS_RUN        "/run"
 #define MOUNTS_DISK       "/disk"
-#define MOUNTS_LAYERS_MAX 8
+#define MOUNTS_LAYERS_MAX 26
 
 struct mounts {
 	enum spawn_overlay overlay;

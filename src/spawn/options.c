@@ -32,6 +32,7 @@ enum option_id {
 	OPT_DISK_DEFAULT,
 	OPT_PIDS_DEFAULT,
 	OPT_NO_SECCOMP,
+	OPT_NO_CHECKSUMS,
 	OPT_NO_DAEMON,
 	OPT_LOG_LEVEL,
 	OPT_LOG_JSON,
@@ -57,6 +58,8 @@ static const struct option_def {
     [OPT_DISK_IMAGE] = {"--disk-image", SIZE, "SIZE  of the btrfs image"},
     [OPT_DISK_DEFAULT] = {"--disk-default", SIZE, "SIZE  disk of a sandbox that names none"},
     [OPT_PIDS_DEFAULT] = {"--pids-default", NUMBER, "N   processes of a sandbox that names none"},
+    [OPT_NO_CHECKSUMS] = {"--no-checksums", FLAG,
+        "    for tests: believe what a template's files are"},
     [OPT_NO_SECCOMP] = {"--no-seccomp", FLAG, "      for tests: load no system call filter"},
     [OPT_NO_DAEMON] = {"--no-daemon", FLAG, "       for tests: start the worker only"},
     [OPT_LOG_LEVEL] = {"--log-level", WORD, "debug|info|warn|error"},
@@ -105,6 +108,9 @@ static int set_flag(struct spawn_options *o, enum option_id id)
 		return 0;
 	case OPT_NO_SECCOMP:
 		o->no_seccomp = true;
+		return 0;
+	case OPT_NO_CHECKSUMS:
+		o->no_checksums = true;
 		return 0;
 	case OPT_NO_DAEMON:
 		o->no_daemon = true;

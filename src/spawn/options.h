@@ -48,8 +48,9 @@ struct spawn_options {
 	uint64_t disk_image_bytes;   /* --disk-image SIZE; 0: see disk.h */
 	uint64_t disk_default_bytes; /* --disk-default SIZE */
 	uint32_t pids_default;       /* --pids-default N */
-	bool no_seccomp; /* --no-seccomp: only for tests that show the other locks hold */
-	bool no_daemon;  /* --no-daemon: worker only, for tests */
+	bool no_seccomp;   /* --no-seccomp: only for tests that show the other locks hold */
+	bool no_checksums; /* --no-checksums: the same, for the mounting of templates */
+	bool no_daemon;    /* --no-daemon: worker only, for tests */
 	enum av_log_level log_level;
 	bool log_json;
 	char **daemon_args; /* what followed "--", NULL-terminated */

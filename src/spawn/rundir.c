@@ -21,9 +21,10 @@
 #include "base/path.h"
 #include "base/banned.h"
 
-#define SOCKET_NAME  "agent.sock"
-#define PROCESS_NAME "process"
-#define BACKLOG      128
+#define SOCKET_NAME   "agent.sock"
+#define PROCESS_NAME  "process"
+#define TEMPLATE_NAME "template"
+#define BACKLOG       128
 
 static int open_dir(int run_fd, const char *id)
 {
@@ -109,6 +110,35 @@ int rundir_read_process(int run_fd, const char *id, struct jail_identity *ret)
 	return 0;
 }
 
+int rundir_write_template(int run_fd, const char *id, const struct rundir_template *t)
+{
+	char path[AV_ID_SIZE + 16];
+	int r = av_path_printf(path, sizeof(path), "%s/" TEMPLATE_NAME, id);
+	if (r < 0)
+		return r;
+	AV_CLEANUP(av_closep)
+	int fd = openat(run_fd, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return fd < 0 ? -errno : av_write_full(fd, t, sizeof(*t));
+}
+
+int rundir_read_template(int run_fd, const char *id, struct rundir_template *ret)
+{
+	char path[AV_ID_SIZE + 16];
+	struct rundir_template t;
+	int r = av_path_printf(path, sizeof(path), "%s/" TEMPLATE_NAME, id);
+	if (r < 0)
+		return r;
+	AV_CLEANUP(av_closep) int fd = openat(run_fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	ssize_t n = av_read_full(fd, &t, sizeof(t));
+	if (n != sizeof(t) || !memchr(t.id, '\0', sizeof(t.id)) ||
+	    !memchr(t.host_fingerprint, '\0', sizeof(t.host_fingerprint)))
+		return n < 0 ? (int)n : -ENOENT;
+	*ret = t;
+	return 0;
+}
+
 bool rundir_exists(int run_fd, const char *id)
 {
 	return faccessat(run_fd, id, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
@@ -119,7 +149,7 @@ int rundir_remove(int run_fd, const char *id)
 	AV_CLEANUP(av_closep) int dir = open_dir(run_fd, id);
 	if (dir < 0)
 		return dir == -ENOENT ? 0 : dir;
-	static const char *const names[] = {SOCKET_NAME, PROCESS_NAME};
+	static const char *const names[] = {SOCKET_NAME, PROCESS_NAME, TEMPLATE_NAME};
 	for (size_t i = 0; i < AV_ARRAY_LEN(names); i++)
 		if (unlinkat(dir, names[i], 0) < 0 && errno != ENOENT)
 			return -errno;

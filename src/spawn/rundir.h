@@ -4,12 +4,14 @@
  *
  *   agent.sock  bound and listened on by the worker, owned by the daemon, mode 0600
  *   process     "pid start_ticks pidns_ino\n", written before the child gets its go
+ *   template    what it stands on, a struct rundir_template, for snapshots of it
  *
  * On a tmpfs as a rule: what is here ends with the machine, as the processes do.
  */
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/macros.h"
@@ -22,6 +24,16 @@ int rundir_create(
 int rundir_write_process(int run_fd, const char *id, const struct jail_identity *who) AV_MUST_CHECK;
 /* -ENOENT when there is none (the worker died before writing it). */
 int rundir_read_process(int run_fd, const char *id, struct jail_identity *ret) AV_MUST_CHECK;
+struct rundir_template {
+	char id[64];
+	uint8_t seal[32];          /* zero for host and empty */
+	char host_fingerprint[32]; /* when the lowest layers are the host's; else empty */
+	uint32_t depth;
+};
+int rundir_write_template(
+    int run_fd, const char *id, const struct rundir_template *t) AV_MUST_CHECK;
+/* -ENOENT when there is none. */
+int rundir_read_template(int run_fd, const char *id, struct rundir_template *ret) AV_MUST_CHECK;
 bool rundir_exists(int run_fd, const char *id);
 /* Removes what these functions made. 0 also when nothing is there. */
 int rundir_remove(int run_fd, const char *id) AV_MUST_CHECK;

@@ -66,6 +66,7 @@ static void free_sandbox(struct sandbox *s)
 	loop_timer_stop(&s->retry);
 	av_list_remove(&s->template_wait.node);
 	jail_clear(&s->jail);
+	snapshot_clear(s);
 	av_map_remove(&s->sp->sandboxes, av_str_c(s->id));
 	free(s);
 }
@@ -93,6 +94,8 @@ static void job_end_agent_died(void *ctx, uint32_t events)
 	unwatch(s);
 	if (s->state == SANDBOX_DESTROYING)
 		destroy_start(s);
+	else if (s->state == SANDBOX_SNAPSHOTTING)
+		snapshot_agent_died(s);
 }
 
 /* ---- what there is of a sandbox ---- */
@@ -273,6 +276,11 @@ static void run_jobs(struct sandbox *s)
 			create_start(s);
 			return;
 		}
+		if (j->request.op == SPAWN_SNAPSHOT) {
+			s->state = SANDBOX_SNAPSHOTTING;
+			snapshot_start(s);
+			return;
+		}
 		if (j->request.op == SPAWN_DESTROY) {
 			s->state = SANDBOX_DESTROYING;
 			s->destroy_started_ns = av_mono_ns();
@@ -303,17 +311,23 @@ void sandbox_submit(struct spawner *sp, struct job *j)
 		job_fail(j, -ENOMEM, NULL);
 		return;
 	}
+	/* A look does not wait for the copy of a disk. */
+	if (j->request.op == SPAWN_INSPECT && s->state == SANDBOX_SNAPSHOTTING) {
+		inspect(s, j);
+		return;
+	}
 	av_list_append(&s->jobs, &j->node);
 	if (j->request.op == SPAWN_DESTROY && s->state == SANDBOX_CREATING)
 		create_cancel(s);
+	else if (j->request.op == SPAWN_DESTROY && s->state == SANDBOX_SNAPSHOTTING)
+		snapshot_cancel(s);
 	else if (s->state == SANDBOX_IDLE)
 		run_jobs(s);
 }
 
 /* ---- list ---- */
 
-/* Keeps the smallest SPAWN_LIST_MAX ids above `after`, in order. */
-static void list_insert(struct spawn_list_reply *l, const char *id, struct sandbox *s)
+void sandbox_list_insert(struct spawn_list_reply *l, const char *id)
 {
 	size_t at = l->count;
 	while (at > 0 && strcmp(l->entries[at - 1].id, id) > 0)
@@ -332,7 +346,6 @@ static void list_insert(struct spawn_list_reply *l, const char *id, struct sandb
 	memmove(&l->entries[at + 1], &l->entries[at], tail * sizeof(l->entries[0]));
 	l->entries[at] = (struct spawn_list_entry){0};
 	memcpy(l->entries[at].id, id, strlen(id));
-	l->entries[at].state = s->pidfd >= 0 ? SPAWN_STATE_ALIVE : 0;
 }
 
 int sandbox_list(struct spawner *sp, const char *after, struct spawn_list_reply *ret)
@@ -345,7 +358,7 @@ int sandbox_list(struct spawner *sp, const char *after, struct spawn_list_reply 
 	size_t pos = 0;
 	while ((s = av_map_next(&sp->sandboxes, &pos)))
 		if (strcmp(s->id, after) > 0)
-			list_insert(ret, s->id, s);
+			sandbox_list_insert(ret, s->id);
 	for (uint32_t i = 0; i < ret->count; i++) {
 		s = find(sp, ret->entries[i].id);
 		ret->entries[i].state = state_bits(s);

@@ -38,6 +38,7 @@
 #include "spawn/loop.h"
 #include "spawn/mounts.h"
 #include "spawn/options.h"
+#include "spawn/rundir.h"
 #include "spawn/sweeper.h"
 #include "spawn/template.h"
 #include "spawn/wire.h"
@@ -81,6 +82,7 @@ enum sandbox_state {
 	SANDBOX_IDLE, /* running, dead, or remains of a create */
 	SANDBOX_CREATING,
 	SANDBOX_DESTROYING,
+	SANDBOX_SNAPSHOTTING,
 };
 
 struct sandbox {
@@ -110,6 +112,8 @@ struct sandbox {
 	struct cgroup_reader reader;
 	bool disk_known;
 	uint64_t disk_used_bytes;
+	struct rundir_template stands_on;
+	struct snapshot *snapshot; /* owned; NULL: none is being taken */
 };
 
 /* Fills the table from cgroups, disk and run directories. */
@@ -133,9 +137,21 @@ void sandbox_clear(struct spawner *sp);
 
 /* Starts the work of the current job; both end in sandbox_job_end(). */
 void create_start(struct sandbox *s);
+void snapshot_start(struct sandbox *s);
 void destroy_start(struct sandbox *s);
 /* The child of a create in flight is killed; the create fails, then what waits is done. */
 void create_cancel(struct sandbox *s);
+/* The snapshot under way is given up; it fails, then what waits is done. */
+void snapshot_cancel(struct sandbox *s);
+/* Its agent died: what a snapshot may have waited for. */
+void snapshot_agent_died(struct sandbox *s);
+/* TEMPLATE_LIST. */
+int snapshot_list(
+    struct spawner *sp, const char *after, struct spawn_list_reply *ret) AV_MUST_CHECK;
+/* The worker ends. */
+void snapshot_clear(struct sandbox *s);
+/* Into a reply that is kept sorted: the smallest SPAWN_LIST_MAX ids above `after`. */
+void sandbox_list_insert(struct spawn_list_reply *l, const char *id);
 /* The current job is answered and off the list: the next one, or the entry goes when nothing is
  * left of the sandbox. */
 void sandbox_job_end(struct sandbox *s, bool gone);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * template.c - layers of templates for the worker
+ * template.c - layers of templates for the worker: host, empty, and stacks of kept ones
  */
 #include "spawn/template.h"
 
@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -33,23 +34,56 @@ static int reopen_host(struct template_store *t, struct av_err *err)
 	return 0;
 }
 
-int template_init(struct template_store *t, struct loop *loop, const struct mounts *m,
-    uid_t id_shift, struct av_err *err)
+/* A root file system with nothing in it but the places where things get mounted. */
+static int make_empty(struct template_store *t, int dir)
 {
-	*t = (struct template_store){
-	    .loop = loop,
-	    .mounts = m,
-	    .host_options = {.rootless = m->rootless, .id_shift = id_shift},
-	    .host = HOST_TEMPLATE_INIT,
-	    .usr_fd = open("/usr", O_RDONLY | O_DIRECTORY | O_CLOEXEC),
-	    .maker_pidfd = -1,
-	    .maker = {.fd = -1},
-	};
+	static const char *const dirs[] = {"dev", "proc", "sys", "run", "tmp", "usr", "etc"};
+	for (size_t i = 0; i < AV_ARRAY_LEN(dirs); i++) {
+		mode_t mode = strcmp(dirs[i], "tmp") == 0 ? 01777 : 0755;
+		if (mkdirat(dir, dirs[i], mode) < 0 && errno != EEXIST)
+			return -errno;
+		if (!t->mounts->rootless &&
+		    fchownat(dir, dirs[i], t->id_base, t->id_base, AT_SYMLINK_NOFOLLOW) < 0)
+			return -errno;
+	}
+	return !t->mounts->rootless && fchown(dir, t->id_base, t->id_base) < 0 ? -errno : 0;
+}
+
+static int open_empty(struct template_store *t)
+{
+	if (mkdirat(t->dir_fd, TEMPLATE_ID_EMPTY, 0755) < 0 && errno != EEXIST)
+		return -errno;
+	AV_CLEANUP(av_closep)
+	int fd = layer_open(t->dir_fd, TEMPLATE_ID_EMPTY, O_RDONLY | O_DIRECTORY);
+	int r = fd < 0 ? fd : make_empty(t, fd);
+	if (r == 0)
+		t->empty_fd = AV_TAKE_FD(fd);
+	return r;
+}
+
+int template_init(struct template_store *t, struct loop *loop, const struct mounts *m,
+    struct disk *disk, uid_t id_shift, struct av_err *err)
+{
+	*t = TEMPLATE_STORE_INIT;
+	t->loop = loop;
+	t->mounts = m;
+	t->disk = disk;
+	t->id_base = id_shift;
+	t->host_options =
+	    (struct host_template_options){.rootless = m->rootless, .id_shift = id_shift};
+	t->maker.fd = -1;
 	av_list_init(&t->waiters);
+	av_list_init(&t->kept);
+	t->usr_fd = open("/usr", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (t->usr_fd < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open /usr");
+	t->dir_fd = openat(m->state_fd, "templates", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r = t->dir_fd < 0 ? -errno : open_empty(t);
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot open the templates");
+	template_sweep(t);
 	/* None yet is fine; the first look will tell whether it still fits the machine. */
-	int r = reopen_host(t, err);
+	r = reopen_host(t, err);
 	return r == -ENOENT ? 0 : r;
 }
 
@@ -63,8 +97,11 @@ void template_clear(struct template_store *t)
 {
 	if (t->maker_pidfd >= 0)
 		loop_remove(t->loop, &t->maker);
+	template_kept_clear(t);
 	av_close_fd(&t->maker_pidfd);
 	av_close_fd(&t->usr_fd);
+	av_close_fd(&t->empty_fd);
+	av_close_fd(&t->dir_fd);
 	host_template_clear(&t->host);
 }
 
@@ -81,14 +118,16 @@ static void maker_ended(void *ctx, uint32_t events)
 	struct av_err err = {0};
 	if (r == 0)
 		r = reopen_host(t, &err);
-	if (r < 0)
+	if (r < 0) {
 		av_log(AV_LOG_ERROR, "cannot make a new generation of template host", "error",
 		    err.message, NULL);
+		av_err_sys(&err, AV_ERR_INTERNAL, r, "template host could not be made again");
+	}
 	t->checked_ns = av_mono_ns();
 	struct template_waiter *w;
 	while ((w = AV_LIST_FIRST(&t->waiters, struct template_waiter, node))) {
 		av_list_remove(&w->node);
-		w->on_made(w->ctx, r);
+		w->on_made(w->ctx, r, &err);
 	}
 }
 
@@ -139,23 +178,90 @@ static int check_host(struct template_store *t, struct av_err *err)
 	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot make template host") : -EAGAIN;
 }
 
-int template_layers(
-    struct template_store *t, const char *id, struct template_layers *ret, struct av_err *err)
+static int add_host(struct template_store *t, struct template_layers *l, struct av_err *err)
 {
-	if (strcmp(id, HOST_TEMPLATE_ID) != 0)
-		return av_err_set(err, AV_ERR_NOT_FOUND, "no template %s", id);
 	int r = check_host(t, err);
+	if (r == -EAGAIN)
+		l->pending = &t->waiters;
 	if (r < 0)
 		return r;
-	*ret = (struct template_layers){
-	    .root = {.fd = {t->host.root_fd}, .n = 1},
-	    .usr = {.fd = {t->host.usr_mask_fd, t->usr_fd}, .n = 2},
-	    .has_usr = true,
-	};
+	l->root.fd[l->root.n++] = t->host.root_fd;
+	l->usr.fd[l->usr.n++] = t->host.usr_mask_fd;
+	l->usr.fd[l->usr.n++] = t->usr_fd;
+	l->has_usr = true;
 	return 0;
 }
 
-void template_wait(struct template_store *t, struct template_waiter *w)
+static void add_empty(struct template_store *t, struct template_layers *l)
 {
-	av_list_append(&t->waiters, &w->node);
+	l->root.fd[l->root.n++] = t->empty_fd;
+}
+
+/* The host moved on under a snapshot that was made on it. */
+static int check_fits(
+    struct template_store *t, const char *id, const struct template_meta *m, struct av_err *err)
+{
+	if (strcmp(m->host_fingerprint, t->host.fingerprint) == 0)
+		return 0;
+	(void)av_err_set(err, AV_ERR_INVALID_STATE,
+	    "template %s stands on this machine's own programs, which were changed since it was "
+	    "made: build the template base (`aviary template build base`) and make it again on "
+	    "that",
+	    id);
+	return -ESTALE;
+}
+
+static int add_kept(struct template_store *t, const char *id,
+    const uint8_t seal[static LAYER_HASH_SIZE], struct template_layers *l, struct av_err *err)
+{
+	const struct template_kept *k = NULL;
+	struct template_meta bottom;
+	char next[TEMPLATE_ID_SIZE];
+	uint8_t next_seal[LAYER_HASH_SIZE];
+	memcpy(next_seal, seal, sizeof(next_seal));
+	if (av_str_copy(next, sizeof(next), av_str_c(id)) < 0)
+		return -ENOENT;
+	while (template_id_ok(next)) {
+		if (l->root.n == TEMPLATE_DEPTH_MAX)
+			return av_err_set(
+			    err, AV_ERR_INTERNAL, "template %s has too many layers", id);
+		int r = template_kept_get(t, next, next_seal, &k, &l->pending, err);
+		if (r < 0)
+			return r;
+		if (l->root.n == 0)
+			memcpy(l->seal, k->meta.seal, sizeof(l->seal));
+		l->root.fd[l->root.n++] = k->root_fd;
+		if (k->usr_fd >= 0)
+			l->usr.fd[l->usr.n++] = k->usr_fd;
+		bottom = k->meta;
+		memcpy(next, bottom.parent, sizeof(next));
+		memcpy(next_seal, bottom.parent_seal, sizeof(next_seal));
+	}
+	l->depth = (uint32_t)l->root.n;
+	if (!(bottom.flags & TEMPLATE_ON_HOST)) {
+		add_empty(t, l);
+		return 0;
+	}
+	int r = add_host(t, l, err);
+	return r < 0 ? r : check_fits(t, id, &bottom, err);
+}
+
+int template_layers(struct template_store *t, const char *id,
+    const uint8_t seal[static LAYER_HASH_SIZE], struct template_layers *ret, struct av_err *err)
+{
+	*ret = (struct template_layers){0};
+	if (strcmp(id, HOST_TEMPLATE_ID) == 0)
+		return add_host(t, ret, err);
+	if (strcmp(id, TEMPLATE_ID_EMPTY) == 0) {
+		add_empty(t, ret);
+		return 0;
+	}
+	if (!template_id_ok(id))
+		return av_err_set(err, AV_ERR_NOT_FOUND, "no template %s", id);
+	return add_kept(t, id, seal, ret, err);
+}
+
+void template_wait(struct av_list *pending, struct template_waiter *w)
+{
+	av_list_append(pending, &w->node);
 }

@@ -29,10 +29,11 @@
 #include <assert.h>
 #include <stdint.h>
 
-#define SPAWN_PROTOCOL      2
+#define SPAWN_PROTOCOL      3
 #define SPAWN_PIPELINE_MAX  128
 #define SPAWN_ID_SIZE       32 /* NUL-terminated; a sandbox id is "sb" and 25 of [0-9a-z] */
 #define SPAWN_TEMPLATE_SIZE 64 /* NUL-terminated [0-9a-z-]; "host" is always there */
+#define SPAWN_SEAL_SIZE     32
 #define SPAWN_EXIT_SIZE     64
 #define SPAWN_LIST_MAX      64
 #define SPAWN_SAMPLE_MAX    39
@@ -47,6 +48,12 @@ enum spawn_op {
 	SPAWN_FREEZE,  /* id: all its processes are stopped when the reply comes */
 	SPAWN_THAW,    /* id */
 	SPAWN_SAMPLE,  /* -> struct spawn_sample_reply */
+	/* id, u.template: its disk becomes the upper-most layer of a new template ->
+	 * struct spawn_snapshot_reply. The sandbox is frozen meanwhile, and goes on afterwards if
+	 * it was running before. */
+	SPAWN_SNAPSHOT,
+	SPAWN_TEMPLATE_DELETE, /* u.template; EBUSY while another stands on it; 0 also for none */
+	SPAWN_TEMPLATE_LIST,   /* -> struct spawn_list_reply */
 };
 
 /* spawn_create.flags */
@@ -56,6 +63,8 @@ enum {
 
 struct spawn_create {
 	char template_id[SPAWN_TEMPLATE_SIZE];
+	/* As SNAPSHOT answered; EBADMSG when the template is another one. Zero: any. */
+	uint8_t template_seal[SPAWN_SEAL_SIZE];
 	uint64_t memory_bytes; /* with swap; 0: no limit */
 	uint64_t disk_bytes;   /* 0: the worker's default */
 	uint32_t cpu_milli;    /* thousandths of a CPU; 0: no limit */
@@ -82,6 +91,18 @@ struct spawn_sample_request {
 };
 #define SPAWN_SAMPLE_DISK_TICKS 30
 
+/* spawn_template.flags */
+enum {
+	SPAWN_SNAPSHOT_KILL = 1 << 0, /* all processes of the sandbox are killed first: nothing
+	                               * need be frozen, and only its disk is left */
+};
+
+struct spawn_template {
+	char template_id[SPAWN_TEMPLATE_SIZE]; /* "tp" and 25 of [0-9a-z] */
+	uint32_t flags;                        /* unknown bits are EINVAL */
+	uint32_t reserved;                     /* 0 */
+};
+
 struct spawn_request {
 	uint32_t op;
 	uint32_t seq;           /* chosen by the client, any but 0 */
@@ -90,6 +111,7 @@ struct spawn_request {
 		uint32_t protocol; /* HELLO */
 		struct spawn_create create;
 		struct spawn_adopt adopt;
+		struct spawn_template template;
 		char after[SPAWN_ID_SIZE]; /* LIST: ids greater than this one; empty at first */
 		struct spawn_sample_request sample;
 	} u;
@@ -221,6 +243,15 @@ struct spawn_sample_reply {
 	struct spawn_sample entries[SPAWN_SAMPLE_MAX];
 };
 
+struct spawn_snapshot_reply {
+	uint8_t seal[SPAWN_SEAL_SIZE];
+	char parent[SPAWN_TEMPLATE_SIZE]; /* "host", "empty" or an id */
+	char host_fingerprint[32];        /* when the lowest layers are the host's; else empty */
+	uint64_t bytes, entries;          /* of the new layer */
+	uint32_t depth;                   /* layers above the bottom */
+	uint32_t frozen_us;
+};
+
 struct spawn_reply {
 	uint32_t op; /* of the request */
 	uint32_t seq;
@@ -233,8 +264,9 @@ struct spawn_reply {
 		struct spawn_inspect_reply inspect;
 		struct spawn_list_reply list;
 		struct spawn_sample_reply sample;
+		struct spawn_snapshot_reply snapshot;
 	} u;
 };
 
-static_assert(sizeof(struct spawn_request) == 136, "no padding that differs between compilers");
+static_assert(sizeof(struct spawn_request) == 168, "no padding that differs between compilers");
 static_assert(sizeof(struct spawn_reply) == 2784, "no padding that differs between compilers");

@@ -190,8 +190,9 @@ static int open_all(struct spawner *sp, struct av_err *err)
 	if (r == 0)
 		r = open_disk(sp, err);
 	if (r == 0)
-		r = template_init(&sp->templates, &sp->loop, &sp->mounts,
+		r = template_init(&sp->templates, &sp->loop, &sp->mounts, sp->disk,
 		    shared ? ids_base(&sp->ids, 1) : 0, err);
+	sp->templates.unchecked = sp->o->no_checksums;
 	if (r == 0 && (r = with_test_userns(sp, probe_idmap)) < 0)
 		av_err_sys(err, AV_ERR_INTERNAL, r, "cannot try idmapped mounts");
 	if (r == 0)
@@ -333,8 +334,7 @@ int worker_main(const struct spawn_options *o)
 	struct av_err err = {0};
 	w.sp = (struct spawner){
 	    .o = o, .mounts = MOUNTS_INIT, .agent_fd = -1, .sweeper = {.sock = -1}};
-	w.sp.templates.host = HOST_TEMPLATE_INIT;
-	w.sp.templates.usr_fd = w.sp.templates.maker_pidfd = -1;
+	w.sp.templates = TEMPLATE_STORE_INIT;
 	av_map_init(&w.sp.sandboxes);
 	av_list_init(&w.sp.clients);
 	av_list_init(&w.sp.numbered);

@@ -10,11 +10,12 @@
  *   AUTH → FIRST → OPEN → OVER
  *
  * AUTH: the handshake brought no key (a browser cannot send one), so the first message must be
- * {"type":"auth","token":...}, of at most AUTH_MESSAGE_MAX bytes, within SESSION_AUTH_MS. Until then
- * nothing is looked up, so that a stranger learns nothing. FIRST: the client says what to do, within
- * SESSION_FIRST_MS; kinds that have nothing to be told (attaching) skip it. OPEN: exec is set. OVER:
- * the last message is sent; the session is closed with 1000, by us at once or, where a client may
- * still be sending (a terminal), by the client within SESSION_LINGER_MS. on_close frees all.
+ * {"type":"auth","token":...}, of at most AUTH_MESSAGE_MAX bytes, within SESSION_AUTH_MS. Until
+ * then nothing is looked up, so that a stranger learns nothing. FIRST: the client says what to do,
+ * within SESSION_FIRST_MS; kinds that have nothing to be told (attaching) skip it. OPEN: exec is
+ * set. OVER: the last message is sent; the session is closed with 1000, by us at once or, where a
+ * client may still be sending (a terminal), by the client within SESSION_LINGER_MS. on_close frees
+ * all.
  *
  * Rules for every kind:
  *  - a client that does not read stops the process (socket → our watermark → the agent's window →

@@ -44,7 +44,8 @@ static const struct node_exec_events exec_events = {
 static void send_error(struct session *s, const struct av_err *err)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf json = AV_BUF_INIT(ERROR_JSON_MAX);
-	AV_CLEANUP(av_buf_clear) struct av_buf frame = AV_BUF_INIT(ERROR_JSON_MAX + AV_FRAME_HEADER);
+	AV_CLEANUP(av_buf_clear)
+	struct av_buf frame = AV_BUF_INIT(ERROR_JSON_MAX + AV_FRAME_HEADER);
 
 	api_write_err(&json, err);
 	if (av_frame_write(&frame, AV_FRAME_CONTROL, av_buf_str(&json)) == 0)

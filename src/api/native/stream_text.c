@@ -21,7 +21,7 @@
 struct text_stream {
 	struct session s;
 	struct stream_target target;
-	bool stdin_closed; /* it was started without stdin */
+	bool stdin_closed;        /* it was started without stdin */
 	struct av_textcut cut[2]; /* of stdout and stderr */
 };
 

@@ -4,20 +4,21 @@
  *
  * Theory of operation
  * -------------------
- * The first message starts a process on a new terminal or connects to one by tag. Then input, resize
- * and kill go to the agent on one stream, in the order in which they came; input that the terminal
- * does not take stops the client, and nothing is dropped. The process is not the socket's: it lives
- * on when the client goes away, and its output waits in the agent's ring for who connects next.
+ * The first message starts a process on a new terminal or connects to one by tag. Then input,
+ * resize and kill go to the agent on one stream, in the order in which they came; input that the
+ * terminal does not take stops the client, and nothing is dropped. The process is not the socket's:
+ * it lives on when the client goes away, and its output waits in the agent's ring for who connects
+ * next.
  *
- * After exit or a fatal error the socket stays open until the client closes it (SESSION_LINGER_MS at
- * most), and what still comes is dropped: a client that was just typing must not fail.
+ * After exit or a fatal error the socket stays open until the client closes it (SESSION_LINGER_MS
+ * at most), and what still comes is dropped: a client that was just typing must not fail.
  *
  * Two generations of clients cannot be told apart by what they say first. The older one has output
  * in JSON messages as base64 and sends input so; the younger one has bytes in binary messages both
  * ways, and loses output in JSON. So the first input decides: one binary message, and from then on
- * output is binary. Until there was any, output is held for HOLD_MS (or HOLD_MAX bytes), after which
- * it goes out as JSON. A client that asks for neither is seen by a person as a prompt that comes a
- * tenth of a second late.
+ * output is binary. Until there was any, output is held for HOLD_MS (or HOLD_MAX bytes), after
+ * which it goes out as JSON. A client that asks for neither is seen by a person as a prompt that
+ * comes a tenth of a second late.
  */
 #include "api/native/native.h"
 
@@ -150,8 +151,7 @@ static void on_output(void *ctx, enum node_channel ch, struct av_str data)
 	struct terminal *t = ctx;
 
 	(void)ch;
-	if (!t->decided && t->held.n + data.n <= HOLD_MAX &&
-	    av_buf_append_str(&t->held, data) == 0)
+	if (!t->decided && t->held.n + data.n <= HOLD_MAX && av_buf_append_str(&t->held, data) == 0)
 		return;
 	decide(t);
 	send_output(t, data);
@@ -253,8 +253,8 @@ static int reconnect(struct terminal *t, const json_t *message, struct av_err *e
 	if (!sel.tag || !sel.tag[0])
 		return av_err_set(err, AV_ERR_INVALID,
 		    "'tag' is missing: the one that {\"type\":\"started\"} told");
-	return control_exec_attach(s->api->control, &s->actor, s->id, &sel, replay, true,
-	    &exec_events, s, &s->exec, err);
+	return control_exec_attach(
+	    s->api->control, &s->actor, s->id, &sel, replay, true, &exec_events, s, &s->exec, err);
 }
 
 static int first(struct terminal *t, bool text, struct av_str data, struct av_err *err)

@@ -157,6 +157,12 @@ static enum av_err_kind kind_of(uint32_t op, int eno)
 		return AV_ERR_NOT_FOUND;
 	case ESTALE:
 		return AV_ERR_INVALID_STATE;
+	case ECANCELED:
+		return AV_ERR_CANCELED;
+	case EBADMSG:
+		return AV_ERR_CHECKSUM;
+	case EBUSY:
+		return AV_ERR_INVALID_STATE;
 	case EEXIST:
 		return AV_ERR_CONFLICT;
 	case EUSERS:

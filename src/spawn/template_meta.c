@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * template_meta.c - the record of a template
+ */
+#include "spawn/template_meta.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sodium/crypto_generichash_blake2b.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/banned.h"
+
+static const char magic[8] = {'A', 'V', 'T', 'M', 'P', 'L', '\r', '\n'};
+
+static void hash(
+    const void *a, size_t a_size, const void *b, size_t b_size, uint8_t ret[static LAYER_HASH_SIZE])
+{
+	crypto_generichash_blake2b_state h;
+	crypto_generichash_blake2b_init(&h, NULL, 0, LAYER_HASH_SIZE);
+	crypto_generichash_blake2b_update(&h, a, a_size);
+	crypto_generichash_blake2b_update(&h, b, b_size);
+	crypto_generichash_blake2b_final(&h, ret, LAYER_HASH_SIZE);
+}
+
+bool template_id_ok(const char *id)
+{
+	return av_id_valid(av_str_c(id), AV_ID_TEMPLATE);
+}
+
+static void make_seal(const struct template_meta *m, uint8_t ret[static LAYER_HASH_SIZE])
+{
+	hash(m, offsetof(struct template_meta, seal), "", 0, ret);
+}
+
+void template_meta_seal(struct template_meta *m)
+{
+	memcpy(m->magic, magic, sizeof(magic));
+	m->version = TEMPLATE_VERSION;
+	make_seal(m, m->seal);
+}
+
+bool template_seal_empty(const uint8_t seal[static LAYER_HASH_SIZE])
+{
+	static const uint8_t none[LAYER_HASH_SIZE];
+	return memcmp(seal, none, sizeof(none)) == 0;
+}
+
+void template_content(
+    const struct layer_sum *root, const struct layer_sum *usr, uint8_t ret[static LAYER_HASH_SIZE])
+{
+	hash(root->hash, sizeof(root->hash), usr->hash, sizeof(usr->hash), ret);
+}
+
+static int bad(struct av_err *err, const char *id, const char *why)
+{
+	(void)av_err_set(err, AV_ERR_CHECKSUM,
+	    "checksum error: the record of template %s %s; delete the template and make it again",
+	    id, why);
+	return -EBADMSG;
+}
+
+static int open_record(int dirfd, const char *id, int *ret_fd, struct av_err *err)
+{
+	AV_CLEANUP(av_closep) int fd = layer_open(dirfd, TEMPLATE_META_NAME, O_RDONLY | O_NONBLOCK);
+	struct stat st;
+	if (fd == -ENOENT)
+		return av_err_set(err, AV_ERR_NOT_FOUND, "no template %s", id);
+	if (fd == -ELOOP || fd == -EXDEV)
+		return bad(err, id, "is a link");
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, fd < 0 ? fd : errno,
+		    "cannot open the record of template %s", id);
+	if (!S_ISREG(st.st_mode) || st.st_nlink != 1)
+		return bad(err, id, "is no plain file");
+	if (st.st_uid != geteuid())
+		return bad(err, id, "belongs to somebody else");
+	if (st.st_size != sizeof(struct template_meta))
+		return bad(err, id, "has another length than was written");
+	*ret_fd = AV_TAKE_FD(fd);
+	return 0;
+}
+
+static bool terminated(const char *s, size_t size)
+{
+	return memchr(s, '\0', size) != NULL;
+}
+
+int template_meta_read(int dirfd, const char *id, struct template_meta *ret, struct av_err *err)
+{
+	AV_CLEANUP(av_closep) int fd = -1;
+	struct template_meta m;
+	uint8_t seal[LAYER_HASH_SIZE];
+	int r = open_record(dirfd, id, &fd, err);
+	if (r < 0)
+		return r;
+	if (av_read_full(fd, &m, sizeof(m)) != sizeof(m))
+		return bad(err, id, "cannot be read");
+	if (memcmp(m.magic, magic, sizeof(magic)) != 0)
+		return bad(err, id, "is something else");
+	if (m.version != TEMPLATE_VERSION)
+		return bad(err, id, "has a version that this Aviary does not know");
+	make_seal(&m, seal);
+	if (memcmp(seal, m.seal, sizeof(seal)) != 0)
+		return bad(err, id, "was changed");
+	if (!terminated(m.id, sizeof(m.id)) || !terminated(m.parent, sizeof(m.parent)) ||
+	    !terminated(m.host_fingerprint, sizeof(m.host_fingerprint)) || strcmp(m.id, id) != 0)
+		return bad(err, id, "is another template's");
+	*ret = m;
+	return 0;
+}
+
+int template_meta_write(int dirfd, const struct template_meta *m)
+{
+	AV_CLEANUP(av_closep)
+	int fd = openat(
+	    dirfd, TEMPLATE_META_NAME, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	int r = av_write_full(fd, m, sizeof(*m));
+	return r < 0 ? r : fsync(fd) < 0 ? -errno : 0;
+}
