@@ -22,6 +22,7 @@
 #include <jansson.h>
 #include <uv.h>
 
+#include "agent/kernel.h"
 #include "agent/process.h"
 #include "agent/user.h"
 #include "base/path.h"
@@ -37,11 +38,13 @@ struct agent_settings {
 	json_t *envs; /* owned; object of strings, or NULL */
 	char user[AGENT_USER_NAME_MAX + 1];
 	char workdir[AV_PATH_MAX + 1]; /* absolute, or empty: home of the user */
+	uint64_t generation;           /* grows when one of them changes */
 };
 
 struct agent {
 	uv_loop_t loop;
 	struct process_table processes;
+	struct kernel_table kernels;
 	struct server *server; /* owned */
 	struct agent_settings settings;
 	const char *id;         /* sandbox id from argv; borrowed */

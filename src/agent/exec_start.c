@@ -117,37 +117,6 @@ static char **make_argv(const struct start_request *q)
 	return argv;
 }
 
-static int make_env(const struct agent *a, const struct agent_user *u, const json_t *request_envs,
-    struct env *env, struct av_err *err)
-{
-	int r = env_set(env, "PATH", AGENT_DEFAULT_PATH);
-
-	if (r == 0)
-		r = env_set(env, "HOME", u->home);
-	if (r == 0)
-		r = env_set(env, "USER", u->name);
-	if (r == 0)
-		r = env_set(env, "LOGNAME", u->name);
-	if (r == 0)
-		r = env_set(env, AV_AGENT_ENV_ID, a->id);
-	if (r < 0)
-		return av_err_sys(err, AV_ERR_NO_MEMORY, r, "environment");
-	r = env_set_all(env, a->settings.envs, err);
-	return r < 0 ? r : env_set_all(env, request_envs, err);
-}
-
-/* The directory to start in. One that nobody asked for (a home that was never made) must not be in
- * the way, so then "/" serves. */
-static int find_cwd(const struct agent *a, const struct agent_user *u, const char *wanted,
-    char *dst, struct av_err *err)
-{
-	int r = agent_resolve_path(a, u, av_str_c(wanted), dst, err);
-
-	if (r == 0 && (!wanted || !wanted[0]) && access(dst, F_OK) < 0)
-		memcpy(dst, "/", 2);
-	return r;
-}
-
 /* Names the user: "user" of the binary codec, else the Authorization header. */
 static int find_user(
     const struct exec *e, const struct start_request *q, struct agent_user *ret, struct av_err *err)
@@ -170,8 +139,8 @@ int exec_launch(struct exec *e, const json_t *request, struct process **ret,
 
 	env_init(&env);
 	if ((r = parse(e, request, &q, err)) < 0 || (r = find_user(e, &q, &user, err)) < 0 ||
-	    (r = find_cwd(e->rq->agent, &user, q.cwd, cwd, err)) < 0 ||
-	    (r = make_env(e->rq->agent, &user, q.envs, &env, err)) < 0)
+	    (r = agent_find_cwd(e->rq->agent, &user, q.cwd, cwd, err)) < 0 ||
+	    (r = agent_make_env(e->rq->agent, &user, q.envs, &env, err)) < 0)
 		return r;
 	if (make_config(q.process, &config) == 0)
 		argv = make_argv(&q);

@@ -202,6 +202,7 @@ _Noreturn static void run(struct init *in)
 		fatal("signals", r);
 	uv_timer_init(&a->loop, &in->term);
 	memory_init(a);
+	kernel_table_init(&a->kernels, a);
 	in->signals.data = in->term.data = in;
 	uv_poll_start(&in->signals, UV_READABLE, on_signals);
 	if ((r = server_open(a, AV_AGENT_FD_LISTEN, &a->server)) < 0)

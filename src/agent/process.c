@@ -257,7 +257,7 @@ void process_table_reaped(struct process_table *t, pid_t pid, int wait_status)
 			p->end.signal = WTERMSIG(wait_status);
 		p->end.core_dumped = !p->end.exited && WCOREDUMP(wait_status);
 		process_input_drop(p);
-		if (p->killed)
+		if (p->killed || p->end_at_exit)
 			process_outputs_limit(p);
 		process_check_end(p);
 		return;
@@ -318,14 +318,15 @@ static int make_pipe(int *ret_read, int *ret_write)
 	return 0;
 }
 
-static int open_pipes(const struct process_table *t, bool stdin_open, struct pipes *io)
+static int open_pipes(
+    const struct process_table *t, const struct process_params *params, struct pipes *io)
 {
-	int r = 0;
+	int given = params->stdin_fd ? params->stdin_fd : t->null_fd, r = 0;
 
-	if (stdin_open)
+	if (params->stdin_open && !params->stdin_fd)
 		r = make_pipe(&io->child[0], &io->in);
 	else
-		io->child[0] = fcntl(t->null_fd, F_DUPFD_CLOEXEC, 3);
+		io->child[0] = fcntl(given, F_DUPFD_CLOEXEC, 3);
 	if (r == 0 && io->child[0] < 0)
 		r = -errno;
 	if (r == 0)
@@ -381,6 +382,7 @@ static struct process *new_process(struct process_table *t, const struct process
 	p->table = t;
 	p->pty = params->pty;
 	p->kill_group = params->kill_group;
+	p->end_at_exit = params->end_at_exit;
 	p->in.fd = p->out[0].fd = p->out[1].fd = -1;
 	av_list_init(&p->node);
 	av_list_init(&p->subs);
@@ -400,6 +402,7 @@ static int spawn_with(const struct process_params *params, const struct pipes *i
 	    .cwd = params->cwd,
 	    .user = params->user,
 	    .fds = {io->child[0], io->child[1], io->child[2]},
+	    .channel_fd = params->channel_fd,
 	    .controlling_tty = params->pty,
 	};
 	pid_t pid = spawn_process(&sp, ret_failure, err);
@@ -432,7 +435,7 @@ int process_start(struct process_table *t, const struct process_params *params,
 		    "%d processes were started through the API and still run, which is the most; "
 		    "end some",
 		    PROCESS_LIVE_MAX);
-	r = params->pty ? open_terminal(params, &io) : open_pipes(t, params->stdin_open, &io);
+	r = params->pty ? open_terminal(params, &io) : open_pipes(t, params, &io);
 	if (r < 0)
 		return av_err_sys(
 		    err, AV_ERR_INTERNAL, r, "cannot open a %s", params->pty ? "terminal" : "pipe");

@@ -100,6 +100,9 @@ struct process_params {
 	uint16_t cols, rows; /* of the terminal */
 	uint64_t timeout_ms; /* 0: none */
 	bool kill_group;     /* time-out and detach-kill go to the process group */
+	int stdin_fd;        /* borrowed: standard input instead of the above; 0: none */
+	int channel_fd;      /* borrowed: descriptor 3 of the process; 0: none */
+	bool end_at_exit;    /* what it left behind does not hold its end back */
 };
 
 /* Called when all bytes of one process_write() were taken by the pipe (status 0), or never will be
@@ -151,6 +154,10 @@ void process_attach(struct process *p, struct process_sub *sub);
 void process_detach(struct process_sub *sub);
 /* The reader has room: clears sub->full, goes on with the replay, with reading, or with the end. */
 void process_sub_ready(struct process_sub *sub);
+
+/* Reads what the outputs hold at this moment and delivers it, full readers or not: what was written
+ * before something else that is known by now. At most the capacity of the pipes. */
+void process_drain(struct process *p);
 
 /* Queues bytes for the input. fn may be NULL. -EBADF: input off, closed or the process gone;
  * 0 otherwise, and fn is called exactly once, perhaps before this returns. */

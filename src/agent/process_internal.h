@@ -42,7 +42,7 @@ struct process {
 	char *tag;    /* owned, or NULL */
 	char *config; /* owned, config_n bytes */
 	size_t config_n;
-	bool pty, kill_group;
+	bool pty, kill_group, end_at_exit;
 	bool reaped; /* the kernel no longer knows the pid */
 	bool killed; /* do not wait for the outputs */
 	bool ended;

@@ -142,6 +142,28 @@ void process_outputs_limit(struct process *p)
 	process_check_end(p);
 }
 
+void process_drain(struct process *p)
+{
+	for (int i = 0; i < 2; i++) {
+		struct process_output *o = &p->out[i];
+		int pending = 0;
+
+		if (o->fd < 0 || ioctl(o->fd, FIONREAD, &pending) < 0)
+			continue;
+		while (pending > 0 && o->fd >= 0) {
+			ssize_t n = read(
+			    o->fd, p->table->read_buf, AV_MIN((size_t)pending, PROCESS_CHUNK_PIPE));
+
+			if (n <= 0)
+				break;
+			if (o->limited)
+				o->left -= AV_MIN((size_t)n, o->left);
+			pending -= (int)n;
+			deliver(p, o->channel, p->table->read_buf, (size_t)n);
+		}
+	}
+}
+
 /* --- readers --- */
 
 void process_attach(struct process *p, struct process_sub *sub)

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "agent/handlers.h"
 #include "agent/server.h"
@@ -32,12 +33,21 @@ static const struct route routes[] = {
 #undef AGENT_UNARY
 };
 
+static bool path_fits(const char *pattern, struct av_str path)
+{
+	size_t n = strlen(pattern);
+
+	if (pattern[n - 1] == '*')
+		return av_str_starts(path, av_str_n(pattern, n - 1));
+	return av_str_eq_c(path, pattern);
+}
+
 static const struct route *find_route(
     struct av_str method, struct av_str path, bool *ret_path_known)
 {
 	*ret_path_known = false;
 	for (size_t i = 0; i < AV_ARRAY_LEN(routes); i++) {
-		if (!av_str_eq_c(path, routes[i].path))
+		if (!path_fits(routes[i].path, path))
 			continue;
 		*ret_path_known = true;
 		if (av_str_eq_c(method, routes[i].method))
@@ -357,4 +367,33 @@ int agent_resolve_path(const struct agent *a, const struct agent_user *u, struct
 	if (av_str_copy(dst, AV_PATH_MAX + 1, av_buf_str(&out)) < 0)
 		return av_err_set(err, AV_ERR_INVALID, "path is longer than %d bytes", AV_PATH_MAX);
 	return 0;
+}
+
+int agent_make_env(const struct agent *a, const struct agent_user *u, const json_t *extra,
+    struct env *env, struct av_err *err)
+{
+	int r = env_set(env, "PATH", AGENT_DEFAULT_PATH);
+
+	if (r == 0)
+		r = env_set(env, "HOME", u->home);
+	if (r == 0)
+		r = env_set(env, "USER", u->name);
+	if (r == 0)
+		r = env_set(env, "LOGNAME", u->name);
+	if (r == 0)
+		r = env_set(env, AV_AGENT_ENV_ID, a->id);
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_NO_MEMORY, r, "environment");
+	r = env_set_all(env, a->settings.envs, err);
+	return r < 0 ? r : env_set_all(env, extra, err);
+}
+
+int agent_find_cwd(const struct agent *a, const struct agent_user *u, const char *wanted, char *dst,
+    struct av_err *err)
+{
+	int r = agent_resolve_path(a, u, av_str_c(wanted), dst, err);
+
+	if (r == 0 && (!wanted || !wanted[0]) && access(dst, F_OK) < 0)
+		memcpy(dst, "/", 2);
+	return r;
 }

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "agent/agent.h"
+#include "agent/env.h"
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/list.h"
@@ -121,3 +122,11 @@ int agent_find_user(
  * relative ones start there; cleaned lexically into dst (AV_PATH_MAX + 1 bytes). */
 int agent_resolve_path(const struct agent *a, const struct agent_user *u, struct av_str path,
     char *dst, struct av_err *err);
+/* The environment of a process of u: what every one has, what /init set, extra (may be NULL); later
+ * ones win. */
+int agent_make_env(const struct agent *a, const struct agent_user *u, const json_t *extra,
+    struct env *env, struct av_err *err);
+/* The directory to start in (AV_PATH_MAX + 1 bytes). One that nobody asked for (a home that was
+ * never made) must not be in the way, so then "/" serves. */
+int agent_find_cwd(const struct agent *a, const struct agent_user *u, const char *wanted, char *dst,
+    struct av_err *err);

@@ -43,6 +43,7 @@
 #define PATH_ENTRIES_MAX 64
 #define DEFAULT_PATH     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define SIGNALS          64
+#define CHANNEL_FD       3   /* in the child */
 #define CHILD_OOM_SCORE  100 /* above the agent's own */
 
 /* The kernel's struct sigaction, for signals that the C library keeps to itself (32, 33). */
@@ -157,8 +158,12 @@ static void child_session(struct child *c)
 			child_fail(c, SPAWN_SETUP);
 	if (p->controlling_tty && ioctl(0, TIOCSCTTY, 0) < 0)
 		child_fail(c, SPAWN_SETUP);
+	/* dup2() onto itself would leave it O_CLOEXEC. */
+	if (p->channel_fd == CHANNEL_FD ? fcntl(CHANNEL_FD, F_SETFD, 0) < 0
+	                                : p->channel_fd && dup2(p->channel_fd, CHANNEL_FD) < 0)
+		child_fail(c, SPAWN_SETUP);
 	/* All of ours are O_CLOEXEC; this is the second lock. */
-	syscall(SYS_close_range, 3U, ~0U, 0U);
+	syscall(SYS_close_range, p->channel_fd ? CHANNEL_FD + 1U : 3U, ~0U, 0U);
 }
 
 static void child_ids(struct child *c)

@@ -17,6 +17,7 @@ struct spawn_params {
 	const char *cwd;
 	const struct agent_user *user;
 	int fds[3];           /* become 0, 1, 2 of the child; all above 2 in the caller */
+	int channel_fd;       /* becomes 3 of the child; above 2 in the caller; 0: none */
 	bool controlling_tty; /* fds[0] is a terminal and becomes the controlling one */
 };
 
@@ -45,6 +46,6 @@ void spawn_prepare(unsigned long soft_nofile);
 /* Returns the pid, or a negative errno with *ret filled and err worded for people. Blocks until the
  * program has been executed (about 0.2 ms). The child has: its own session and process group, the
  * user's ids, no blocked and no ignored signals, an OOM score above the agent's, only descriptors 0
- * to 2. */
+ * to 2, and 3 where a channel is given. */
 pid_t spawn_process(
     const struct spawn_params *params, struct spawn_failure *ret, struct av_err *err);

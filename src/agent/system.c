@@ -62,6 +62,14 @@ static int parse_init(
 	return av_str_copy(ret->workdir, sizeof(ret->workdir), av_buf_str(&clean));
 }
 
+static bool same_settings(const struct agent_settings *a, const struct agent_settings *b)
+{
+	bool envs = a->envs && b->envs ? json_equal(a->envs, b->envs)
+	                               : json_object_size(a->envs) == json_object_size(b->envs);
+
+	return envs && strcmp(a->user, b->user) == 0 && strcmp(a->workdir, b->workdir) == 0;
+}
+
 void system_init(struct request *rq, struct av_str body)
 {
 	AV_CLEANUP(av_json_decrefp) json_t *j = NULL;
@@ -74,6 +82,8 @@ void system_init(struct request *rq, struct av_str body)
 	if (j && new &&parse_init(j, &envs, new, &err) == 0) {
 		/* The new reference keeps the object alive when the document goes. */
 		new->envs = envs ? json_incref((json_t *)(uintptr_t)envs) : NULL;
+		/* The daemon says it again on every connection. */
+		new->generation = old->generation + !same_settings(old, new);
 		json_decref(old->envs);
 		*old = *new;
 		request_reply(rq, 204, NULL, AV_STR(""));

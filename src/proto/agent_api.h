@@ -43,12 +43,21 @@
 #define AV_AGENT_PATH_REMOVE  "/filesystem.Filesystem/Remove"
 /* Ours: {"path","mode":int,"owner":str,"group":str,"recursive":bool} -> {} */
 #define AV_AGENT_PATH_SET_ATTRIBUTES "/filesystem.Filesystem/SetAttributes"
+#define AV_AGENT_PATH_EXECUTE        "/execute"
+#define AV_AGENT_PATH_CONTEXTS                                                                     \
+	"/contexts" /* and below: "/{id}", "/{id}/restart", "/{id}/interrupt" */
+#define AV_AGENT_PATH_WARM "/contexts/warm"
 
 /* Content types. */
 #define AV_AGENT_CT_JSON    "application/json"
 #define AV_AGENT_CT_CONNECT "application/connect+json"
 #define AV_AGENT_CT_FRAMES  "application/aviary-frames"
 #define AV_AGENT_CT_BYTES   "application/octet-stream"
+
+/* What POST /execute answers with when asked for by "accept": lines "TYPE JSON\n"
+ * (proto/jupyter.h), none longer than AV_AGENT_LINE_MAX. Otherwise it answers with E2B's lines. */
+#define AV_AGENT_CT_KERNEL "application/aviary-kernel"
+#define AV_AGENT_LINE_MAX  ((size_t)16 * 1024 * 1024)
 
 /* WebSocket subprotocol that passes frames through to users. */
 #define AV_AGENT_WS_PROTOCOL "aviary-frames.v1"
