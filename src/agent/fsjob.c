@@ -128,6 +128,26 @@ int fs_request_path(struct request *rq, const struct agent_user *u, const json_t
 	return r < 0 ? r : agent_resolve_path(rq->agent, u, av_str_c(path), dst, err);
 }
 
+bool fs_query_target(
+    struct request *rq, struct agent_user *ret_user, char ret_path[AV_PATH_MAX + 1])
+{
+	char name[AGENT_USER_NAME_MAX + 1], path[AV_PATH_MAX + 1];
+	struct av_err err = {0};
+
+	if (!request_query(rq, "username", name, sizeof(name)) ||
+	    !request_query(rq, "path", path, sizeof(path)))
+		return false;
+	if (!path[0]) {
+		request_fail(rq, 400, "query parameter path must name a directory");
+		return false;
+	}
+	if (agent_find_user(rq->agent, name, ret_user, &err) == 0 &&
+	    agent_resolve_path(rq->agent, ret_user, av_str_c(path), ret_path, &err) == 0)
+		return true;
+	request_fail_err(rq, &err);
+	return false;
+}
+
 void fsjob_start(struct request *rq, struct av_str body, const struct fsjob_op *op)
 {
 	AV_CLEANUP(av_json_decrefp) json_t *json = NULL;

@@ -68,3 +68,7 @@ int fs_request_user(
 /* The path in field of body, resolved into dst (AV_PATH_MAX + 1 bytes). */
 int fs_request_path(struct request *rq, const struct agent_user *u, const json_t *body,
     const char *field, char *dst, struct av_err *err);
+/* User and path of the query parameters "username" and "path" (which must not be empty); false when
+ * they are bad: answered. */
+bool fs_query_target(
+    struct request *rq, struct agent_user *ret_user, char ret_path[AV_PATH_MAX + 1]);

@@ -121,16 +121,21 @@ int control_process_signal(struct control *c, const struct control_actor *a, con
 
 /* ---- files ---- */
 
+/* One of the agent's routes that take a path and a user in the query. */
+struct file_call {
+	const char *method, *route;
+};
+
 static int open_file(struct control *c, const struct control_actor *a, const char *id,
-    const char *method, struct av_str path, const char *user, const struct node_stream_events *ev,
-    void *ctx, struct node_stream **ret, struct av_err *err)
+    const struct file_call *call, struct av_str path, const char *user,
+    const struct node_stream_events *ev, void *ctx, struct node_stream **ret, struct av_err *err)
 {
 	static const struct node_header headers[] = {
 	    {AV_STR("content-type"), AV_STR("application/octet-stream")},
 	};
-	bool write = method[0] == 'P';
+	bool write = call->method[0] == 'P';
 	struct node_stream_request rq = {
-	    .method = method,
+	    .method = call->method,
 	    .headers = headers,
 	    .n_headers = write ? AV_ARRAY_LEN(headers) : 0,
 	    .has_body = write,
@@ -146,7 +151,7 @@ static int open_file(struct control *c, const struct control_actor *a, const cha
 		return av_err_set(err, AV_ERR_INVALID,
 		    "a path has 1 to %d bytes and no NUL; this one has %zu bytes", AV_PATH_MAX,
 		    path.n);
-	(void)av_buf_append_c(&b, "/files?path=");
+	(void)av_buf_printf(&b, "%s?path=", call->route);
 	(void)av_percent_encode(&b, path, true);
 	if (user && user[0]) {
 		(void)av_buf_append_c(&b, "&username=");
@@ -165,14 +170,32 @@ int control_file_read(struct control *c, const struct control_actor *a, const ch
     struct av_str path, const char *user, const struct node_stream_events *ev, void *ctx,
     struct node_stream **ret, struct av_err *err)
 {
-	return open_file(c, a, id, "GET", path, user, ev, ctx, ret, err);
+	return open_file(
+	    c, a, id, &(struct file_call){"GET", "/files"}, path, user, ev, ctx, ret, err);
 }
 
 int control_file_write(struct control *c, const struct control_actor *a, const char *id,
     struct av_str path, const char *user, const struct node_stream_events *ev, void *ctx,
     struct node_stream **ret, struct av_err *err)
 {
-	return open_file(c, a, id, "POST", path, user, ev, ctx, ret, err);
+	return open_file(
+	    c, a, id, &(struct file_call){"POST", "/files"}, path, user, ev, ctx, ret, err);
+}
+
+int control_tar_read(struct control *c, const struct control_actor *a, const char *id,
+    struct av_str path, const char *user, const struct node_stream_events *ev, void *ctx,
+    struct node_stream **ret, struct av_err *err)
+{
+	return open_file(
+	    c, a, id, &(struct file_call){"GET", "/files/tar"}, path, user, ev, ctx, ret, err);
+}
+
+int control_tar_write(struct control *c, const struct control_actor *a, const char *id,
+    struct av_str path, const char *user, const struct node_stream_events *ev, void *ctx,
+    struct node_stream **ret, struct av_err *err)
+{
+	return open_file(
+	    c, a, id, &(struct file_call){"PUT", "/files/tar"}, path, user, ev, ctx, ret, err);
 }
 
 /* ---- the rest ---- */

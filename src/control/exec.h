@@ -55,6 +55,14 @@ int control_file_read(struct control *c, const struct control_actor *a, const ch
 int control_file_write(struct control *c, const struct control_actor *a, const char *id,
     struct av_str path, const char *user, const struct node_stream_events *ev, void *ctx,
     struct node_stream **ret, struct av_err *err);
+/* The directory at path as a tar archive, and such an archive unpacked into one (its answer is the
+ * agent's: {"entries","bytes","skipped"}). Otherwise as the two above. */
+int control_tar_read(struct control *c, const struct control_actor *a, const char *id,
+    struct av_str path, const char *user, const struct node_stream_events *ev, void *ctx,
+    struct node_stream **ret, struct av_err *err);
+int control_tar_write(struct control *c, const struct control_actor *a, const char *id,
+    struct av_str path, const char *user, const struct node_stream_events *ev, void *ctx,
+    struct node_stream **ret, struct av_err *err);
 
 /* ---- anything else the agent offers ---- */
 

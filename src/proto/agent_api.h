@@ -27,6 +27,7 @@
 #define AV_AGENT_PATH_ENVS    "/envs"
 #define AV_AGENT_PATH_INIT    "/init"
 #define AV_AGENT_PATH_FILES   "/files"
+#define AV_AGENT_PATH_TAR     "/files/tar"
 #define AV_AGENT_PATH_PROCESS "/process.Process/" /* + method */
 #define AV_AGENT_PATH_START   "/process.Process/Start"
 #define AV_AGENT_PATH_CONNECT "/process.Process/Connect"

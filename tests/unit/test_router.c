@@ -111,6 +111,8 @@ HANDLER(native_file_mkdir)
 HANDLER(native_file_move)
 HANDLER(native_file_chmod)
 HANDLER(native_file_remove)
+HANDLER(native_tar_get)
+HANDLER(native_tar_put)
 
 int main(void)
 {

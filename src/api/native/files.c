@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * files.c - reading a file out of a sandbox, at the pace of the client
+ * files.c - reading a file or a tree out of a sandbox, at the pace of the client
  *
  * The agent's answer flows through: what the client does not take fills its watermark, then the
  * agent's HTTP/2 window, then the agent stops reading. A file that breaks off in the middle breaks
@@ -20,6 +20,7 @@
 /* rq->state of a download. */
 struct download {
 	struct node_stream *stream; /* NULL after its end */
+	bool tar;
 };
 
 static void download_gone(struct api_request *rq, int status)
@@ -45,9 +46,10 @@ static int64_t content_length(const struct node_header *h, size_t n)
 
 static void on_head(void *ctx, int status, const struct node_header *h, size_t n)
 {
-	const struct av_http_header type = {
-	    .name = AV_STR("content-type"), .value = AV_STR("application/octet-stream")};
 	struct api_request *rq = ctx;
+	const struct download *d = rq->state;
+	const struct av_http_header type = {.name = AV_STR("content-type"),
+	    .value = d->tar ? AV_STR("application/x-tar") : AV_STR("application/octet-stream")};
 
 	(void)status; /* always 200 */
 	/* A client may rest for as long as it likes: a window is all that waits for it. */
@@ -99,14 +101,14 @@ static void download_drain(struct api_request *rq)
 		node_stream_pause(d->stream, false);
 }
 
-static void download(struct api_request *rq, struct av_str path, const char *user)
+static void download(struct api_request *rq, struct av_str path, const char *user, bool tar)
 {
 	struct download *d;
 	struct av_err err;
 
 	if (path.n == 0 || path.n > AV_PATH_MAX) {
 		(void)av_err_set(&err, AV_ERR_INVALID,
-		    "'path' must name the file to read, with 1 to %d bytes", AV_PATH_MAX);
+		    "'path' must name what to read, with 1 to %d bytes", AV_PATH_MAX);
 		api_send_err(rq, &err);
 		return;
 	}
@@ -116,8 +118,9 @@ static void download(struct api_request *rq, struct av_str path, const char *use
 		api_send_err(rq, &err);
 		return;
 	}
-	if (control_file_read(rq->api->control, &rq->actor, rq->id, path, user, &download_events,
-	        rq, &d->stream, &err) < 0) {
+	d->tar = tar;
+	if ((tar ? control_tar_read : control_file_read)(rq->api->control, &rq->actor, rq->id, path,
+	        user, &download_events, rq, &d->stream, &err) < 0) {
 		free(d);
 		api_send_err(rq, &err);
 		return;
@@ -137,11 +140,11 @@ void native_file_read(struct api_request *rq)
 	    av_json_get_str(rq->body, "user", &user, &err) < 0)
 		api_send_err(rq, &err);
 	else
-		download(rq, av_str_c(path), user);
+		download(rq, av_str_c(path), user, false);
 }
 
-/* GET ?path=&user= */
-void native_file_get(struct api_request *rq)
+/* ?path=&user= */
+static void download_query(struct api_request *rq, bool tar)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf path = AV_BUF_INIT(AV_PATH_MAX + 1);
 	AV_CLEANUP(av_buf_clear) struct av_buf user = AV_BUF_INIT(64);
@@ -153,5 +156,15 @@ void native_file_get(struct api_request *rq)
 	if (r < 0 && r != -ENOENT)
 		api_send_err(rq, &err);
 	else
-		download(rq, av_buf_str(&path), r == 0 ? av_buf_cstr(&user) : NULL);
+		download(rq, av_buf_str(&path), r == 0 ? av_buf_cstr(&user) : NULL, tar);
+}
+
+void native_file_get(struct api_request *rq)
+{
+	download_query(rq, false);
+}
+
+void native_tar_get(struct api_request *rq)
+{
+	download_query(rq, true);
 }

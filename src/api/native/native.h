@@ -44,6 +44,8 @@ void native_file_get(struct api_request *rq);
 void native_file_read(struct api_request *rq);
 void native_file_put(struct api_request *rq);
 void native_file_write(struct api_request *rq);
+void native_tar_get(struct api_request *rq);
+void native_tar_put(struct api_request *rq);
 
 /* fs.c */
 void native_file_stat(struct api_request *rq);

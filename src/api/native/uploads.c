@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * uploads.c - writing a file into a sandbox: a raw body, or a multipart form as a stream
+ * uploads.c - writing into a sandbox: a raw body, a tar archive, or a multipart form as a stream
  *
  * Either way the bytes go to the agent as they come, and its window sets the pace: memory does not
  * depend on the size. In a form the part "path" must therefore stand before the part "file"; other
@@ -20,6 +20,8 @@
 #include "proto/multipart.h"
 #include "base/banned.h"
 
+#define ANSWER_MAX 4096
+
 enum part { PART_OTHER, PART_PATH, PART_FILE };
 
 /* rq->state of an upload. */
@@ -33,6 +35,9 @@ struct upload {
 	enum part part;
 	struct av_buf path;
 	struct av_err err; /* of an event */
+	/* archives only */
+	bool tar;
+	struct av_buf answer; /* the agent's */
 };
 
 static void upload_gone(struct api_request *rq, int status)
@@ -44,6 +49,7 @@ static void upload_gone(struct api_request *rq, int status)
 		node_stream_cancel(u->stream);
 	av_multipart_free(u->form);
 	av_buf_clear(&u->path);
+	av_buf_clear(&u->answer);
 	free(u);
 }
 
@@ -67,8 +73,10 @@ static void on_head(void *ctx, int status, const struct node_header *h, size_t n
 
 static void on_data(void *ctx, struct av_str data)
 {
-	(void)ctx;
-	(void)data;
+	struct upload *u = ctx;
+
+	if (u->tar)
+		(void)av_buf_append_str(&u->answer, data);
 }
 
 static void on_drain(void *ctx)
@@ -79,6 +87,30 @@ static void on_drain(void *ctx)
 	av_req_body_resume(u->rq->req);
 }
 
+/* What was unpacked: three numbers, read and written anew. */
+static void send_unpacked(struct upload *u)
+{
+	static const char *const names[] = {"entries", "bytes", "skipped"};
+	AV_CLEANUP(av_json_decrefp)
+	json_t *answer = av_json_parse_object(av_buf_str(&u->answer), NULL);
+	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(256);
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(names); i++) {
+		int64_t n = -1;
+
+		if (!answer || av_json_get_i64(answer, names[i], 0, INT64_MAX, &n, NULL) < 0 ||
+		    n < 0) {
+			(void)av_err_set(&u->err, AV_ERR_AGENT,
+			    "the sandbox's agent does not say what it has unpacked");
+			upload_fail(u, &u->err);
+			return;
+		}
+		(void)av_buf_printf(&out, "%c\"%s\":%" PRId64, i ? ',' : '{', names[i], n);
+	}
+	(void)av_buf_append_char(&out, '}');
+	api_send_json(u->rq, 200, &out);
+}
+
 static void on_end(void *ctx, const struct av_err *err)
 {
 	struct upload *u = ctx;
@@ -86,6 +118,8 @@ static void on_end(void *ctx, const struct av_err *err)
 	u->stream = NULL;
 	if (err)
 		upload_fail(u, err);
+	else if (u->tar)
+		send_unpacked(u);
 	else
 		api_send_empty(u->rq, 204);
 }
@@ -97,7 +131,7 @@ static int check_path(struct av_str path, struct av_err *err)
 {
 	if (path.n == 0 || path.n > AV_PATH_MAX)
 		return av_err_set(err, AV_ERR_INVALID,
-		    "'path' must name the file to write, with 1 to %d bytes", AV_PATH_MAX);
+		    "'path' must name what to write, with 1 to %d bytes", AV_PATH_MAX);
 	if (av_str_has_nul(path))
 		return av_err_set(err, AV_ERR_INVALID, "'path' contains a NUL byte");
 	return 0;
@@ -109,8 +143,8 @@ static int upload_open(struct upload *u, struct av_str path, const char *user, s
 	int r = check_path(path, err);
 
 	if (r == 0)
-		r = control_file_write(rq->api->control, &rq->actor, rq->id, path, user,
-		    &upload_events, u, &u->stream, err);
+		r = (u->tar ? control_tar_write : control_file_write)(rq->api->control, &rq->actor,
+		    rq->id, path, user, &upload_events, u, &u->stream, err);
 	u->opened = r == 0;
 	return r;
 }
@@ -222,6 +256,7 @@ static struct upload *upload_new(struct api_request *rq)
 	}
 	u->rq = rq;
 	av_buf_init(&u->path, AV_PATH_MAX);
+	av_buf_init(&u->answer, ANSWER_MAX);
 	rq->state = u;
 	rq->on_gone = upload_gone;
 	return u;
@@ -241,7 +276,7 @@ static void upload_read(struct upload *u)
 }
 
 /* PUT ?path=&user= */
-void native_file_put(struct api_request *rq)
+static void upload_raw(struct api_request *rq, bool tar)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf path = AV_BUF_INIT(AV_PATH_MAX + 1);
 	AV_CLEANUP(av_buf_clear) struct av_buf user = AV_BUF_INIT(64);
@@ -250,6 +285,7 @@ void native_file_put(struct api_request *rq)
 
 	if (!u)
 		return;
+	u->tar = tar;
 	r = api_query(rq, "path", &path, &u->err);
 	if (r == 0 || r == -ENOENT)
 		r = api_query(rq, "user", &user, &u->err);
@@ -262,6 +298,16 @@ void native_file_put(struct api_request *rq)
 	rq->on_body = raw_body;
 	rq->on_body_end = raw_end;
 	upload_read(u);
+}
+
+void native_file_put(struct api_request *rq)
+{
+	upload_raw(rq, false);
+}
+
+void native_tar_put(struct api_request *rq)
+{
+	upload_raw(rq, true);
 }
 
 /* POST multipart/form-data; the limit is the route's */
