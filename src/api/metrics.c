@@ -191,6 +191,12 @@ static void write_control(
 	    s.deleted, s.timed_out, s.lifetime_ended, s.died);
 	counter(
 	    out, "aviary_sandboxes_adopted_total", "Sandboxes taken over at start-up.", s.adopted);
+	header(out, "aviary_sandbox_pauses_total", "counter", "Pauses by cause.");
+	(void)av_buf_printf(out,
+	    "aviary_sandbox_pauses_total{cause=\"request\"} %" PRIu64
+	    "\naviary_sandbox_pauses_total{cause=\"idle\"} %" PRIu64 "\n",
+	    s.pauses - s.idle_pauses, s.idle_pauses);
+	counter(out, "aviary_sandbox_resumes_total", "Sandboxes resumed.", s.resumes);
 	counter(out, "aviary_execs_total", "Processes started on request.", s.execs);
 	counter(out, "aviary_oom_kills_total",
 	    "Processes in sandboxes that the kernel killed for memory, as far as noticed.",

@@ -103,6 +103,17 @@ void api_started(struct api_request *rq, int status)
 	rq->status = status;
 }
 
+void api_on_done(void *ctx, const struct av_err *err)
+{
+	struct api_request *rq = ctx;
+
+	rq->call = NULL;
+	if (err)
+		api_send_err(rq, err);
+	else
+		api_send_empty(rq, 204);
+}
+
 /* ---- parameters ---- */
 
 const char *api_param(const struct api_request *rq, const char *name)

@@ -76,6 +76,8 @@ int api_query(
 void api_send_json(struct api_request *rq, int status, struct av_buf *json);
 void api_send_empty(struct api_request *rq, int status);
 void api_send_err(struct api_request *rq, const struct av_err *err);
+/* For calls that answer nothing: 204, or the error. ctx is the request, whose call this was. */
+void api_on_done(void *ctx, const struct av_err *err);
 /* After av_res_start: the status for metrics and log. */
 void api_started(struct api_request *rq, int status);
 /* The request became a WebSocket session: it is counted with status 101 and freed. */

@@ -25,8 +25,11 @@ const struct api_route api_routes[API_ROUTE_COUNT] = {
 
 const struct api_route api_proxy_route = {.id = API_ROUTE_COUNT, .pattern = "{port}-{id}"};
 
-static const char *const method_text[API_METHOD_COUNT] = {
-    [API_GET] = "GET", [API_POST] = "POST", [API_PUT] = "PUT", [API_DELETE] = "DELETE"};
+static const char *const method_text[API_METHOD_COUNT] = {[API_GET] = "GET",
+    [API_POST] = "POST",
+    [API_PUT] = "PUT",
+    [API_PATCH] = "PATCH",
+    [API_DELETE] = "DELETE"};
 
 const char *api_method_text(enum api_method m)
 {

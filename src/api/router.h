@@ -15,7 +15,7 @@
 
 struct api_request;
 
-enum api_method { API_GET, API_POST, API_PUT, API_DELETE, API_METHOD_COUNT };
+enum api_method { API_GET, API_POST, API_PUT, API_PATCH, API_DELETE, API_METHOD_COUNT };
 enum api_auth { API_AUTH_OPEN, API_AUTH_KEY, API_AUTH_FIRST };
 enum api_body { API_BODY_NONE, API_BODY_JSON, API_BODY_STREAM, API_BODY_SOCKET };
 

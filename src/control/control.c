@@ -79,6 +79,7 @@ void waiter_free(struct waiter *w)
 	av_list_remove(&w->link);
 	json_decref(w->metadata);
 	stats_work_free(w->work);
+	update_free(w->update);
 	free(w->key);
 	explicit_bzero(w->secret, sizeof(w->secret));
 	free(w);
@@ -153,7 +154,7 @@ void control_check_stopped(struct control *c)
 
 	if (!c->on_stopped || c->stop_flushing)
 		return;
-	if ((!av_list_empty(&c->creating) || c->n_ending) &&
+	if ((!av_list_empty(&c->creating) || c->n_ending || c->n_changes) &&
 	    control_boot_ns(c) < c->stop_deadline_ns)
 		return;
 	c->stop_flushing = true;
@@ -329,6 +330,9 @@ void control_free(struct control *c)
 	AV_LIST_FOREACH(sb, &c->live, struct sandbox, link)
 	{
 		free_waiters(&sb->waiters);
+		free_waiters(&sb->queue);
+		if (sb->change)
+			change_free(sb->change);
 		sandbox_drop(sb);
 	}
 	free_waiters(&c->deferred);

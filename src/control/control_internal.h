@@ -11,6 +11,8 @@
  *                                                ending: stopping committed → destroyed → final
  * committed
  *
+ * While it runs or is paused, changes (pause, resume, new time-outs) queue up: change.c.
+ *
  * Ending can begin at any point after the insert (delete, time-out, death, a failed create) and
  * wins over everything that is under way: answers that come later find sb->ending set and do
  * nothing but give up. A sandbox leaves the table when its final record is committed.
@@ -43,6 +45,16 @@ enum waiter_kind {
 	WAIT_POINTS,     /* deferred, or with the store */
 	WAIT_TEAM_STATS, /* deferred, then with the store */
 	WAIT_DAYS,       /* with the store */
+	WAIT_CHANGE,     /* deferred, in a sandbox's queue, or its change's (away) */
+};
+
+enum change_kind { CHANGE_PAUSE, CHANGE_RESUME, CHANGE_UPDATE };
+
+/* What a change of kind CHANGE_UPDATE sets; owned. */
+struct update {
+	struct sandbox_update values; /* without JSON */
+	json_t *metadata;             /* to be merged, or NULL */
+	char *tags, *ports;           /* texts, or NULL */
 };
 
 struct waiter {
@@ -72,6 +84,10 @@ struct waiter {
 	struct store_key *key; /* key creation: owned */
 	int64_t range_s, step_s, first_day, last_day;
 	struct stats_work *work; /* team stats: owned */
+	enum change_kind change;
+	struct update *update; /* CHANGE_UPDATE: owned */
+	bool idle;             /* a pause because of idleness */
+	bool wakes;            /* a resume for requests that wait */
 	char secret[48];
 };
 
@@ -137,6 +153,19 @@ struct usage {
 	int64_t next_ns;      /* INT64_MAX: nothing to write */
 };
 
+/* A change of a living sandbox that is under way; see change.c. */
+struct change {
+	struct sandbox *sb;
+	enum change_kind kind;
+	struct waiter *waiter; /* away; answered at its end */
+	bool wakes;
+	bool used;      /* a pause because of idleness: somebody came meanwhile */
+	bool recording; /* next is on its way to the disk */
+	struct store_sandbox next;
+	struct sandbox_texts texts; /* new labels, as next points to them */
+	struct sandbox_labels labels;
+};
+
 struct sandbox {
 	struct store_sandbox rec; /* committed; JSON texts owned */
 	enum sandbox_state state;
@@ -146,7 +175,14 @@ struct sandbox {
 	struct av_list link;       /* c->live, oldest first */
 	struct creation *creation; /* while it is made; owned by the create path */
 	bool active_dirty;         /* last_active is newer than on disk */
-	uint64_t oom_kills;        /* as the node told */
+	struct change *change;     /* under way: one at a time */
+	struct av_list queue;      /* struct waiter, WAIT_CHANGE: those to come */
+	bool waking;               /* a resume for requests that wait is queued or under way */
+	bool unsure;               /* frozen or not, the machine may differ from the record */
+	unsigned int holds;        /* control_activity_begin */
+	struct node_call *asking;  /* the agent, for its processes */
+	int64_t asking_until_ns, idle_retry_ns;
+	uint64_t oom_kills; /* as the node told */
 	/* ending: */
 	bool ending;
 	bool stop_recorded;
@@ -191,7 +227,7 @@ struct control {
 	struct av_list live;
 	struct av_map creations; /* idem_key -> struct creation */
 	struct av_list creating; /* struct creation, all of them */
-	size_t n_ending;
+	size_t n_ending, n_changes;
 
 	uint8_t sign_key[CONTROL_KEY_BYTES]; /* see sign.h */
 	bool has_sign_key;
@@ -279,6 +315,9 @@ void sandbox_texts_point(struct store_sandbox *rec, const struct sandbox_texts *
 /* -ENOMEM; a text that does not parse reads as empty. */
 int sandbox_labels_parse(struct sandbox_labels *l, const struct store_sandbox *rec);
 void sandbox_labels_clear(struct sandbox_labels *l);
+/* New metadata, tags and ports; what was there is freed, and what is given is emptied. */
+void sandbox_labels_replace(
+    struct sandbox *sb, struct sandbox_texts *texts, struct sandbox_labels *labels);
 
 /* Check what a request says and write it as the text that the store keeps (*ret, owned). NULL means
  * empty. INVALID or TOO_LARGE naming the field and what is allowed. */
@@ -308,9 +347,51 @@ void sandbox_end_resume(struct sandbox *sb);
 /* The creation is over: frees a sandbox that ended meanwhile. */
 void sandbox_end_release(struct sandbox *sb);
 void sandbox_end_retry(struct control *c, int64_t now_ns);
+
+/* ---- change.c ---- */
+
+/* A change that somebody waits for: into the queue by the next tick. The call is *ret's. */
+int change_request(struct control *c, const struct control_actor *a, const char *id,
+    enum change_kind kind, sandbox_fn *fn, void *ctx, struct waiter **ret, struct av_err *err);
+void change_answer_deferred(struct waiter *w);
+/* next becomes a copy of what is on disk. */
+void change_begin_record(struct change *ch);
+/* fn(ch, err) when next is on disk, or cannot be; perhaps from inside the call. */
+void change_record(struct change *ch, store_done_fn *fn);
+/* True when the sandbox is being ended: then the change is over. */
+bool change_gave_up(struct change *ch);
+/* Answers, frees, and begins the next one. */
+void change_over(struct change *ch, const struct av_err *err);
+void change_free(struct change *ch);
+/* Because of idleness. -ENOMEM. */
+int sandbox_pause_idle(struct sandbox *sb);
+/* 0: conversations may be opened, now or as something that waits for the resume that this began.
+ * INVALID_STATE when it does not run and will not by itself. */
+int sandbox_need_running(struct sandbox *sb, const struct control_actor *a, struct av_err *err);
+/* Somebody uses it: a pause for idleness that is under way is given up, if it still can be. False:
+ * it is being paused. */
+bool sandbox_spare(struct sandbox *sb);
+/* Freezes or thaws, so that the machine is as the record says. on_done (may be NULL) comes in any
+ * case, also when sb is gone by then. -ENOMEM. */
+int sandbox_fit(struct sandbox *sb, void (*on_done)(void *ctx), void *ctx);
+/* Those of which it is not known. */
+void sandboxes_fit_unsure(struct control *c);
+
+/* ---- update.c ---- */
+
+void update_begin(struct change *ch);
+void update_free(struct update *u);
+
+/* ---- idle.c ---- */
+
 /* Time-outs and lifetimes. */
 void control_check_deadlines(struct control *c, int64_t now_ns);
 void control_flush(struct control *c, bool all);
+/* Its inactivity timeout is not over, or begins anew with the next look. */
+bool sandbox_in_use(const struct sandbox *sb);
+void sandbox_idle_failed(struct sandbox *sb, const struct av_err *err);
+/* Before sb goes. */
+void sandbox_stop_asking(struct sandbox *sb);
 
 /* ---- reconcile.c ---- */
 

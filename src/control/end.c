@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * end.c - how sandboxes end: deletion, death, time-outs; three steps that are tried until they
+ * end.c - how sandboxes end: three steps that are tried until they
  * succeed
  *
  *   stopping is on disk → it is destroyed → stopped (or error) is on disk
@@ -20,9 +20,8 @@
 
 #include "base/banned.h"
 
-#define RETRY_FIRST_NS  (100 * AV_NS_PER_MS)
-#define RETRY_MAX_NS    (5 * AV_NS_PER_S)
-#define DEADLINE_MIN_NS (100 * AV_NS_PER_MS)
+#define RETRY_FIRST_NS (100 * AV_NS_PER_MS)
+#define RETRY_MAX_NS   (5 * AV_NS_PER_S)
 
 /* A record on its way to the disk. */
 struct step {
@@ -155,7 +154,7 @@ void sandbox_end_release(struct sandbox *sb)
 {
 	struct control *c = sb->c;
 
-	if (!sb->final_recorded || sb->creation)
+	if (!sb->final_recorded || sb->creation || sb->change)
 		return;
 	sandbox_drop(sb);
 	c->n_ending--;
@@ -335,70 +334,4 @@ int control_delete(struct control *c, const struct control_actor *a, const char 
 	if (ret)
 		*ret = &w->call;
 	return 0;
-}
-
-/* ---- time-outs ---- */
-
-/* When it is due, INT64_MAX for never; *ret_reason says by which rule. */
-static int64_t deadline_of(const struct sandbox *sb, enum sandbox_reason *ret_reason)
-{
-	int64_t life = INT64_MAX, idle = INT64_MAX;
-
-	if (sb->rec.max_lifetime_ms)
-		life = sb->rec.created_boot_ns + sb->rec.max_lifetime_ms * AV_NS_PER_MS;
-	if (sb->rec.idle_timeout_ms)
-		idle = sb->rec.last_active_boot_ns + sb->rec.idle_timeout_ms * AV_NS_PER_MS;
-	*ret_reason = life <= idle ? SANDBOX_REASON_LIFETIME : SANDBOX_REASON_TIMEOUT;
-	return AV_MIN(life, idle);
-}
-
-static bool is_busy(const struct sandbox *sb)
-{
-	const struct node_sandbox *handle = node_find(sb->c->node, sb->rec.id);
-
-	return handle && node_sandbox_busy(handle) > 0;
-}
-
-void control_check_deadlines(struct control *c, int64_t now_ns)
-{
-	int64_t next = INT64_MAX, due;
-	enum sandbox_reason reason;
-	struct sandbox *sb;
-
-	AV_LIST_FOREACH(sb, &c->live, struct sandbox, link)
-	{
-		if (sb->ending || (sb->state != SANDBOX_RUNNING && sb->state != SANDBOX_PAUSED))
-			continue;
-		due = deadline_of(sb, &reason);
-		if (due <= now_ns && reason == SANDBOX_REASON_TIMEOUT && is_busy(sb)) {
-			sandbox_touch(sb);
-			due = deadline_of(sb, &reason);
-		}
-		if (due > now_ns) {
-			next = AV_MIN(next, due);
-			continue;
-		}
-		if (reason == SANDBOX_REASON_LIFETIME)
-			c->stats.lifetime_ended++;
-		else
-			c->stats.timed_out++;
-		sandbox_end(sb, reason, false, NULL);
-	}
-	c->next_deadline_ns = next == INT64_MAX ? next : AV_MAX(next, now_ns + DEADLINE_MIN_NS);
-}
-
-void control_flush(struct control *c, bool all)
-{
-	struct sandbox *sb;
-
-	AV_LIST_FOREACH(sb, &c->live, struct sandbox, link)
-	{
-		if (!sb->active_dirty || sb->ending || sb->creation)
-			continue;
-		if (store_sandbox_update(c->store, &sb->rec, NULL, NULL) < 0)
-			break;
-		sb->active_dirty = false;
-	}
-	if (all || c->started)
-		keys_flush(c);
 }

@@ -3,7 +3,8 @@
  * exec.c - finding the sandbox for a conversation with its agent (see exec.h)
  *
  * The conversations themselves are the node's. It reports their begin and end as activity, and a
- * sandbox with open conversations is never idle.
+ * sandbox with open conversations is never idle. One that is paused and may be resumed by requests
+ * is resumed by this one: the conversation is opened at once, and waits in the agent's socket.
  */
 #include "control/exec.h"
 
@@ -28,8 +29,11 @@ static int running(struct control *c, const struct control_actor *a, const char 
 
 	if (r < 0)
 		return r;
-	if (!sb || sb->state != SANDBOX_RUNNING || sb->ending)
+	if (!sb)
 		return sandbox_not_running(c, a, id, sb, err);
+	r = sandbox_need_running(sb, a, err);
+	if (r < 0)
+		return r;
 	handle = node_find(c->node, id);
 	if (!handle)
 		return av_err_set(err, AV_ERR_INVALID_STATE, "sandbox %s has just ended", id);

@@ -2,9 +2,9 @@
 /*
  * exec.h - processes and files in a running sandbox
  *
- * Each finds the sandbox, checks that it runs (NOT_FOUND, INVALID_STATE with the reason why not),
- * counts as use, and opens a conversation with its agent; see node/stream.h for the verbs on
- * handles.
+ * Each finds the sandbox, checks that it runs (NOT_FOUND, INVALID_STATE with the reason why not) or
+ * is paused and resumed by requests, counts as use, and opens a conversation with its agent; see
+ * node/stream.h for the verbs on handles.
  */
 #pragma once
 

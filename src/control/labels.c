@@ -67,6 +67,23 @@ void sandbox_labels_clear(struct sandbox_labels *l)
 	*l = (struct sandbox_labels){0};
 }
 
+static void replace(const char **dst, char **text)
+{
+	free((char *)(uintptr_t)*dst);
+	*dst = AV_TAKE_PTR(*text);
+}
+
+void sandbox_labels_replace(
+    struct sandbox *sb, struct sandbox_texts *texts, struct sandbox_labels *labels)
+{
+	replace(&sb->rec.metadata_json, &texts->metadata);
+	replace(&sb->rec.tags_json, &texts->tags);
+	replace(&sb->rec.ports_json, &texts->ports);
+	sandbox_labels_clear(&sb->labels);
+	sb->labels = *labels;
+	*labels = (struct sandbox_labels){0};
+}
+
 /* ---- taken ---- */
 
 int control_check_number(struct av_err *err, const char *name, const char *unit, int64_t scale,

@@ -3,7 +3,7 @@
  * reconcile.c - starting: records and the machine are compared, and the machine wins
  *
  *   record            machine                    what is done
- *   running, paused   the same process lives     adopted
+ *   running, paused   the same process lives     adopted; frozen or thawed as the record says
  *   running, paused   gone                       ended with the reason that its remains tell
  *   running, paused   of an earlier boot         ended: host_reboot; its disk is kept for
  * KEPT_DISK_MS starting          anything                   ended: interrupted (nobody was
@@ -170,6 +170,34 @@ static void on_autopsy(void *ctx, enum node_death why, const char *detail)
 	}
 }
 
+static void on_adoption_done(void *ctx)
+{
+	struct adoption *a = ctx;
+
+	if (a->c->start)
+		settled_one(a->c->start);
+	free(a);
+}
+
+/* The machine may be one step of a pause or resume ahead of the record, or behind it. */
+static void on_adopted_status(void *ctx, const struct driver_status *st, const struct av_err *err)
+{
+	struct adoption *a = ctx;
+	struct sandbox *sb = av_map_get(&a->c->sandboxes, av_str_c(a->id));
+
+	/* One that is paused is frozen once more, so that the node knows as well. */
+	if (!err && sb && !sb->ending && (st->frozen || sb->state == SANDBOX_PAUSED) &&
+	    sandbox_fit(sb, on_adoption_done, a) == 0)
+		return;
+	on_adoption_done(a);
+}
+
+static void fit_adopted(struct sandbox *sb, struct adoption *a)
+{
+	if (node_inspect(sb->c->node, sb->rec.id, on_adopted_status, a) < 0)
+		on_adoption_done(a);
+}
+
 static void on_adopted(void *ctx, struct node_sandbox *handle, const struct driver_evidence *ev,
     const struct av_err *err)
 {
@@ -189,8 +217,7 @@ static void on_adopted(void *ctx, struct node_sandbox *handle, const struct driv
 		sandbox_touch(sb);
 		c->stats.adopted++;
 		s->report.adopted++;
-		free(a);
-		settled_one(s);
+		fit_adopted(sb, a);
 		return;
 	}
 	if (err->kind == AV_ERR_NOT_FOUND || err->kind == AV_ERR_INVALID_STATE) {
@@ -381,8 +408,10 @@ void control_driver_ready(struct control *c)
 {
 	if (c->start)
 		control_wake(c, 0);
-	else if (c->started && !c->stopping)
+	else if (c->started && !c->stopping) {
+		sandboxes_fit_unsure(c);
 		control_sweep(c); /* what a create that lost its worker left behind */
+	}
 }
 
 /* ---- loading ---- */

@@ -99,6 +99,7 @@ int sandbox_add(struct control *c, const struct store_sandbox *rec, struct sandb
 	sb->state = sandbox_state_parse(rec->state);
 	sb->reason = reason_parse(rec->reason);
 	av_list_init(&sb->waiters);
+	av_list_init(&sb->queue);
 	if (sandbox_labels_parse(&sb->labels, &sb->rec) < 0 ||
 	    av_map_put(&c->sandboxes, av_str_c(sb->rec.id), sb) < 0) {
 		sandbox_labels_clear(&sb->labels);
@@ -129,6 +130,7 @@ void sandbox_drop(struct sandbox *sb)
 	struct ended *e = &c->ended[c->ended_next++ % CONTROL_ENDED_MAX];
 	struct sandbox_texts texts = texts_of(&sb->rec);
 
+	sandbox_stop_asking(sb);
 	memcpy(e->id, sb->rec.id, AV_ID_SIZE);
 	memcpy(e->team_id, sb->rec.team_id, AV_ID_SIZE);
 	e->state = sb->state;
@@ -149,6 +151,7 @@ void sandbox_committed(struct sandbox *sb, const struct store_sandbox *next)
 	int64_t active_ns = AV_MAX(sb->rec.last_active_boot_ns, next->last_active_boot_ns);
 
 	sb->rec = *next;
+	sb->rec.write_labels = sb->rec.release_key = false;
 	sandbox_texts_point(&sb->rec, &texts);
 	sb->rec.last_active_ms = active_ms;
 	sb->rec.last_active_boot_ns = active_ns;
@@ -329,6 +332,9 @@ void sandbox_answer_deferred(struct waiter *w)
 		waiter_free(w);
 		done(ctx, NULL);
 		break;
+	case WAIT_CHANGE:
+		change_answer_deferred(w);
+		break;
 	case WAIT_GET:
 	case WAIT_CREATE:
 	case WAIT_USAGE:
@@ -351,6 +357,7 @@ int control_ping(
 		return r;
 	if (!sb || sb->state != SANDBOX_RUNNING || sb->ending)
 		return sandbox_not_running(c, a, id, sb, err);
+	(void)sandbox_spare(sb);
 	sandbox_touch(sb);
 	return 0;
 }
@@ -385,7 +392,7 @@ int control_usage(struct control *c, const struct control_actor *a, const char *
 
 	if (r < 0)
 		return r;
-	if (!sb || sb->state != SANDBOX_RUNNING || sb->ending)
+	if (!sb || sb->ending || (sb->state != SANDBOX_RUNNING && sb->state != SANDBOX_PAUSED))
 		return sandbox_not_running(c, a, id, sb, err);
 	w = waiter_new(c, WAIT_USAGE, ctx);
 	if (!w)

@@ -106,6 +106,44 @@ int control_list(struct control *c, const struct control_actor *a, const struct 
 int control_delete(struct control *c, const struct control_actor *a, const char *id,
     node_done_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);
 
+/* Freezes a running sandbox, with its memory and processes as they are, until control_resume.
+ * INVALID_STATE unless it runs, UNSUPPORTED where there is no freezer. The answer shows it paused:
+ * from then on it is so after a crash of Aviary too. Conversations that are open stall and go on
+ * with the resume. */
+int control_pause(struct control *c, const struct control_actor *a, const char *id, sandbox_fn *fn,
+    void *ctx, struct node_call **ret, struct av_err *err);
+/* INVALID_STATE unless it is paused. Its inactivity timeout begins anew. */
+int control_resume(struct control *c, const struct control_actor *a, const char *id, sandbox_fn *fn,
+    void *ctx, struct node_call **ret, struct av_err *err);
+
+/* What to change of a sandbox that runs or is paused: only the values whose bits are set. Borrowed
+ * for the call. */
+enum sandbox_set {
+	SANDBOX_SET_TIMEOUT = 1 << 0,
+	SANDBOX_SET_LIFETIME = 1 << 1, /* counts from its creation */
+	SANDBOX_SET_ON_TIMEOUT = 1 << 2,
+	SANDBOX_SET_AUTO_RESUME = 1 << 3,
+	SANDBOX_SET_METADATA = 1 << 4, /* merged: a null value takes its key away */
+	SANDBOX_SET_TAGS = 1 << 5,
+	SANDBOX_SET_PORTS = 1 << 6,
+};
+struct sandbox_update {
+	uint32_t set; /* SANDBOX_SET_* */
+	int64_t idle_timeout_ms, max_lifetime_ms;
+	bool idle_delete, auto_resume;
+	const json_t *metadata, *tags, *ports; /* NULL: nothing to merge, empty */
+};
+/* Answers with the sandbox as it is then. Counts as use. */
+int control_update(struct control *c, const struct control_actor *a, const char *id,
+    const struct sandbox_update *values, sandbox_fn *fn, void *ctx, struct node_call **ret,
+    struct av_err *err);
+
+/* Something that no conversation with the agent shows uses it until control_activity_end: it is not
+ * idle meanwhile. False (and nothing to end) when it is not there. Conversations count by
+ * themselves. */
+bool control_activity_begin(struct control *c, const char *id);
+void control_activity_end(struct control *c, const char *id);
+
 /* Somebody wants it awake: the inactivity timer begins anew. Only a running sandbox
  * (INVALID_STATE). Synchronous. */
 int control_ping(

@@ -149,7 +149,7 @@ def test_idempotency_at_once(d):
 
 
 def test_inactivity_timeout(d):
-    sb = d.create(timeout_sec=1)
+    sb = d.create(timeout_sec=1, on_timeout="delete")
 
     def gone():
         got = d.expect(200, "GET", f"/v1/sandboxes/{sb['id']}").json()
@@ -203,7 +203,7 @@ def test_client_leaves_before_the_answer(d):
 
     def settled():
         text = d.log_text()[mark:]
-        posts = re.findall(r'method="POST" path="/v1/sandboxes" status="(\d+)"', text)
+        posts = re.findall(r'method="POST" .*?path="/v1/sandboxes" status="(\d+)"', text)
         left = {s["id"] for s in d.expect(200, "GET", "/v1/sandboxes").json()} - listed
         d.ids.update(left)
         return len(posts) == 8 and len(left) == posts.count("201") < 8 and \

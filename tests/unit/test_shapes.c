@@ -68,6 +68,34 @@ static void test_create(void)
 	refused("{\"timeout_sec\":-0.5}", "timeout_sec");
 }
 
+static int update(const char *text, struct sandbox_update *ret)
+{
+	static json_t *body;
+
+	json_decref(body);
+	body = json_loads(text, 0, NULL);
+	av_err_clear(&err);
+	return native_parse_update(body, ret, &err);
+}
+
+static void test_update(void)
+{
+	struct sandbox_update u;
+
+	is_int(update("{\"timeout_sec\":1.5,\"metadata\":{\"a\":null},\"auto_resume\":true}", &u),
+	    0, "an update");
+	ok(u.set == (SANDBOX_SET_TIMEOUT | SANDBOX_SET_METADATA | SANDBOX_SET_AUTO_RESUME) &&
+	        u.idle_timeout_ms == 1500 && u.auto_resume,
+	    "sets what it names");
+	is_int(update("{\"tags\":null}", &u), 0, "null");
+	ok(u.set == SANDBOX_SET_TAGS && !u.tags, "is the default");
+	ok(update("{\"memory_mb\":1}", &u) < 0 && strstr(err.message, "'memory_mb' cannot"),
+	    "what cannot be changed: %s", err.message);
+	ok(update("{}", &u) < 0 && update("{\"tags\":{}}", &u) < 0 &&
+	        update("{\"metadata\":[]}", &u) < 0,
+	    "nothing, and wrong types");
+}
+
 static void test_exec(void)
 {
 	AV_CLEANUP(av_json_decrefp)
@@ -132,6 +160,7 @@ static void test_sandbox(void)
 int main(void)
 {
 	test_create();
+	test_update();
 	test_exec();
 	test_sandbox();
 	return tap_done();

@@ -96,17 +96,6 @@ void native_process_list(struct api_request *rq)
 		api_send_err(rq, &err);
 }
 
-static void on_signalled(void *ctx, const struct av_err *err)
-{
-	struct api_request *rq = ctx;
-
-	rq->call = NULL;
-	if (err)
-		api_send_err(rq, err);
-	else
-		api_send_empty(rq, 204);
-}
-
 static int parse_signal(const struct api_request *rq, int *ret_signo, struct av_err *err)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf text = AV_BUF_INIT(64);
@@ -131,7 +120,7 @@ void native_process_kill(struct api_request *rq)
 	int signo = 0;
 
 	if (parse_signal(rq, &signo, &err) < 0 ||
-	    control_process_signal(rq->api->control, &rq->actor, rq->id, &sel, signo, on_signalled,
+	    control_process_signal(rq->api->control, &rq->actor, rq->id, &sel, signo, api_on_done,
 	        rq, &rq->call, &err) < 0)
 		api_send_err(rq, &err);
 }

@@ -18,7 +18,10 @@ void native_metrics(struct api_request *rq);
 void native_sandbox_create(struct api_request *rq);
 void native_sandbox_list(struct api_request *rq);
 void native_sandbox_get(struct api_request *rq);
+void native_sandbox_update(struct api_request *rq);
 void native_sandbox_delete(struct api_request *rq);
+void native_sandbox_pause(struct api_request *rq);
+void native_sandbox_resume(struct api_request *rq);
 void native_sandbox_ping(struct api_request *rq);
 void native_sandbox_usage(struct api_request *rq);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sandboxes.c - create, list, get, delete, ping, usage
+ * sandboxes.c - create, list, get, change, delete, pause, resume, ping, usage
  *
  * A client that goes away before its create was answered cannot know the sandbox it asked for:
  * unless an idempotency key lets it ask again, the sandbox is deleted as soon as it is there.
@@ -211,23 +211,39 @@ void native_sandbox_list(struct api_request *rq)
 		api_send_err(rq, &err);
 }
 
-static void on_deleted(void *ctx, const struct av_err *err)
-{
-	struct api_request *rq = ctx;
-
-	rq->call = NULL;
-	if (err)
-		api_send_err(rq, err);
-	else
-		api_send_empty(rq, 204);
-}
-
 void native_sandbox_delete(struct api_request *rq)
 {
 	struct av_err err;
 
-	if (control_delete(rq->api->control, &rq->actor, rq->id, on_deleted, rq, &rq->call, &err) <
+	if (control_delete(rq->api->control, &rq->actor, rq->id, api_on_done, rq, &rq->call, &err) <
 	    0)
+		api_send_err(rq, &err);
+}
+
+void native_sandbox_update(struct api_request *rq)
+{
+	struct sandbox_update update;
+	struct av_err err;
+
+	if (native_parse_update(rq->body, &update, &err) < 0 ||
+	    control_update(
+	        rq->api->control, &rq->actor, rq->id, &update, on_got, rq, &rq->call, &err) < 0)
+		api_send_err(rq, &err);
+}
+
+void native_sandbox_pause(struct api_request *rq)
+{
+	struct av_err err;
+
+	if (control_pause(rq->api->control, &rq->actor, rq->id, on_got, rq, &rq->call, &err) < 0)
+		api_send_err(rq, &err);
+}
+
+void native_sandbox_resume(struct api_request *rq)
+{
+	struct av_err err;
+
+	if (control_resume(rq->api->control, &rq->actor, rq->id, on_got, rq, &rq->call, &err) < 0)
 		api_send_err(rq, &err);
 }
 

@@ -98,6 +98,61 @@ int native_parse_create(const json_t *body, struct sandbox_params *ret, struct a
 	return 0;
 }
 
+/* Fields that a PATCH may name. */
+static const struct {
+	const char *name;
+	uint32_t set;
+} update_fields[] = {
+    {"timeout_sec", SANDBOX_SET_TIMEOUT},
+    {"max_lifetime_sec", SANDBOX_SET_LIFETIME},
+    {"on_timeout", SANDBOX_SET_ON_TIMEOUT},
+    {"auto_resume", SANDBOX_SET_AUTO_RESUME},
+    {"metadata", SANDBOX_SET_METADATA},
+    {"tags", SANDBOX_SET_TAGS},
+    {"public_ports", SANDBOX_SET_PORTS},
+};
+
+static int update_field(const char *name, uint32_t *ret_set, struct av_err *err)
+{
+	static const char may[] = "timeout_sec, max_lifetime_sec, on_timeout, auto_resume, "
+	                          "metadata, tags and public_ports";
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(update_fields); i++)
+		if (strcmp(update_fields[i].name, name) == 0) {
+			*ret_set |= update_fields[i].set;
+			return 0;
+		}
+	return av_err_set(err, AV_ERR_INVALID,
+	    "'%.64s' cannot be changed; what may be changed of a sandbox: %s", name, may);
+}
+
+int native_parse_update(const json_t *body, struct sandbox_update *ret, struct av_err *err)
+{
+	struct sandbox_update u = {0};
+	const char *on_timeout = NULL, *name;
+	const json_t *v;
+	int r = 0;
+
+	json_object_foreach ((json_t *)(uintptr_t)body, name, v)
+		if ((r = update_field(name, &u.set, err)) < 0)
+			return r;
+	if (!u.set)
+		return av_err_set(err, AV_ERR_INVALID, "the request changes nothing");
+	if ((r = av_json_get_seconds_ms(
+	         body, "timeout_sec", SECONDS_MAX_MS, &u.idle_timeout_ms, err)) < 0 ||
+	    (r = av_json_get_seconds_ms(
+	         body, "max_lifetime_sec", SECONDS_MAX_MS, &u.max_lifetime_ms, err)) < 0 ||
+	    (r = av_json_get_str(body, "on_timeout", &on_timeout, err)) < 0 ||
+	    (r = parse_on_timeout(on_timeout, &u.idle_delete, err)) < 0 ||
+	    (r = av_json_get_bool(body, "auto_resume", &u.auto_resume, err)) < 0 ||
+	    (r = av_json_get_object(body, "metadata", &u.metadata, err)) < 0 ||
+	    (r = av_json_get_str_array(body, "tags", SANDBOX_TAGS_MAX, &u.tags, err)) < 0 ||
+	    (r = av_json_get_array(body, "public_ports", SANDBOX_PORTS_MAX, &u.ports, err)) < 0)
+		return r;
+	*ret = u;
+	return 0;
+}
+
 int native_parse_exec(
     const json_t *body, int64_t timeout_default_ms, struct node_exec_spec *ret, struct av_err *err)
 {

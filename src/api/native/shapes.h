@@ -16,6 +16,12 @@
  * *ret are borrowed from body. */
 int native_parse_create(const json_t *body, struct sandbox_params *ret, struct av_err *err);
 
+/* What PATCH may say:
+ * {"timeout_sec","max_lifetime_sec","on_timeout","auto_resume","metadata","tags", "public_ports"},
+ * all optional, null meaning the default; anything else is INVALID.
+ * Borrowed from body. */
+int native_parse_update(const json_t *body, struct sandbox_update *ret, struct av_err *err);
+
 /* {"cmd","args","envs","cwd","user","tag","timeout_sec"}; timeout_default_ms when absent, 0 means
  * none. Borrowed from body. */
 int native_parse_exec(
