@@ -559,4 +559,5 @@ void files_post(struct request *rq)
 	}
 	rq->data = u;
 	rq->ops = &post_ops;
+	request_bulk(rq);
 }

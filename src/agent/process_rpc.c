@@ -17,9 +17,6 @@
 #include "base/banned.h"
 
 #define LIST_BYTES_MAX ((size_t)32 * 1024 * 1024)
-#define INPUT_BYTES_MAX                                                                            \
-	((size_t)12 * 1024 * 1024) /* what base64 in the largest request can hold                  \
-	                            */
 
 static void fail_err(struct request *rq, const struct av_err *err)
 {
@@ -185,8 +182,8 @@ static void on_written(void *ctx, size_t n, int status)
 		reply_empty(rq);
 }
 
-/* The bytes of input.stdin or input.pty, decoded into out; *ret_pty tells which. */
-static int parse_input(const json_t *request, struct av_buf *out, bool *ret_pty, struct av_err *err)
+int process_rpc_input(
+    const json_t *request, const struct process *p, struct av_buf *out, struct av_err *err)
 {
 	const char *to_stdin = NULL, *to_pty = NULL, *text;
 	const json_t *input = NULL;
@@ -204,28 +201,24 @@ static int parse_input(const json_t *request, struct av_buf *out, bool *ret_pty,
 	r = av_base64_decode(out, av_str_c(text));
 	if (r < 0)
 		return av_err_set(err, AV_ERR_INVALID,
-		    "input is not base64 (or larger than %zu bytes)", INPUT_BYTES_MAX);
-	*ret_pty = to_pty != NULL;
+		    "input is not base64 (or larger than %zu bytes)", PROCESS_RPC_INPUT_MAX);
+	if ((to_pty != NULL) != process_is_pty(p))
+		return av_err_set(err, AV_ERR_INTERNAL, "process %d has %s", (int)process_pid(p),
+		    to_pty ? "no terminal; send to stdin" : "a terminal; send to pty");
 	return 0;
 }
 
 void process_rpc_send_input(struct request *rq, struct av_str body)
 {
 	AV_CLEANUP(av_json_decrefp) json_t *j = NULL;
-	AV_CLEANUP(av_buf_clear) struct av_buf data = AV_BUF_INIT(INPUT_BYTES_MAX);
+	AV_CLEANUP(av_buf_clear) struct av_buf data = AV_BUF_INIT(PROCESS_RPC_INPUT_MAX);
 	struct process *p = select_live(rq, body, &j);
 	struct av_err err = {0};
-	bool pty = false;
 
 	if (!p)
 		return;
-	if (parse_input(j, &data, &pty, &err) < 0) {
+	if (process_rpc_input(j, p, &data, &err) < 0) {
 		fail_err(rq, &err);
-		return;
-	}
-	if (pty != process_is_pty(p)) {
-		request_rpc_fail(rq, AV_CONNECT_INTERNAL, "process %d has %s", (int)process_pid(p),
-		    pty ? "no terminal; send to stdin" : "a terminal; send to pty");
 		return;
 	}
 	rq->ops = &input_ops;

@@ -14,6 +14,12 @@
  * AV_ERR_INVALID without a selector, AV_ERR_NOT_FOUND "process with pid N not found". */
 int process_rpc_select(
     struct agent *a, const json_t *request, struct process **ret, struct av_err *err);
+/* What base64 in the largest request can hold. */
+#define PROCESS_RPC_INPUT_MAX ((size_t)12 * 1024 * 1024)
+/* The bytes of {"input":{"stdin":base64}} or {"input":{"pty":base64}} of request, appended to out.
+ * AV_ERR_INVALID; AV_ERR_INTERNAL when p has the other kind of input. */
+int process_rpc_input(
+    const json_t *request, const struct process *p, struct av_buf *out, struct av_err *err);
 /* {"pty":{"size":{"cols":n,"rows":n}}} of request; *ret_has false when there is no pty. */
 int process_rpc_size(const json_t *request, bool *ret_has, uint16_t *ret_cols, uint16_t *ret_rows,
     struct av_err *err);

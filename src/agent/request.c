@@ -123,6 +123,12 @@ void request_consume(struct request *rq, size_t n)
 	server_mark(rq->conn);
 }
 
+void request_bulk(struct request *rq)
+{
+	av_http2_set_window(rq->stream, AV_HTTP2_CONFIG_DEFAULT.window);
+	server_mark(rq->conn);
+}
+
 void request_want_turn(struct request *rq)
 {
 	server_want_turn(rq->conn, &rq->turn);

@@ -78,6 +78,9 @@ bool request_account(struct request *rq, size_t n);
 /* n received bytes are dealt with. */
 void request_consume(struct request *rq, size_t n);
 
+/* Lets the client send further ahead: for routes that take much and are few. */
+void request_bulk(struct request *rq);
+
 /* on_turn once, when all events of this turn of the loop were handled: for work that is better done
  * on all that has arrived than on each piece. */
 void request_want_turn(struct request *rq);

@@ -369,6 +369,11 @@ static int conn_open(struct server *s, int fd)
 	av_list_init(&c->dirty);
 	av_list_init(&c->deferred);
 	config.low_mark = REQUEST_LOW_MARK;
+	config.max_streams = SERVER_STREAMS_MAX;
+	/* Processes that do not read their input must not stop each other's; so what may wait for
+	 * each is little, and bulk asks for more (request_bulk). */
+	config.own_windows = true;
+	config.window = SERVER_WINDOW;
 	/* The daemon is trusted here: it cancels on behalf of its clients as often as they do, and
 	 * pings for days. */
 	config.reset_budget = 0;

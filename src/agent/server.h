@@ -6,7 +6,9 @@
 
 #include "agent/agent.h"
 
-#define SERVER_CONNS_MAX 256
+#define SERVER_CONNS_MAX   256
+#define SERVER_STREAMS_MAX 4096 /* of one connection: as many clients as the daemon has */
+#define SERVER_WINDOW      ((uint32_t)256 * 1024) /* bytes a client may send ahead on a stream */
 
 struct conn;
 

@@ -305,4 +305,5 @@ void tunnel_open(struct request *rq)
 	}
 	rq->data = t;
 	rq->ops = &tunnel_ops;
+	request_bulk(rq);
 }

@@ -483,6 +483,8 @@ static struct av_h2c *conn_make(struct av_loop *loop, const struct av_h2c_config
 	h2.window = c->cfg.stream_window_bytes;
 	h2.connection_window = or_default(
 	    c->cfg.connection_window_bytes, 4 * AV_MAX(c->cfg.stream_window_bytes, 1024U * 1024));
+	/* Each stream is some client's; one that does not read must not stop the others. */
+	h2.own_windows = true;
 	h2.low_mark = c->cfg.low_watermark_bytes;
 	c->h2 = av_http2_new_client(&h2, &events, c);
 	if (!c->h2) {

@@ -177,6 +177,8 @@ static void on_ready(void *ctx, int ready)
 	struct conn *c = ctx;
 	if (ready & TP_HANGUP)
 		c->hangup = true;
+	if ((ready & TP_HANGUP) && c->ws)
+		ws_hangup(c);
 	if (ready & TP_WRITE)
 		c->blocked = false;
 	if (ready & (TP_READ | TP_ERROR))

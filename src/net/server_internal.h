@@ -220,4 +220,6 @@ bool ws_can_read(const struct conn *c);
 bool ws_step(struct conn *c);
 /* on_close(ABNORMAL or the peer's code) and free. */
 void ws_lost(struct conn *c);
+/* The peer sends nothing any more, though perhaps not all of it was read. */
+void ws_hangup(struct conn *c);
 void ws_stop(struct conn *c);

@@ -15,8 +15,9 @@
 
 #include "base/banned.h"
 
-#define PING_MS  30000
-#define CLOSE_MS 10000
+#define PING_MS        30000
+#define CLOSE_MS       10000
+#define PAUSED_PING_MS 10000
 /* There may be hundreds of sessions whose clients do not read: less may wait than for a response.
  */
 #define HIGH_MARK ((size_t)256 * 1024)
@@ -44,6 +45,12 @@ static size_t high_mark(const struct conn *c)
 static size_t low_mark(const struct conn *c)
 {
 	return AV_MIN((size_t)c->server->cfg.low_watermark_bytes, LOW_MARK);
+}
+
+/* Until the peer's silence counts. */
+static void start_timer(struct av_wsock *ws)
+{
+	av_timer_start(&ws->timer, ws->closing ? CLOSE_MS : ws->paused ? PAUSED_PING_MS : PING_MS);
 }
 
 /* ---- events ---- */
@@ -74,21 +81,31 @@ static void on_timer(void *ctx)
 	struct av_wsock *ws = ctx;
 	struct conn *c = ws->conn;
 	/* While our bytes wait for the peer the write timer watches it; while we do not read, its
-	 * silence says nothing. */
+	 * silence says nothing. But one that has hung up waits for nothing any more, and what it
+	 * sent before has had its time. */
 	bool blind = ws->paused || c->blocked;
-	if (ws->closing || (ws->pinged && !blind)) {
+	if (ws->closing || (ws->pinged && !blind) || (blind && c->hangup)) {
 		c->server->metrics.timeouts++;
 		c->reset = true;
 		conn_fail(c, -ETIMEDOUT);
 		return;
 	}
-	if (!blind && av_ws_send(ws->codec, AV_WS_PING, "", 0) == 0)
-		ws->pinged = true;
-	av_timer_start(&ws->timer, PING_MS);
+	/* While we do not read, the answer is not seen, nor is a FIN behind what the peer sent
+	 * before: but the machine of a peer that is gone answers a ping with a reset. */
+	if (!c->blocked && av_ws_send(ws->codec, AV_WS_PING, "", 0) == 0)
+		ws->pinged = !blind;
+	start_timer(ws);
 	conn_schedule(c);
 }
 
 /* ---- called by the connection ---- */
+
+void ws_hangup(struct conn *c)
+{
+	/* If it is read, its end is found at once; else the timer finds it. */
+	if (!c->ws->closing)
+		av_timer_start(&c->ws->timer, CLOSE_MS);
+}
 
 bool ws_can_read(const struct conn *c)
 {
@@ -121,7 +138,7 @@ void ws_receive(struct conn *c, const char *p, size_t n, size_t *ret_used)
 	}
 	ws->pinged = false;
 	if (!was_closing)
-		av_timer_start(&ws->timer, ws->closing ? CLOSE_MS : PING_MS);
+		start_timer(ws);
 	*ret_used = used;
 }
 
@@ -287,8 +304,12 @@ int av_wsock_send(struct av_wsock *ws, bool text, struct av_str data)
 
 void av_wsock_pause(struct av_wsock *ws)
 {
+	if (ws->paused)
+		return;
 	ws->paused = true;
 	av_ws_pause(ws->codec);
+	if (!ws->closing)
+		start_timer(ws);
 }
 
 void av_wsock_resume(struct av_wsock *ws)
@@ -299,7 +320,7 @@ void av_wsock_resume(struct av_wsock *ws)
 	av_ws_resume(ws->codec);
 	ws->pinged = false;
 	if (!ws->closing)
-		av_timer_start(&ws->timer, PING_MS);
+		start_timer(ws);
 	conn_schedule(ws->conn);
 }
 

@@ -6,8 +6,9 @@
  * av_wsock_close() or the peer's Close frame: what was sent before still leaves, the closing
  * handshake has 10 s, then the connection is reset. The server pings after 30 s without a frame
  * from the peer; a peer silent for another 30 s is lost (unless our own bytes wait for it, which
- * the write time-out watches, or the owner paused reading). Pings are answered; a message over 1
- * MiB closes with 1009, text that is not UTF-8 with 1007, broken framing with 1002.
+ * the write time-out watches, or the owner paused reading). One that hangs up while it is not read
+ * is lost within 20 s: what it sent before has that time to be taken. Pings are answered; a message
+ * over 1 MiB closes with 1009, text that is not UTF-8 with 1007, broken framing with 1002.
  *
  * A session is valid until on_close returns; on_close is called exactly once, last, and never from
  * inside a call that the owner makes.

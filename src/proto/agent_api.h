@@ -34,6 +34,7 @@
 #define AV_AGENT_PATH_LIST    "/process.Process/List"
 #define AV_AGENT_PATH_UPDATE  "/process.Process/Update"
 #define AV_AGENT_PATH_INPUT   "/process.Process/SendInput"
+#define AV_AGENT_PATH_STREAM  "/process.Process/StreamInput"
 #define AV_AGENT_PATH_SIGNAL  "/process.Process/SendSignal"
 #define AV_AGENT_PATH_CLOSE   "/process.Process/CloseStdin"
 #define AV_AGENT_PATH_FS      "/filesystem.Filesystem/" /* + method */

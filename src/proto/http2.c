@@ -180,7 +180,19 @@ void av_http2_consume(struct av_http2_stream *s, size_t n)
 	if (n == 0 || s->session->dead)
 		return;
 	s->unconsumed -= n;
-	nghttp2_session_consume(s->session->ng, s->id, n);
+	if (s->session->config.own_windows)
+		nghttp2_session_consume_stream(s->session->ng, s->id, n);
+	else
+		nghttp2_session_consume(s->session->ng, s->id, n);
+}
+
+void av_http2_set_window(struct av_http2_stream *s, uint32_t bytes)
+{
+	assert(bytes <= INT32_MAX);
+	if (!s->session->dead && !s->reset)
+		/* Fails without memory only: then it stays as it was. */
+		(void)nghttp2_session_set_local_window_size(
+		    s->session->ng, NGHTTP2_FLAG_NONE, s->id, (int32_t)bytes);
 }
 
 size_t av_http2_unconsumed(const struct av_http2_stream *s)

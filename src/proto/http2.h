@@ -7,7 +7,10 @@
  * backpressure:
  *   - Receiving: every byte given to on_body must be given back once with av_http2_consume(), at
  *     once or later; only that opens the windows again. A peer can therefore make us hold at most
- *     `window` bytes a stream and `connection_window` bytes a connection.
+ *     `window` bytes a stream and `connection_window` bytes a connection. Where streams belong to
+ *     different people, the second bound lets a few that nobody reads stop all others:
+ *     `own_windows` gives the connection's share back on receipt, and the bound is then `window`
+ *     times the number of streams.
  *   - Sending: av_http2_write() copies into a chain of blocks of the stream; av_http2_write_block()
  *     takes a block over without a copy. Both accept any amount; stop when av_http2_buffered()
  *     reaches your high mark, and go on at on_drain, which comes when less than `low_mark` bytes
@@ -62,6 +65,7 @@ struct av_http2_config {
 	uint32_t max_streams;       /* concurrent, opened by the peer (server side) */
 	uint32_t window;            /* bytes, receive window of each stream */
 	uint32_t connection_window; /* bytes */
+	bool own_windows;           /* what is not consumed holds back its stream, not the others */
 	uint32_t max_frame;         /* bytes of a DATA frame we accept; 16384 to 1 MiB */
 	size_t low_mark;       /* bytes left in a stream's send chain at which on_drain comes */
 	uint32_t reset_budget; /* streams the peer may open and reset beyond those that ended well;
@@ -174,6 +178,9 @@ int av_http2_end(struct av_http2_stream *s, const struct av_http_head *trailers)
 size_t av_http2_buffered(const struct av_http2_stream *s);
 /* Gives n received bytes back to the windows (at most what on_body delivered). */
 void av_http2_consume(struct av_http2_stream *s, size_t n);
+/* Another receive window for this stream alone, for bulk; more than before at once, less as far as
+ * the peer has not been told of more. */
+void av_http2_set_window(struct av_http2_stream *s, uint32_t bytes);
 /* Received and not consumed. */
 size_t av_http2_unconsumed(const struct av_http2_stream *s);
 /* RST_STREAM; queued bytes are dropped; of the stream only on_close follows, from

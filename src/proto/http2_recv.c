@@ -304,6 +304,8 @@ static int on_data_chunk(
 		return 0;
 	}
 	s->unconsumed += n;
+	if (h->config.own_windows)
+		nghttp2_session_consume_connection(ng, n);
 	h->events->on_body(h->ctx, s, p, n);
 	return 0;
 }
@@ -320,7 +322,7 @@ static int on_stream_close(nghttp2_session *ng, int32_t stream_id, uint32_t erro
 	else if (h->server && !s->reset && ++h->resets > h->config.reset_budget &&
 	         h->config.reset_budget)
 		over_budget(h);
-	if (s->unconsumed)
+	if (s->unconsumed && !h->config.own_windows)
 		nghttp2_session_consume_connection(ng, s->unconsumed);
 	av_http2_stream_gone(s, error);
 	return 0;

@@ -305,6 +305,42 @@ static void test_windows(void)
 	free(bytes);
 }
 
+static void test_own_windows(void)
+{
+	struct av_http2_config config = AV_HTTP2_CONFIG_DEFAULT;
+	struct pair p;
+	config.window = 100000;
+	config.connection_window = 150000;
+	config.own_windows = true;
+	pair_init(&p, &config);
+	p.server.keep_window = true;
+	uint8_t *bytes = calloc(1, 300000);
+	struct av_http2_stream *c[5];
+	for (size_t i = 0; i < AV_ARRAY_LEN(c); i++) {
+		c[i] = request(&p, "POST", "/", false);
+		is_int(av_http2_write(c[i], bytes, 300000), 0, "write");
+		run(&p);
+	}
+	is_int(p.server.body_n, 500000, "each stream has its window, whatever the others hold");
+	struct av_http2_stream *last = p.server.s;
+	av_http2_set_window(last, 250000);
+	run(&p);
+	is_int(p.server.body_n, 650000, "a wider window for one of them");
+	av_http2_consume(last, 200000);
+	run(&p);
+	is_int(p.server.body_n, 700000, "consumed bytes open it again");
+	is_int(av_http2_unconsumed(last), 100000, "owed");
+	av_http2_reset(last, AV_HTTP2_CANCEL);
+	run(&p);
+	p.server.keep_window = false;
+	struct av_http2_stream *next = request(&p, "POST", "/", false);
+	is_int(av_http2_write(next, bytes, 300000), 0, "write");
+	run(&p);
+	is_int(av_http2_buffered(next), 0, "after a reset the connection still has room");
+	pair_clear(&p);
+	free(bytes);
+}
+
 static void test_bulk(void)
 {
 	struct pair p;
@@ -736,6 +772,7 @@ int main(void)
 	test_simple(1);
 	test_trailers();
 	test_windows();
+	test_own_windows();
 	test_bulk();
 	test_echo(0);
 	test_echo(3);

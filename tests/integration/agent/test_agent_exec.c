@@ -413,6 +413,136 @@ static void test_unary(void)
 	agent_stream_free(u);
 }
 
+/* --- StreamInput --- */
+
+static struct agent_stream *open_input(const char *first)
+{
+	static const char *const headers[] = {"content-type", AV_AGENT_CT_CONNECT, NULL};
+	AV_CLEANUP(av_buf_clear) struct av_buf b = AV_BUF_INIT(65536);
+
+	if (av_connect_write(&b, 0, av_str_c(first)) < 0)
+		return NULL;
+	return agent_request(&cl, "POST", AV_AGENT_PATH_STREAM, headers, av_buf_str(&b), false);
+}
+
+static void send_envelope(struct agent_stream *s, const char *json)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf b = AV_BUF_INIT(1 << 20);
+
+	if (av_connect_write(&b, 0, av_str_c(json)) == 0)
+		agent_send(s, av_buf_str(&b).p, b.n);
+}
+
+static bool input_is_empty_answer(const struct agent_stream *s)
+{
+	return s->status == 200 &&
+	       av_str_eq(av_buf_str(&s->body), AV_STR("\0\0\0\0\2{}\2\0\0\0\2{}"));
+}
+
+static void test_stream_input(void)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf pieces = AV_BUF_INIT(1000);
+	struct agent_stream *s, *in, *u;
+	struct agent_result r;
+
+	s = agent_frames(
+	    &cl, "Start", "{\"process\":{\"cmd\":\"cat\"},\"tag\":\"sink\",\"stdin\":true}");
+	agent_wait_body(s, 20);
+	in = open_input("{\"start\":{\"process\":{\"tag\":\"sink\"}}}");
+	send_envelope(in, "{\"data\":{\"input\":{\"stdin\":\"aGVsbG8=\"}}}");
+	send_envelope(in, "{\"keepalive\":{}}");
+	is_int(
+	    av_connect_write(&pieces, 0, AV_STR("{\"data\":{\"input\":{\"stdin\":\"IHdvcmxk\"}}}")),
+	    0, "an envelope");
+	for (size_t i = 0; i < pieces.n; i += 3) {
+		agent_send(in, av_buf_str(&pieces).p + i, AV_MIN(pieces.n - i, (size_t)3));
+		agent_pump_for(&cl, 2);
+	}
+	agent_pump_for(&cl, 30);
+	ok(!in->ended && in->body.n == 0, "no answer before the end");
+	agent_end(in);
+	agent_wait_end(in);
+	ok(input_is_empty_answer(in), "the empty answer");
+	agent_stream_free(in);
+	u = agent_rpc(&cl, "CloseStdin", "{\"process\":{\"tag\":\"sink\"}}");
+	is_int(u->status, 200, "stdin was still open");
+	agent_stream_free(u);
+	agent_collect(s, &r);
+	is_avstr(av_buf_str(&r.out), "hello world", "input arrived");
+	agent_result_clear(&r);
+	agent_stream_free(s);
+}
+
+static void bad_input(const char *first, const char *second, const char *wanted)
+{
+	struct agent_stream *in = open_input(first);
+
+	if (second)
+		send_envelope(in, second);
+	agent_wait_end(in);
+	ok(in->status == 200 && agent_has(&in->body, wanted), "%s: %s", wanted,
+	    second ? second : first);
+	agent_stream_free(in);
+}
+
+static void test_stream_input_errors(void)
+{
+	static const char start[] = "{\"start\":{\"process\":{\"tag\":\"sink\"}}}";
+	static const char *const text[] = {"content-type", AV_AGENT_CT_JSON, NULL};
+	struct agent_stream *s, *in;
+
+	s = agent_frames(&cl, "Start",
+	    "{\"process\":{\"cmd\":\"sleep\",\"args\":[\"100\"]},\"tag\":\"sink\",\"stdin\":true}");
+	agent_wait_body(s, 20);
+	bad_input("{\"start\":{\"process\":{\"pid\":1}}}", NULL, "\"not_found\"");
+	bad_input("{\"start\":{}}", NULL, "\"invalid_argument\"");
+	bad_input("{}", NULL, "\"invalid_argument\"");
+	bad_input("nonsense", NULL, "\"invalid_argument\"");
+	bad_input(start, start, "\"invalid_argument\"");
+	bad_input("{\"data\":{\"input\":{\"stdin\":\"\"}}}", NULL, "\"invalid_argument\"");
+	bad_input(start, "{\"data\":{\"input\":{\"stdin\":\"***\"}}}", "\"invalid_argument\"");
+	bad_input(start, "{\"data\":{}}", "\"invalid_argument\"");
+	bad_input(start, "{\"data\":{\"input\":{\"pty\":\"aGk=\"}}}", "\"internal\"");
+	in = agent_call(&cl, "POST", AV_AGENT_PATH_STREAM, text, start);
+	is_int(in->status, 415, "an unknown codec");
+	agent_stream_free(in);
+	in = open_input(start);
+	agent_send(in, "\0\0\0\0\7{", 6);
+	agent_end(in);
+	agent_wait_end(in);
+	ok(agent_has(&in->body, "within a message"), "an end within a message");
+	agent_stream_free(in);
+	agent_stream_free(s);
+}
+
+/* A process that does not read holds the client back; when it ends, the stream does. */
+static void test_stream_input_pressure(void)
+{
+	static const char start[] = "{\"start\":{\"process\":{\"tag\":\"deaf\"}}}";
+	AV_CLEANUP(av_buf_clear) struct av_buf message = AV_BUF_INIT(1 << 20);
+	struct agent_stream *s, *in;
+	uint64_t waiting;
+
+	s = agent_frames(&cl, "Start",
+	    "{\"process\":{\"cmd\":\"sleep\",\"args\":[\"100\"]},\"tag\":\"deaf\",\"stdin\":true}");
+	agent_wait_body(s, 20);
+	in = open_input(start);
+	av_buf_append_c(&message, "{\"data\":{\"input\":{\"stdin\":\"");
+	for (int i = 0; i < 40000; i++)
+		av_buf_append_c(&message, "AAAA");
+	av_buf_append_c(&message, "\"}}}");
+	for (int i = 0; i < 20; i++)
+		send_envelope(in, av_buf_cstr(&message));
+	agent_pump_for(&cl, 300);
+	waiting = av_http2_buffered(in->stream);
+	ok(waiting > 2000000, "%llu of 3.2 million bytes wait here", (unsigned long long)waiting);
+	agent_send_frame(s, AV_FRAME_CONTROL, "{\"signal\":\"SIGKILL\"}", 20);
+	agent_wait_end(in);
+	ok(agent_has(&in->body, "\"internal\""), "its end is told");
+	agent_stream_free(in);
+	agent_stream_free(s);
+}
+
 static void test_bad_streams(void)
 {
 	static const char *const frames[] = {"content-type", AV_AGENT_CT_FRAMES, NULL};
@@ -502,6 +632,9 @@ int main(void)
 	test_pty();
 	test_connect_codec();
 	test_unary();
+	test_stream_input();
+	test_stream_input_errors();
+	test_stream_input_pressure();
 	test_bad_streams();
 	test_orphans();
 	measure();
