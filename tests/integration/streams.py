@@ -166,7 +166,7 @@ def test_text_on_disconnect(d):
 
 def test_text_stdin_that_is_not_there(d):
     with connect(d) as s:
-        s.send_json(shell("cat"))
+        s.send_json(shell("sleep 5"))
         s.send_json({"type": "stdin", "data": "x"})
         contains(collect(s)[3]["data"], "stdin", "says what to do")
 
