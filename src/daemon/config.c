@@ -451,6 +451,33 @@ static int convert_log(struct daemon_config *c, struct av_err *err)
 	return 0;
 }
 
+/* "[https://]example.com[:8443]" */
+static int convert_domain(struct daemon_config *c, struct av_err *err)
+{
+	const char *text = c->value[DAEMON_OPT_DOMAIN];
+	struct av_str rest = av_str_c(text), name;
+	bool letters = false, good;
+	uint64_t port;
+
+	if (!text)
+		return 0;
+	c->ports_tls = av_str_starts(rest, AV_STR("https://"));
+	c->ports_domain = c->ports_tls ? text + strlen("https://") : text;
+	rest = av_str_c(c->ports_domain);
+	good = !av_str_cut(&rest, ':', &name) || av_parse_u64(rest, 1, 65535, &port) == 0;
+	good = good && name.n > 0 && name.n < 200 && name.p[0] != '.' && name.p[0] != '-';
+	for (size_t i = 0; i < name.n && good; i++) {
+		letters = letters || isalpha((unsigned char)name.p[i]);
+		good = isalnum((unsigned char)name.p[i]) || name.p[i] == '-' || name.p[i] == '.';
+	}
+	if (good && letters)
+		return 0;
+	return av_err_set(err, AV_ERR_INVALID,
+	    "%s: '%.100s' is not a domain; give a host name such as sandboxes.example.com, with "
+	    "https:// before it when a proxy in front speaks TLS, and with :PORT if it needs one",
+	    origin_of(c, DAEMON_OPT_DOMAIN), text);
+}
+
 static int convert(struct daemon_config *c, struct av_err *err)
 {
 	const char *fd = c->value[DAEMON_OPT_CREDENTIALS_FD];
@@ -460,7 +487,7 @@ static int convert(struct daemon_config *c, struct av_err *err)
 	if ((r = convert_bool(c, DAEMON_OPT_INSECURE_HTTP, &c->insecure_http, err)) < 0 ||
 	    (r = convert_bool(c, DAEMON_OPT_PRINT_READY, &c->print_ready, err)) < 0 ||
 	    (r = convert_listen(c, err)) < 0 || (r = convert_paths(c, err)) < 0 ||
-	    (r = convert_log(c, err)) < 0)
+	    (r = convert_domain(c, err)) < 0 || (r = convert_log(c, err)) < 0)
 		return r;
 	c->credentials_fd = -1;
 	if (!fd)

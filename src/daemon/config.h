@@ -38,8 +38,10 @@ struct daemon_config {
 	char *origin[DAEMON_OPT_COUNT]; /* owned; where the value came from; NULL for a default */
 
 	/* The same, checked and converted. */
-	char listen_host[64]; /* numeric address without brackets */
-	uint16_t listen_port; /* 0: any free one */
+	char listen_host[64];     /* numeric address without brackets */
+	uint16_t listen_port;     /* 0: any free one */
+	const char *ports_domain; /* "example.com[:port]", of value[]; or NULL */
+	bool ports_tls;
 	bool insecure_http;
 	bool log_json;
 	enum av_log_level log_level;

@@ -343,6 +343,8 @@ static int open_control(struct daemon *d, struct av_err *err)
 	    .store = d->store, .node = d->node, .clock = {.ctx = d, .wake_at = wake_at}};
 	struct api_config api = {.loop = d->loop,
 	    .version = AVIARY_VERSION,
+	    .ports_domain = d->config->ports_domain,
+	    .ports_tls = d->config->ports_tls,
 	    .credentials_hint = daemon_config_get(d->config, DAEMON_OPT_CREDENTIALS)};
 	int r;
 

@@ -12,7 +12,7 @@ import threading
 import time
 
 import ws
-from aviary_test import SLOW, Failure, Skip, contains, equal, main, ok, wait_for
+from aviary_test import SLOW, Daemon, Failure, contains, equal, main, ok, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PORT = 3000
@@ -312,6 +312,124 @@ def test_public(d):
         equal(s.recv()[1], b"hi", "WebSocket to a public port")
     d.delete(sid)
     state.pop("public", None)
+
+
+# -- signed URLs ---------------------------------------------------------------------------------
+
+
+def signed(d, sandbox_id=None, **body):
+    return d.expect(200, "POST", f"/v1/sandboxes/{sandbox_id or sandbox(d)}/url", {"port": PORT, **body}).json()
+
+
+def target(url):
+    return "/" + url.split("/", 3)[3]
+
+
+def test_signed_url(d):
+    sid = sandbox(d)
+    made = signed(d, path="/a?b=c", expires_sec=60)
+    ok(made["url"].startswith(f"http://3000-{sid}.localhost:{d.port}/a?b=c&aviary_token="), made["url"])
+    equal((made["port"], made["public"]), (3000, False), "port and public")
+    path = target(made["url"])
+    r = status(d, 200, path, key=False)
+    contains(r.data, b"GET /a?b=c HTTP/1.1", "a program is answered at once; the token does not reach the server")
+    browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    r = status(d, 303, path, key=False, headers=browser)
+    equal(r.getheader("location"), "/a?b=c", "a browser is sent on without the token")
+    cookie = r.getheader("set-cookie")
+    ok(re.fullmatch(r"aviary_port=[0-9a-f.]+; Path=/; Max-Age=\d+; HttpOnly; SameSite=Lax", cookie), cookie)
+    pair = cookie.split(";")[0]
+    r = status(d, 200, "/x", key=False, headers={"Cookie": f"mine=1; {pair}"})
+    contains(r.data, b"cookie: mine=1\r\n", "the cookie lets in and does not reach the server")
+    with websocket(d, key=False, headers={"Cookie": pair}) as s:
+        s.send_text("hi")
+        equal(s.recv()[1], b"hi", "WebSocket by cookie")
+    with websocket(d, key=False, path=target(signed(d, path="/ws")["url"])) as s:
+        s.send_text("hi")
+        equal(s.recv()[1], b"hi", "WebSocket by token")
+    tossed = f"aviary_port=1.junk; aviary_port=; {pair}"
+    status(d, 200, "/x", key=False, headers={"Cookie": tossed})
+    for odd, expected in (("//evil.example/", "/.//evil.example/"), ("/\\evil.example", "/./\\evil.example")):
+        r = status(d, 303, odd + target(made["url"])[len("/a?b=c&"):].join(("?", "")), key=False, headers=browser)
+        equal(r.getheader("location"), expected, "the redirect stays on this host")
+
+
+def test_signed_url_is_for_one_port_of_one_sandbox(d):
+    sid, other = sandbox(d), d.create()["id"]
+    token = signed(d)["url"].split("aviary_token=")[1]
+    path = f"/?aviary_token={token}"
+    status(d, 200, path, key=False)
+    for to in (host(sid, 3001), host(other)):
+        status(d, 403, path, key=False, to=to)
+        status(d, 403, "/", key=False, to=to, headers={"Cookie": f"aviary_port={token}"})
+    expiry, mac = token.split(".")
+    for bad in (f"{int(expiry) + 1}.{mac}", f"{expiry}.{mac[:-1]}{'0' if mac[-1] != '0' else '1'}", f"0{expiry}.{mac}",
+                f"+{expiry}.{mac}", f"0.{mac}", mac, "", "x" * 5000, "%00", f"{expiry}."):
+        status(d, 403, f"/?aviary_token={bad}", key=False)
+    d.delete(other)
+
+
+def test_signed_url_expires(d):
+    made = signed(d, expires_sec=1)
+    path = target(made["url"])
+    wait_for(lambda: ask(d, path, key=False).status == 403, 10, "expired")
+    r = status(d, 403, path, key=False)
+    contains(r.data, b"expired at 20", "says when")
+    contains(r.data, b"aviary url", "and what to do")
+    cookie = f"aviary_port={path.split('=')[1]}"
+    status(d, 403, "/", key=False, headers={"Cookie": cookie})
+    status(d, 200, "/", headers={"Cookie": cookie})
+
+
+def test_signed_url_survives_a_restart(d):
+    path = target(signed(d)["url"])
+    daemon = d.pids()["daemon"]
+    os.kill(daemon, 9)
+    wait_for(lambda: d.pids().get("daemon") not in (None, daemon), 20, "a new daemon")
+    wait_for(lambda: answers(d, path), 20, "the URL works on")
+
+
+def answers(d, path):
+    try:
+        return ask(d, path, key=False).status == 200
+    except OSError:
+        return False
+
+
+def test_url_requests(d):
+    sid = sandbox(d)
+    for body, text in (({}, "'port' is needed"), ({"port": 0}, "port"), ({"port": 65536}, "port"), ({"port": "x"}, "port"),
+                       ({"port": 1, "expires_sec": 0}, "expires_sec"), ({"port": 1, "expires_sec": 10 ** 9}, "expires_sec"),
+                       ({"port": 1, "path": "x"}, "path"), ({"port": 1, "path": "/ x"}, "path"),
+                       ({"port": 1, "path": "/\r\nx"}, "path"), ({"port": 1, "path": "/#x"}, "path")):
+        contains(d.expect(400, "POST", f"/v1/sandboxes/{sid}/url", body).message, text, str(body))
+    d.expect(404, "POST", f"/v1/sandboxes/sb{'0' * 25}/url", {"port": 1})
+    r = d.expect(400, "POST", f"/v1/sandboxes/{sid}/url", {"port": 1}, headers={"Host": "10.1.2.3:80"})
+    contains(r.message, "--domain", "an address takes no label")
+    r = d.expect(200, "POST", f"/v1/sandboxes/{sid}/url", {"port": 1}, headers={"Host": "av.example:80"})
+    contains(r.json()["url"], f"http://1-{sid}.av.example:80/?", "the name under which the API was asked")
+
+
+def test_domain(d):
+    """A daemon with a name for ports, behind a proxy that speaks TLS."""
+    own = Daemon(args=["--domain", "https://ports.example"]).start()
+    try:
+        sid = start_server(own, own.create()["id"])
+        made = own.expect(200, "POST", f"/v1/sandboxes/{sid}/url", {"port": PORT}).json()["url"]
+        ok(made.startswith(f"https://3000-{sid}.ports.example/?aviary_token="), made)
+        to = host(sid, domain="ports.example")
+        equal(ask(own, to=host(sid)).status, 404, "other names are not served")
+        r = ask(own, to=to, headers={"X-Forwarded-For": "6.6.6.6"})
+        contains(r.data, b"x-forwarded-for: 6.6.6.6, 127.0.0.1\r\n", "what the proxy says stays")
+        contains(r.data, b"x-forwarded-proto: https\r\n", "as the client sees it")
+        r = ask(own, target(made), to=to, key=False, headers={"Accept": "text/html"})
+        ok(r.getheader("set-cookie").startswith("__Host-aviary_port="), "a guarded cookie")
+        ok(r.getheader("set-cookie").endswith("; Secure"), "only over TLS")
+        own.delete_all()
+        own.stop()
+    finally:
+        own.sweep()
+        own.remove_dir()
 
 
 # -- hostile ------------------------------------------------------------------------------------

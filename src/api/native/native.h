@@ -30,6 +30,9 @@ void native_sandbox_metrics(struct api_request *rq);
 void native_team_stats(struct api_request *rq);
 void native_team_usage(struct api_request *rq);
 
+/* ports.c */
+void native_port_url(struct api_request *rq);
+
 /* exec.c */
 void native_exec(struct api_request *rq);
 void native_process_list(struct api_request *rq);

@@ -143,4 +143,12 @@ def test_rm_all(d):
     equal(ids(d), [], "sandboxes left")
 
 
+def test_url(d):
+    sid = d.create(public_ports=[81])["id"]
+    url = aviary(d, "url", sid, "80", "--path", "/x", "--expires", "2m")[0].strip()
+    ok(url.startswith(f"http://80-{sid}.localhost:{d.port}/x?aviary_token="), url)
+    equal(aviary(d, "url", sid, "81")[0], f"http://81-{sid}.localhost:{d.port}/\n", "a public port")
+    d.delete(sid)
+
+
 main(globals())
