@@ -100,6 +100,8 @@ json_t *options_sandbox_body(const struct args *args, struct av_err *err)
 	if (args_text(args, "pids"))
 		json_object_set_new(
 		    body, "pids_max", json_integer((json_int_t)args_number(args, "pids", 0)));
+	if (args_flag(args, "internet"))
+		json_object_set_new(body, "internet", json_true());
 	if (args_flag(args, "no-sudo"))
 		json_object_set_new(body, "sudo", json_false());
 	if (add_metadata(args, body, err) < 0)

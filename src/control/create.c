@@ -110,12 +110,12 @@ static int take_template(const char *name, struct store_sandbox *rec, struct av_
 
 static int take_internet(const struct control *c, bool wanted, struct av_err *err)
 {
-	(void)c;
-	if (!wanted)
+	const struct driver_caps *caps = node_caps(c->node);
+	/* Before the driver is ready neither is known: it decides itself then. */
+	if (!wanted || caps->flags & DRIVER_INTERNET || !caps->no_internet[0])
 		return 0;
 	return av_err_set(err, AV_ERR_UNSUPPORTED,
-	    "internet: this Aviary cannot give sandboxes internet access; leave it out or say "
-	    "false");
+	    "internet: this Aviary cannot give sandboxes internet access: %s", caps->no_internet);
 }
 
 int sandbox_agent_envs(const struct store_sandbox *rec, char **ret_envs)
@@ -313,6 +313,7 @@ static void request(struct creation *cr)
 	    .pids_max = (uint32_t)rec->pids_max,
 	    .disk_bytes = (uint64_t)rec->disk_bytes,
 	    .sudo = rec->sudo,
+	    .internet = rec->internet,
 	};
 	struct node_agent_config agent = {0};
 	char *envs = NULL;

@@ -125,7 +125,8 @@ static void add_spawn_options(
     struct argv *a, const struct daemon_config *c, const struct daemon_user *user)
 {
 	static const enum daemon_opt opts[] = {DAEMON_OPT_STATE, DAEMON_OPT_RUN,
-	    DAEMON_OPT_CREDENTIALS, DAEMON_OPT_DISK, DAEMON_OPT_DISK_IMAGE, DAEMON_OPT_LOG_LEVEL};
+	    DAEMON_OPT_CREDENTIALS, DAEMON_OPT_DISK, DAEMON_OPT_DISK_IMAGE, DAEMON_OPT_INTERNET,
+	    DAEMON_OPT_ALLOW_NET, DAEMON_OPT_RESOLVER, DAEMON_OPT_NET_POOL, DAEMON_OPT_LOG_LEVEL};
 
 	for (size_t i = 0; i < AV_ARRAY_LEN(opts); i++)
 		add_option(a, c, opts[i]);

@@ -29,6 +29,7 @@ struct driver;
 #define DRIVER_EXIT_RECORD_MAX 64
 #define DRIVER_TEMPLATE_MAX    64
 #define DRIVER_NOTE_MAX        160
+#define DRIVER_REASON_MAX      200
 
 /* What this isolation offers on this machine; bits of driver_caps.flags. */
 enum driver_flag {
@@ -42,6 +43,7 @@ enum driver_flag {
 	DRIVER_FREEZE = 1 << 6,
 	DRIVER_MEMORY_SNAPSHOT = 1 << 7,
 	DRIVER_SURVIVES_REBOOT = 1 << 8,
+	DRIVER_INTERNET = 1 << 9, /* else driver_caps.no_internet says why */
 };
 
 struct driver_caps {
@@ -53,6 +55,7 @@ struct driver_caps {
 	char boot_id[DRIVER_BOOT_ID_SIZE];
 	char detail[DRIVER_NOTE_MAX]; /* one line for logs and doctor: cgroup mode, overlay path, …
 	                               */
+	char no_internet[DRIVER_REASON_MAX]; /* reason and cure, without DRIVER_INTERNET */
 };
 
 struct driver_spec {
@@ -63,6 +66,7 @@ struct driver_spec {
 	uint32_t pids_max;
 	uint64_t disk_bytes; /* 0: the driver's default */
 	bool sudo;
+	bool internet; /* only with DRIVER_INTERNET */
 };
 
 /* Identifies one life of one sandbox beyond doubt; stored, and checked again at adoption. */

@@ -45,6 +45,7 @@
 #include "base/failpoint.h"
 #include "base/fd.h"
 #include "base/macros.h"
+#include "spawn/net_child.h"
 #include "spawn/seccomp.h"
 #include "spawn/sys.h"
 #include "base/banned.h"
@@ -125,6 +126,14 @@ static void loopback_up(void)
 	check(CHILD_STEP_LOOPBACK, ioctl(s, SIOCSIFFLAGS, &ifr));
 }
 
+/* The rules before the interface that they are for; then the worker may make that. */
+static void prepare_internet(const struct net_rules_sandbox *rules)
+{
+	const struct child_report ready = {.step = CHILD_STEP_NETRULES};
+	check(CHILD_STEP_NETRULES, net_child_rules(rules));
+	check(CHILD_STEP_HANDOVER, send(FD_SOCK, &ready, sizeof(ready), MSG_NOSIGNAL));
+}
+
 static void wait_for_stage(struct child_staged *ret)
 {
 	ssize_t got = recv(FD_SOCK, ret, sizeof(*ret), 0);
@@ -135,7 +144,7 @@ static void wait_for_stage(struct child_staged *ret)
 		fail(CHILD_STEP_HANDOVER, EPROTO);
 }
 
-static void wait_for_go(int *ret_listener, int *ret_exit)
+static void wait_for_go(int *ret_listener, int *ret_exit, uint32_t *ret_address)
 {
 	struct child_go go;
 	int fds[AV_FD_PASS_MAX];
@@ -148,6 +157,7 @@ static void wait_for_go(int *ret_listener, int *ret_exit)
 		fail(CHILD_STEP_HANDOVER, EPROTO);
 	*ret_listener = fds[0];
 	*ret_exit = fds[1];
+	*ret_address = go.address;
 }
 
 static void take_ids(const struct child_spec *spec)
@@ -408,18 +418,23 @@ _Noreturn void child_main(const struct child_spec *spec, int sock)
 {
 	struct child_staged staged;
 	int listener, exit_record;
+	uint32_t address;
 
 	/* Until the ids change; see take_ids(). */
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	keep_descriptors(spec, sock);
 	check(CHILD_STEP_NETNS, unshare(CLONE_NEWNET));
 	loopback_up();
+	if (spec->net)
+		prepare_internet(spec->net);
 	take_identity(spec);
 	limit_bounding_set();
 	wait_for_stage(&staged);
 	take_ids(spec);
 	enter_root(spec, &staged);
-	wait_for_go(&listener, &exit_record);
+	wait_for_go(&listener, &exit_record, &address);
+	if (spec->net)
+		check(CHILD_STEP_NETUP, net_child_up(address));
 	/* After the cgroups were joined: its root is where the process is then. */
 	if (!spec->has_cgroup2)
 		check(CHILD_STEP_CGROUPNS, unshare(CLONE_NEWCGROUP));

@@ -10,10 +10,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "spawn/net_rules.h"
+
 #define CHILD_STEPS(STEP)                                                                          \
 	STEP(HANDOVER, "handover", "waiting for the worker")                                       \
 	STEP(NETNS, "netns", "making the network namespace")                                       \
 	STEP(LOOPBACK, "loopback", "bringing the loopback device up")                              \
+	STEP(NETRULES, "netrules", "loading the rules of the network")                             \
 	STEP(IDENTITY, "identity", "setting host name, session and limits")                        \
 	STEP(IDS, "ids", "taking the ids of the sandbox")                                          \
 	STEP(MOUNTNS, "mountns", "making the mount namespace")                                     \
@@ -26,6 +29,7 @@
 	STEP(CGROUPFS, "cgroupfs", "mounting the cgroup")                                          \
 	STEP(PIVOT, "pivot", "changing the root")                                                  \
 	STEP(CGROUPNS, "cgroupns", "making the cgroup namespace")                                  \
+	STEP(NETUP, "netup", "bringing the network interface up")                                  \
 	STEP(SECCOMP, "seccomp", "loading the system call filter")                                 \
 	STEP(CAPS, "caps", "dropping capabilities")                                                \
 	STEP(FDS, "fds", "arranging descriptors")                                                  \
@@ -38,8 +42,9 @@ enum child_step {
 	    CHILD_STEP_COUNT
 };
 
-/* Child to worker. error 0 with CHILD_STEP_EXEC: execveat is next; end of file after it is success.
- * Otherwise the step that failed and its errno; the child exits. */
+/* Child to worker. error 0 with CHILD_STEP_NETRULES: its network namespace is there and has its
+ * rules. error 0 with CHILD_STEP_EXEC: execveat is next; end of file after it is success. Otherwise
+ * the step that failed and its errno; the child exits. */
 struct child_report {
 	uint32_t step;
 	int32_t error;
@@ -53,7 +58,7 @@ struct child_staged {
 /* Second: the record is written, the process is in its cgroups, execute the agent. Carries two
  * descriptors, the agent's listener and the exit record. */
 struct child_go {
-	uint32_t reserved;
+	uint32_t address; /* of its interface, which is there; 0: it has none */
 };
 enum {
 	CHILD_LIMITS_MEMORY = 1 << 0, /* .meminfo */
@@ -73,6 +78,7 @@ struct child_spec {
 	/* Where no cgroup limits: per process, which is weaker, and said so. 0: not. */
 	uint64_t rlimit_data;
 	uint32_t rlimit_nproc;
+	const struct net_rules_sandbox *net; /* NULL: loopback only */
 };
 
 /* Never returns: executes the agent or reports and exits. sock is the child's end. */

@@ -3,8 +3,9 @@
  * cleanup.c - removing what a dead instance left
  *
  * Everything of an instance that lies outside its state directory is: processes in its cgroups, the
- * cgroups, and the run directory. The disks may be mounted, which the worker's namespace did: they
- * are removed by a child in such a namespace of its own.
+ * cgroups, a table of nftables and what forwarding it switched on, and the run directory. The disks
+ * may be mounted, which the worker's namespace did: they are removed by a child in such a namespace
+ * of its own.
  */
 #include "spawn/cleanup.h"
 
@@ -25,6 +26,7 @@
 #include "spawn/disk.h"
 #include "spawn/instance.h"
 #include "spawn/mounts.h"
+#include "spawn/net.h"
 #include "spawn/rundir.h"
 #include "base/banned.h"
 
@@ -165,6 +167,14 @@ static int clean_state(const struct spawn_options *o, struct av_err *err)
 	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot remove %s", o->state_dir) : 0;
 }
 
+static int clean_net(const struct spawn_options *o, struct av_err *err)
+{
+	char tag[INSTANCE_TAG_SIZE];
+	AV_CLEANUP(av_closep) int run = open(o->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	instance_tag(o->state_dir, tag);
+	return o->rootless ? 0 : net_cleanup(tag, run, err);
+}
+
 static int lock_if_there(const char *dir, const char *what, int *ret_fd, struct av_err *err)
 {
 	return access(dir, F_OK) < 0 ? 0 : instance_lock(dir, what, ret_fd, err);
@@ -182,6 +192,8 @@ int cleanup_main(const struct spawn_options *o)
 		r = clean_cgroups(o, &err);
 	if (r == 0)
 		r = end_recorded(o, &err);
+	if (r == 0)
+		r = clean_net(o, &err);
 	if (r == 0 && o->all && state >= 0) {
 		/* The private tree takes the run directory over, so it must be there a little
 		 * longer. */

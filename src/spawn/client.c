@@ -137,7 +137,7 @@ static bool id_ok(const struct spawn_request *q)
 static bool create_ok(const struct spawn_create *c)
 {
 	return terminated(c->template_id, sizeof(c->template_id)) && c->reserved == 0 &&
-	       (c->flags & ~(uint32_t)SPAWN_CREATE_NO_SUDO) == 0;
+	       (c->flags & ~(uint32_t)(SPAWN_CREATE_NO_SUDO | SPAWN_CREATE_INTERNET)) == 0;
 }
 
 static void hello(struct spawner *sp, struct job *j)

@@ -58,6 +58,8 @@ static void give_up(struct sandbox *s, int error)
 	unstage(s);
 	av_close_fd(&s->jail.sock);
 	av_close_fd(&s->jail.userns_fd);
+	av_close_fd(&s->listener);
+	av_close_fd(&s->exit_record);
 	if (s->jail.pidfd >= 0) {
 		av_pidfd_send_signal(s->jail.pidfd, SIGKILL);
 		const struct jail_identity who = {.pid = s->jail.pid};
@@ -94,13 +96,41 @@ static void child_too_slow(void *ctx)
 	av_pidfd_send_signal(s->jail.pidfd, SIGKILL);
 }
 
+/* With internet access: the child's network namespace is there, so it can be connected. */
+static int connect_net(struct sandbox *s, struct net_link *ret, struct av_err *err)
+{
+	struct spawner *sp = s->sp;
+	int r = net_connect(&sp->net, s->jail.pid, ret, err);
+	if (r < 0)
+		return r;
+	r = rundir_write_net(sp->mounts.run_fd, s->id, ret);
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot record the network interface");
+	return failpoint("create.net", err);
+}
+
+/* The last thing that the child waits for. */
+static int go(struct sandbox *s, struct av_err *err)
+{
+	struct net_link link = {0};
+	int r = s->wants_net ? connect_net(s, &link, err) : 0;
+	if (r == 0)
+		r = jail_go(&s->jail, s->listener, s->exit_record, link.address, err);
+	av_close_fd(&s->listener);
+	av_close_fd(&s->exit_record);
+	s->went = true;
+	return r < 0 ? r : failpoint("create.go", err);
+}
+
 static void handover_ready(void *ctx, uint32_t events)
 {
 	struct sandbox *s = ctx;
 	(void)events;
 	struct av_err err = {0};
 	int r = jail_result(&s->jail, &err);
-	if (r == -EAGAIN)
+	if (r == -EAGAIN && !s->went && s->jail.net_ready)
+		r = go(s, &err);
+	if (r == -EAGAIN || (r == 0 && !s->jail.executing))
 		return;
 	if (r == 0)
 		r = failpoint("create.done", &err);
@@ -154,6 +184,9 @@ static int clone_child(
 			return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot open the cgroup");
 	}
 	*ret_in_v2 = cgroup_fd >= 0;
+	struct net_rules_sandbox rules;
+	if (s->wants_net)
+		net_sandbox_rules(&sp->net, &rules);
 	const struct child_spec spec = {
 	    .id = s->id,
 	    .stage = stage,
@@ -165,23 +198,28 @@ static int clone_child(
 	    .memory_bytes = c->memory_bytes,
 	    .rlimit_data = caps & CGROUP_CAP_MEMORY ? 0 : c->memory_bytes,
 	    .rlimit_nproc = caps & CGROUP_CAP_PIDS ? 0 : pids_max(s, c),
+	    .net = s->wants_net ? &rules : NULL,
 	};
 	s->cloned_ns = av_mono_ns();
 	int r = jail_clone(&sp->ids, s->slot, cgroup_fd, &spec, &s->jail, err);
 	return r < 0 ? r : failpoint("create.clone", err);
 }
 
-static int make_disk(struct sandbox *s, const struct spawn_create *c, int *ret_area, int *ret_exit,
-    struct av_err *err)
+static int make_disk(
+    struct sandbox *s, const struct spawn_create *c, int *ret_area, struct av_err *err)
 {
 	struct spawner *sp = s->sp;
-	char hostname[HOSTNAME_LEN + 1];
+	char hostname[HOSTNAME_LEN + 1], resolv_conf[NET_RESOLV_SIZE];
+	if (s->wants_net)
+		net_resolv_conf(&sp->net, resolv_conf);
+	const struct mounts_identity identity = {
+	    .hostname = hostname, .resolv_conf = s->wants_net ? resolv_conf : NULL};
 	snprintf(hostname, sizeof(hostname), "%.*s", HOSTNAME_LEN, s->id);
 	uint64_t bytes = c->disk_bytes ? c->disk_bytes : sp->o->disk_default_bytes;
 	int r = disk_create(sp->disk, s->id, bytes, ids_base(&sp->ids, s->slot), ret_area, err);
 	if (r == 0)
 		r = mounts_prepare_area(
-		    &sp->mounts, &sp->ids, s->slot, *ret_area, hostname, ret_exit, err);
+		    &sp->mounts, &sp->ids, s->slot, *ret_area, &identity, &s->exit_record, err);
 	return r < 0 ? r : failpoint("create.disk", err);
 }
 
@@ -221,12 +259,11 @@ static int attach(struct sandbox *s, bool in_v2, struct av_err *err)
 	return r < 0 ? r : failpoint("create.attach", err);
 }
 
-static int hand_over(struct sandbox *s, int exit_record, struct av_err *err)
+static int hand_over(struct sandbox *s, struct av_err *err)
 {
 	struct spawner *sp = s->sp;
-	AV_CLEANUP(av_closep) int listener = -1;
 	uid_t owner = sp->o->rootless ? (uid_t)-1 : sp->o->daemon_uid;
-	int r = rundir_create(sp->mounts.run_fd, s->id, owner, sp->o->daemon_gid, &listener);
+	int r = rundir_create(sp->mounts.run_fd, s->id, owner, sp->o->daemon_gid, &s->listener);
 	if (r < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot make the agent's socket");
 	if ((r = failpoint("create.rundir", err)) < 0)
@@ -247,8 +284,19 @@ static int hand_over(struct sandbox *s, int exit_record, struct av_err *err)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "epoll");
 	s->retry.on_due = child_too_slow;
 	loop_timer_start(&sp->loop, &s->retry, CHILD_TIMEOUT_NS);
-	r = jail_go(&s->jail, listener, exit_record, err);
-	return r < 0 ? r : failpoint("create.go", err);
+	if (!s->wants_net)
+		return go(s, err);
+	/* As a rule its namespace is there by now; else handover_ready() goes on. */
+	r = jail_result(&s->jail, err);
+	return r == -EAGAIN ? (s->jail.net_ready ? go(s, err) : 0) : r;
+}
+
+/* Before anything is made. */
+static int plan_net(struct sandbox *s, const struct spawn_create *c, struct av_err *err)
+{
+	s->wants_net = c->flags & SPAWN_CREATE_INTERNET;
+	s->went = false;
+	return s->wants_net ? net_prepare(&s->sp->net, err) : 0;
 }
 
 static int build(struct sandbox *s, const struct template_layers *layers, struct av_err *err)
@@ -257,7 +305,6 @@ static int build(struct sandbox *s, const struct template_layers *layers, struct
 	const struct mounts_limits limits = {
 	    .memory_bytes = c->memory_bytes, .cpu_milli = c->cpu_milli};
 	AV_CLEANUP(av_closep) int area = -1;
-	AV_CLEANUP(av_closep) int exit_record = -1;
 	bool in_v2 = false;
 	int r = ids_take(&s->sp->ids, &s->slot);
 	if (r < 0)
@@ -270,7 +317,7 @@ static int build(struct sandbox *s, const struct template_layers *layers, struct
 	if (r == 0)
 		r = clone_child(s, c, &in_v2, err);
 	if (r == 0)
-		r = make_disk(s, c, &area, &exit_record, err);
+		r = make_disk(s, c, &area, err);
 	/* The child mounts its cgroup v2 as soon as it is staged. */
 	bool attach_first = cgroups_mode(s->sp->cgroups) == CGROUP_MODE_V2 && !in_v2;
 	if (r == 0 && attach_first)
@@ -280,7 +327,7 @@ static int build(struct sandbox *s, const struct template_layers *layers, struct
 	if (r == 0 && !attach_first)
 		r = attach(s, in_v2, err);
 	if (r == 0)
-		r = hand_over(s, exit_record, err);
+		r = hand_over(s, err);
 	return r;
 }
 
@@ -334,7 +381,12 @@ void create_start(struct sandbox *s)
 		return;
 	}
 	const struct spawn_create *c = &current(s)->request.u.create;
-	int r = template_layers(&sp->templates, c->template_id, c->template_seal, &layers, &err);
+	int r = plan_net(s, c, &err);
+	if (r < 0) {
+		refuse(s, -EOPNOTSUPP, &err);
+		return;
+	}
+	r = template_layers(&sp->templates, c->template_id, c->template_seal, &layers, &err);
 	if (r == -EAGAIN) {
 		s->template_wait.on_made = template_made;
 		s->template_wait.ctx = s;

@@ -101,6 +101,10 @@ static bool kill_all(struct sandbox *s)
 static int remove_rest(struct sandbox *s, struct av_err *err)
 {
 	struct spawner *sp = s->sp;
+	/* Its network namespace is about to go, with interface, route and rules. */
+	uint32_t address = rundir_read_net(sp->mounts.run_fd, s->id);
+	if (address)
+		sweeper_forget(&sp->sweeper, address);
 	int r = rundir_remove(sp->mounts.run_fd, s->id);
 	if (r < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot remove the run directory");

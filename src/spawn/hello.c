@@ -68,6 +68,8 @@ static uint32_t capabilities(const struct spawner *sp)
 		can |= SPAWN_CAN_SUDO;
 	if (!sp->o->no_seccomp)
 		can |= SPAWN_CAN_SECCOMP;
+	if (!sp->net.reason[0])
+		can |= SPAWN_CAN_INTERNET;
 	return can;
 }
 
@@ -120,5 +122,7 @@ void hello_fill(struct spawner *sp, struct spawn_hello_reply *r)
 	snprintf(r->version, sizeof(r->version), "%s", AVIARY_VERSION);
 	snprintf(
 	    r->host_fingerprint, sizeof(r->host_fingerprint), "%s", sp->templates.host.fingerprint);
+	static_assert(sizeof(r->no_internet) == sizeof(sp->net.reason), "as the worker has it");
+	memcpy(r->no_internet, sp->net.reason, sizeof(r->no_internet));
 	fill_notes(sp, r);
 }

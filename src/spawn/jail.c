@@ -110,9 +110,9 @@ int jail_staged(struct jail *j, uint32_t limits, struct av_err *err)
 	return n < 0 ? handover_failed(j, errno, err) : 0;
 }
 
-int jail_go(struct jail *j, int listener, int exit_record, struct av_err *err)
+int jail_go(struct jail *j, int listener, int exit_record, uint32_t address, struct av_err *err)
 {
-	const struct child_go go = {0};
+	const struct child_go go = {.address = address};
 	int fds[] = {listener, exit_record};
 	ssize_t n = av_send_fds(j->sock, &go, sizeof(go), fds, AV_ARRAY_LEN(fds), MSG_NOSIGNAL);
 	return n < 0 ? handover_failed(j, (int)n, err) : 0;
@@ -152,7 +152,10 @@ int jail_result(struct jail *j, struct av_err *err)
 		if (report.error)
 			return av_err_sys(
 			    err, AV_ERR_INTERNAL, report.error, "%s", child_step_text(report.step));
-		j->executing = true;
+		if (report.step == CHILD_STEP_NETRULES)
+			j->net_ready = true;
+		else
+			j->executing = true;
 	}
 }
 

@@ -25,6 +25,7 @@ struct jail {
 	int pidfd;      /* owned */
 	int sock;       /* owned: the worker's end of the hand-over, non-blocking seqpacket */
 	int userns_fd;  /* owned; for idmapped layers */
+	bool net_ready; /* the child said that its network namespace has its rules */
 	bool executing; /* the child said that execveat comes next */
 };
 #define JAIL_INIT ((struct jail){.pidfd = -1, .sock = -1, .userns_fd = -1})
@@ -45,9 +46,12 @@ int jail_map(
     struct jail *j, const struct ids *ids, uint32_t slot, struct av_err *err) AV_MUST_CHECK;
 /* The staged root is complete. */
 int jail_staged(struct jail *j, uint32_t limits, struct av_err *err) AV_MUST_CHECK;
-/* Hands over; both descriptors stay the caller's. */
-int jail_go(struct jail *j, int listener, int exit_record, struct av_err *err) AV_MUST_CHECK;
-/* 0: the agent was executed. -EAGAIN: not yet. Else the construction failed and err names the step.
+/* Hands over; both descriptors stay the caller's. address: of the interface that was made in the
+ * child's network namespace, 0 for none. */
+int jail_go(struct jail *j, int listener, int exit_record, uint32_t address,
+    struct av_err *err) AV_MUST_CHECK;
+/* 0: the agent was executed. -EAGAIN: not yet (look at net_ready). Else the construction failed and
+ * err names the step.
  */
 int jail_result(struct jail *j, struct av_err *err) AV_MUST_CHECK;
 /* Closes, and kills a child that was not handed on (pidfd taken by the caller). */

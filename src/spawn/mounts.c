@@ -462,23 +462,26 @@ static int make_dir(int dirfd, const char *name, mode_t mode)
 
 /* Written straight into the upper directory: cheaper than a copy-up, and nothing runs inside yet.
  */
-static int write_identity(int fs, const char *hostname)
+static int write_identity(int fs, const struct mounts_identity *id)
 {
 	int r = make_dir(fs, "root/etc", 0755);
 	if (r < 0)
 		return r;
 	char text[256];
-	snprintf(text, sizeof(text), "%s\n", hostname);
+	snprintf(text, sizeof(text), "%s\n", id->hostname);
 	r = write_file(fs, "root/etc/hostname", text);
 	if (r < 0)
 		return r;
 	snprintf(text, sizeof(text),
 	    "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t%s\n",
-	    hostname);
-	return write_file(fs, "root/etc/hosts", text);
+	    id->hostname);
+	r = write_file(fs, "root/etc/hosts", text);
+	if (r == 0 && id->resolv_conf)
+		r = write_file(fs, "root/etc/resolv.conf", id->resolv_conf);
+	return r;
 }
 
-static int make_uppers(int area_fd, const char *hostname)
+static int make_uppers(int area_fd, const struct mounts_identity *id)
 {
 	AV_CLEANUP(av_closep) int fs = -1;
 	int r = make_dir(area_fd, "fs", 0755);
@@ -493,11 +496,11 @@ static int make_uppers(int area_fd, const char *hostname)
 		if (r < 0)
 			return r;
 	}
-	return write_identity(fs, hostname);
+	return write_identity(fs, id);
 }
 
 int mounts_prepare_area(const struct mounts *m, const struct ids *ids, uint32_t slot, int area_fd,
-    const char *hostname, int *ret_exit_fd, struct av_err *err)
+    const struct mounts_identity *identity, int *ret_exit_fd, struct av_err *err)
 {
 	/* Outside the range, so that the sandbox could not open it even with the path. */
 	AV_CLEANUP(av_closep)
@@ -507,7 +510,7 @@ int mounts_prepare_area(const struct mounts *m, const struct ids *ids, uint32_t 
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot make the exit record");
 	int r = m->native_upper ? ids_enter(ids, slot) : 0;
 	if (r == 0) {
-		r = make_uppers(area_fd, hostname);
+		r = make_uppers(area_fd, identity);
 		if (m->native_upper)
 			ids_leave(ids);
 	}

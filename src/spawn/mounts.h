@@ -75,10 +75,15 @@ struct mounts_spec {
 	struct mounts_limits limits;
 };
 
-/* Makes directories and files of a new, empty area: uppers, work directories, /etc/hostname and
- * /etc/hosts; and the exit record, opened for writing (the caller's). */
+/* What the sandbox is told about itself. */
+struct mounts_identity {
+	const char *hostname;
+	const char *resolv_conf; /* NULL: /etc/resolv.conf is the template's */
+};
+/* Makes directories and files of a new, empty area: uppers, work directories, /etc/hostname,
+ * /etc/hosts and /etc/resolv.conf; and the exit record, opened for writing (the caller's). */
 int mounts_prepare_area(const struct mounts *m, const struct ids *ids, uint32_t slot, int area_fd,
-    const char *hostname, int *ret_exit_fd, struct av_err *err) AV_MUST_CHECK;
+    const struct mounts_identity *identity, int *ret_exit_fd, struct av_err *err) AV_MUST_CHECK;
 #define MOUNTS_EXIT_RECORD "exit" /* its name in the area */
 
 /* Assembles the root file system at mounts_stage_path(): root and /usr overlays, /dev with nodes.

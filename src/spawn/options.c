@@ -31,6 +31,10 @@ enum option_id {
 	OPT_DISK_IMAGE,
 	OPT_DISK_DEFAULT,
 	OPT_PIDS_DEFAULT,
+	OPT_INTERNET,
+	OPT_ALLOW_NET,
+	OPT_RESOLVER,
+	OPT_NET_POOL,
 	OPT_NO_SECCOMP,
 	OPT_NO_CHECKSUMS,
 	OPT_NO_DAEMON,
@@ -60,6 +64,10 @@ static const struct option_def {
     [OPT_PIDS_DEFAULT] = {"--pids-default", NUMBER, "N   processes of a sandbox that names none"},
     [OPT_NO_CHECKSUMS] = {"--no-checksums", FLAG,
         "    for tests: believe what a template's files are"},
+    [OPT_INTERNET] = {"--internet", WORD, "yes|no  no: no sandbox gets internet access"},
+    [OPT_ALLOW_NET] = {"--allow-net", WORD, "RANGE,…  private addresses that sandboxes reach"},
+    [OPT_RESOLVER] = {"--resolver", WORD, "ADDRESS,…  name servers in place of the host's"},
+    [OPT_NET_POOL] = {"--net-pool", WORD, "RANGE    addresses of sandboxes, /16 to /24"},
     [OPT_NO_SECCOMP] = {"--no-seccomp", FLAG, "      for tests: load no system call filter"},
     [OPT_NO_DAEMON] = {"--no-daemon", FLAG, "       for tests: start the worker only"},
     [OPT_LOG_LEVEL] = {"--log-level", WORD, "debug|info|warn|error"},
@@ -170,8 +178,19 @@ static int set_number(struct spawn_options *o, enum option_id id, const char *va
 	}
 }
 
-static int set_word(struct spawn_options *o, enum option_id id, const char *value)
+static int set_yes_no(const char *value, bool *ret)
 {
+	if (strcmp(value, "yes") != 0 && strcmp(value, "no") != 0)
+		return -EINVAL;
+	*ret = strcmp(value, "yes") == 0;
+	return 0;
+}
+
+static int set_word(
+    struct spawn_options *o, enum option_id id, const char *value, struct av_err *err)
+{
+	bool yes = true;
+	int r;
 	switch (id) {
 	case OPT_OVERLAY:
 		return parse_overlay(value, &o->overlay);
@@ -183,12 +202,23 @@ static int set_word(struct spawn_options *o, enum option_id id, const char *valu
 		return av_parse_size(av_str_c(value), &o->disk_default_bytes, NULL);
 	case OPT_LOG_LEVEL:
 		return av_log_level_parse(value, &o->log_level);
+	case OPT_INTERNET:
+		r = set_yes_no(value, &yes);
+		o->net.off = !yes;
+		return r;
+	case OPT_ALLOW_NET:
+		return net_config_allow(&o->net, value, err);
+	case OPT_RESOLVER:
+		return net_config_resolver(&o->net, value, err);
+	case OPT_NET_POOL:
+		return net_config_pool(&o->net, value, err);
 	default:
 		return -EINVAL;
 	}
 }
 
-static int set_option(struct spawn_options *o, enum option_id id, const char *value)
+static int set_option(
+    struct spawn_options *o, enum option_id id, const char *value, struct av_err *err)
 {
 	switch (option_defs[id].kind) {
 	case FLAG:
@@ -199,7 +229,7 @@ static int set_option(struct spawn_options *o, enum option_id id, const char *va
 		return set_number(o, id, value);
 	case SIZE:
 	case WORD:
-		return set_word(o, id, value);
+		return set_word(o, id, value, err);
 	}
 	return -EINVAL;
 }
@@ -239,10 +269,15 @@ int spawn_options_parse(struct spawn_options *o, int argc, char **argv, struct a
 				return av_err_set(err, AV_ERR_INVALID, "%s needs a value", argv[i]);
 			value = argv[++i];
 		}
-		if (set_option(o, (enum option_id)id, value) < 0)
-			return av_err_set(err, AV_ERR_INVALID, "bad value for %s: %s (form: %s %s)",
-			    option_defs[id].name, value ? value : "", option_defs[id].name,
-			    option_defs[id].help ? option_defs[id].help : "");
+		struct av_err why = {0};
+		if (set_option(o, (enum option_id)id, value, &why) < 0)
+			return why.message[0]
+			           ? av_err_set(err, AV_ERR_INVALID, "%s: %s", option_defs[id].name,
+			                 why.message)
+			           : av_err_set(err, AV_ERR_INVALID,
+			                 "bad value for %s: %s (form: %s %s)", option_defs[id].name,
+			                 value ? value : "", option_defs[id].name,
+			                 option_defs[id].help ? option_defs[id].help : "");
 	}
 	if (!o->state_dir || !o->run_dir)
 		return av_err_set(err, AV_ERR_INVALID, "--state DIR and --run DIR are needed");

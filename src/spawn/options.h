@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "spawn/disk.h"
+#include "spawn/net_config.h"
 #include "spawn/wire.h"
 
 /* Range of ids: slot n owns SPAWN_UID_BASE + n * SPAWN_UID_COUNT and what follows. Slot 0 is
@@ -48,6 +49,7 @@ struct spawn_options {
 	uint64_t disk_image_bytes;   /* --disk-image SIZE; 0: see disk.h */
 	uint64_t disk_default_bytes; /* --disk-default SIZE */
 	uint32_t pids_default;       /* --pids-default N */
+	struct net_config net;       /* --internet, --allow-net, --resolver, --net-pool */
 	bool no_seccomp;   /* --no-seccomp: only for tests that show the other locks hold */
 	bool no_checksums; /* --no-checksums: the same, for the mounting of templates */
 	bool no_daemon;    /* --no-daemon: worker only, for tests */

@@ -24,6 +24,7 @@
 #define SOCKET_NAME   "agent.sock"
 #define PROCESS_NAME  "process"
 #define TEMPLATE_NAME "template"
+#define NET_NAME      "net"
 #define BACKLOG       128
 
 static int open_dir(int run_fd, const char *id)
@@ -70,19 +71,43 @@ int rundir_create(int run_fd, const char *id, uid_t owner, gid_t group, int *ret
 	return r;
 }
 
-int rundir_write_process(int run_fd, const char *id, const struct jail_identity *who)
+static int write_record(int run_fd, const char *id, const char *name, const char *text)
 {
-	char path[AV_ID_SIZE + 16], text[96];
-	int r = av_path_printf(path, sizeof(path), "%s/" PROCESS_NAME, id);
+	char path[AV_ID_SIZE + 16];
+	int r = av_path_printf(path, sizeof(path), "%s/%s", id, name);
 	if (r < 0)
 		return r;
 	AV_CLEANUP(av_closep)
 	int fd = openat(run_fd, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	int n = snprintf(text, sizeof(text), "%d %llu %llu\n", who->pid,
+	return fd < 0 ? -errno : av_write_full(fd, text, strlen(text));
+}
+
+int rundir_write_process(int run_fd, const char *id, const struct jail_identity *who)
+{
+	char text[96];
+	snprintf(text, sizeof(text), "%d %llu %llu\n", who->pid,
 	    (unsigned long long)who->start_ticks, (unsigned long long)who->pidns_ino);
-	return av_write_full(fd, text, (size_t)n);
+	return write_record(run_fd, id, PROCESS_NAME, text);
+}
+
+int rundir_write_net(int run_fd, const char *id, const struct net_link *link)
+{
+	char text[64];
+	uint32_t a = link->address;
+	snprintf(text, sizeof(text), "%u.%u.%u.%u %s\n", a >> 24, a >> 16 & 255, a >> 8 & 255,
+	    a & 255, link->ifname);
+	return write_record(run_fd, id, NET_NAME, text);
+}
+
+uint32_t rundir_read_net(int run_fd, const char *id)
+{
+	char path[AV_ID_SIZE + 16], text[64];
+	if (av_path_printf(path, sizeof(path), "%s/" NET_NAME, id) < 0)
+		return 0;
+	ssize_t n = av_read_file_at(run_fd, path, text, sizeof(text));
+	struct av_str rest = av_str_n(text, n < 0 ? 0 : (size_t)n), address;
+	uint32_t a = 0;
+	return av_str_cut(&rest, ' ', &address) && net_parse_address(address, &a) == 0 ? a : 0;
 }
 
 int rundir_read_process(int run_fd, const char *id, struct jail_identity *ret)
@@ -149,7 +174,7 @@ int rundir_remove(int run_fd, const char *id)
 	AV_CLEANUP(av_closep) int dir = open_dir(run_fd, id);
 	if (dir < 0)
 		return dir == -ENOENT ? 0 : dir;
-	static const char *const names[] = {SOCKET_NAME, PROCESS_NAME, TEMPLATE_NAME};
+	static const char *const names[] = {SOCKET_NAME, PROCESS_NAME, TEMPLATE_NAME, NET_NAME};
 	for (size_t i = 0; i < AV_ARRAY_LEN(names); i++)
 		if (unlinkat(dir, names[i], 0) < 0 && errno != ENOENT)
 			return -errno;

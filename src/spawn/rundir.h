@@ -5,6 +5,7 @@
  *   agent.sock  bound and listened on by the worker, owned by the daemon, mode 0600
  *   process     "pid start_ticks pidns_ino\n", written before the child gets its go
  *   template    what it stands on, a struct rundir_template, for snapshots of it
+ *   net         "address ifname\n" with internet access, written before the child gets its go
  *
  * On a tmpfs as a rule: what is here ends with the machine, as the processes do.
  */
@@ -16,6 +17,7 @@
 
 #include "base/macros.h"
 #include "spawn/jail.h"
+#include "spawn/net.h"
 
 /* Makes the directory and the listening socket; *ret_listener is the caller's. -EEXIST when the
  * directory is there. All or nothing. owner: of the socket, (uid_t)-1 leaves the worker's. */
@@ -34,6 +36,10 @@ int rundir_write_template(
     int run_fd, const char *id, const struct rundir_template *t) AV_MUST_CHECK;
 /* -ENOENT when there is none. */
 int rundir_read_template(int run_fd, const char *id, struct rundir_template *ret) AV_MUST_CHECK;
+/* "address ifname\n" of a sandbox with internet access. */
+int rundir_write_net(int run_fd, const char *id, const struct net_link *link) AV_MUST_CHECK;
+/* The address, 0 when there is none. */
+uint32_t rundir_read_net(int run_fd, const char *id);
 bool rundir_exists(int run_fd, const char *id);
 /* Removes what these functions made. 0 also when nothing is there. */
 int rundir_remove(int run_fd, const char *id) AV_MUST_CHECK;

@@ -36,6 +36,7 @@ static struct sandbox *find_or_add(struct spawner *sp, const char *id)
 		return NULL;
 	*s = (struct sandbox){.sp = sp, .pidfd = -1, .jail = JAIL_INIT};
 	s->death.fd = s->handover.fd = -1;
+	s->listener = s->exit_record = -1;
 	av_list_init(&s->jobs);
 	av_list_init(&s->template_wait.node);
 	loop_timer_init(&s->retry, NULL, s);
@@ -67,6 +68,8 @@ static void free_sandbox(struct sandbox *s)
 	av_list_remove(&s->template_wait.node);
 	jail_clear(&s->jail);
 	snapshot_clear(s);
+	av_close_fd(&s->listener);
+	av_close_fd(&s->exit_record);
 	av_map_remove(&s->sp->sandboxes, av_str_c(s->id));
 	free(s);
 }

@@ -9,7 +9,8 @@
  * die).
  *
  * Create makes, in this order: cgroup, child (which makes its network namespace meanwhile), disk
- * area, id maps, mounts, attach, run directory with the process record, go. Whatever instruction
+ * area, id maps, mounts, attach, run directory with the process record, with internet access the
+ * network interface (as soon as the child has its namespace and rules), go. Whatever instruction
  * the worker dies at, the next worker's LIST shows what there is and DESTROY removes it; a child
  * without go dies with the worker, one with go has its record.
  *
@@ -17,8 +18,9 @@
  * answer. Freeing the disk goes on in disk_step().
  *
  * Failpoints, in order: create.slot create.cgroup create.clone create.disk create.map create.stage
- * create.attach create.rundir create.record create.go create.done (child.<step> between the last
- * two), destroy.kill destroy.dead destroy.cgroup destroy.rundir destroy.disk destroy.done.
+ * create.attach create.rundir create.record create.veth create.net create.go create.done
+ * (child.<step> between the last two), destroy.kill destroy.dead destroy.cgroup destroy.rundir
+ * destroy.disk destroy.done.
  */
 #pragma once
 
@@ -37,6 +39,7 @@
 #include "spawn/jail.h"
 #include "spawn/loop.h"
 #include "spawn/mounts.h"
+#include "spawn/net.h"
 #include "spawn/options.h"
 #include "spawn/rundir.h"
 #include "spawn/sweeper.h"
@@ -53,11 +56,13 @@ struct spawner {
 	struct disk *disk;       /* owned */
 	struct template_store templates;
 	struct sweeper sweeper;
-	uint32_t last_stage;     /* numbers of stages, never 0, not used twice */
-	int agent_fd;            /* owned: the sealed agent */
-	struct av_list clients;  /* struct client */
-	struct av_map sandboxes; /* id -> struct sandbox */
-	uint32_t alive;          /* sandboxes whose agent lives */
+	struct net net;              /* not open when rootless */
+	struct loop_timer net_timer; /* keeps it current */
+	uint32_t last_stage;         /* numbers of stages, never 0, not used twice */
+	int agent_fd;                /* owned: the sealed agent */
+	struct av_list clients;      /* struct client */
+	struct av_map sandboxes;     /* id -> struct sandbox */
+	uint32_t alive;              /* sandboxes whose agent lives */
 	struct loop_timer disk_timer;
 	struct av_list numbered; /* struct sandbox, by number: what SAMPLE goes through */
 	uint64_t last_number;
@@ -104,6 +109,8 @@ struct sandbox {
 	struct jail jail;
 	uint32_t stage; /* 0: nothing is staged */
 	struct loop_source handover;
+	int listener, exit_record; /* owned: for the child's go */
+	bool wants_net, went;      /* it gets an interface; it got its go */
 	struct template_waiter template_wait;
 	int64_t cloned_ns;
 	/* SAMPLE */

@@ -24,4 +24,6 @@ void sweeper_stop(struct sweeper *s);
 /* Takes over and closes n descriptors. */
 void sweeper_close(struct sweeper *s, int *fds, size_t n);
 /* Unmounts and removes the stage of that number (mounts.h). */
+/* net_forget(), together with what else comes within a second. */
+void sweeper_forget(struct sweeper *s, uint32_t address);
 void sweeper_unstage(struct sweeper *s, uint32_t stage);

@@ -29,7 +29,7 @@
 #include <assert.h>
 #include <stdint.h>
 
-#define SPAWN_PROTOCOL      3
+#define SPAWN_PROTOCOL      4
 #define SPAWN_PIPELINE_MAX  128
 #define SPAWN_ID_SIZE       32 /* NUL-terminated; a sandbox id is "sb" and 25 of [0-9a-z] */
 #define SPAWN_TEMPLATE_SIZE 64 /* NUL-terminated [0-9a-z-]; "host" is always there */
@@ -59,6 +59,8 @@ enum spawn_op {
 /* spawn_create.flags */
 enum {
 	SPAWN_CREATE_NO_SUDO = 1 << 0, /* no_new_privs: set-uid programs inside do nothing */
+	SPAWN_CREATE_INTERNET =
+	    1 << 1, /* EOPNOTSUPP with reason and cure where it cannot be given */
 };
 
 struct spawn_create {
@@ -143,6 +145,7 @@ enum {
 	SPAWN_CAN_SUDO = 1 << 10,
 	SPAWN_CAN_SECCOMP = 1 << 11,   /* off only by the test option */
 	SPAWN_CAN_KILL_TREE = 1 << 12, /* cgroup.kill, else freeze and signal */
+	SPAWN_CAN_INTERNET = 1 << 13,  /* else no_internet says why */
 };
 
 struct spawn_hello_reply {
@@ -166,6 +169,7 @@ struct spawn_hello_reply {
 	char version[32];
 	char host_fingerprint[72]; /* of template host as it is now; empty before its first use */
 	char notes[1024];          /* what is weaker than it could be here, one sentence a line */
+	char no_internet[200];     /* reason and cure; empty with SPAWN_CAN_INTERNET */
 };
 
 struct spawn_create_reply {

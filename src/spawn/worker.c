@@ -39,6 +39,7 @@
 
 #define DISK_STEP_US    2000
 #define DISK_IDLE_MS    1000
+#define NET_REFRESH_NS  (5 * AV_NS_PER_S)
 #define STOP_TIMEOUT_NS (5 * AV_NS_PER_S)
 
 struct worker {
@@ -144,6 +145,17 @@ static int wait_for_predecessor(const struct spawn_options *o)
 	return 0;
 }
 
+static void open_net(struct spawner *sp)
+{
+	char tag[INSTANCE_TAG_SIZE];
+	instance_tag(sp->o->state_dir, tag);
+	if (sp->o->rootless)
+		snprintf(sp->net.reason, sizeof(sp->net.reason), "start aviaryd as root");
+	else
+		net_open(&sp->net, &sp->o->net, tag, sp->mounts.host_root_fd, sp->mounts.proc_fd,
+		    sp->mounts.run_fd);
+}
+
 /* The kernel decides, unless an option does. */
 static int choose_overlay(struct spawner *sp)
 {
@@ -185,6 +197,8 @@ static int open_all(struct spawner *sp, struct av_err *err)
 	if (r == 0 && (r = ids_init(&sp->ids, sp->o->rootless, shared,
 	                   instance_number(sp->o->state_dir))) < 0)
 		av_err_sys(err, AV_ERR_INTERNAL, r, "cannot set secure bits");
+	if (r == 0)
+		open_net(sp);
 	if (r == 0 && (r = sweeper_start(&sp->sweeper)) < 0)
 		av_err_sys(err, AV_ERR_INTERNAL, r, "cannot start the sweeper");
 	if (r == 0)
@@ -281,6 +295,13 @@ static void on_disk_timer(void *ctx)
 	    &sp->loop, &sp->disk_timer, ms < 0 ? DISK_IDLE_MS * AV_NS_PER_MS : ms * AV_NS_PER_MS);
 }
 
+static void on_net_timer(void *ctx)
+{
+	struct spawner *sp = ctx;
+	net_refresh(&sp->net);
+	loop_timer_start(&sp->loop, &sp->net_timer, NET_REFRESH_NS);
+}
+
 static int open_signals(void)
 {
 	sigset_t set;
@@ -306,6 +327,8 @@ static int watch_all(struct worker *w)
 	loop_timer_init(&w->stop_timer, stop_when_idle, w);
 	loop_timer_init(&w->sp.disk_timer, on_disk_timer, &w->sp);
 	loop_timer_start(l, &w->sp.disk_timer, AV_NS_PER_MS);
+	loop_timer_init(&w->sp.net_timer, on_net_timer, &w->sp);
+	loop_timer_start(l, &w->sp.net_timer, NET_REFRESH_NS);
 	int r = av_set_nonblock(SPAWN_WORKER_LISTEN_FD, true);
 	if (r == 0)
 		r = loop_add(l, &w->listener, SPAWN_WORKER_LISTEN_FD, EPOLLIN);
@@ -321,6 +344,7 @@ static void clear(struct worker *w)
 	if (w->stopping && w->sp.sandboxes.n == 0 && cgroups_cleanup(w->sp.cgroups, 0, NULL) < 0)
 		av_log(AV_LOG_DEBUG, "the instance's cgroups stay", NULL);
 	sandbox_clear(&w->sp);
+	net_close(&w->sp.net);
 	sweeper_stop(&w->sp.sweeper);
 	template_clear(&w->sp.templates);
 	disk_free(w->sp.disk);
@@ -332,8 +356,11 @@ int worker_main(const struct spawn_options *o)
 {
 	static struct worker w;
 	struct av_err err = {0};
-	w.sp = (struct spawner){
-	    .o = o, .mounts = MOUNTS_INIT, .agent_fd = -1, .sweeper = {.sock = -1}};
+	w.sp = (struct spawner){.o = o,
+	    .mounts = MOUNTS_INIT,
+	    .agent_fd = -1,
+	    .net = NET_INIT,
+	    .sweeper = {.sock = -1}};
 	w.sp.templates = TEMPLATE_STORE_INIT;
 	av_map_init(&w.sp.sandboxes);
 	av_list_init(&w.sp.clients);

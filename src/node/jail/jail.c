@@ -390,6 +390,7 @@ static void take_caps(struct jail *j, const struct spawn_hello_reply *h)
 	    {SPAWN_CAN_DISK, DRIVER_LIMIT_DISK},
 	    {SPAWN_CAN_FREEZE, DRIVER_FREEZE},
 	    {SPAWN_CAN_SUDO, DRIVER_SUDO},
+	    {SPAWN_CAN_INTERNET, DRIVER_INTERNET},
 	};
 	struct driver_caps c = {
 	    .disk_default_bytes = h->disk_default_bytes,
@@ -406,6 +407,8 @@ static void take_caps(struct jail *j, const struct spawn_hello_reply *h)
 	static_assert(sizeof(c.boot_id) == sizeof(h->boot_id), "same size on both sides");
 	memcpy(c.boot_id, h->boot_id, sizeof(c.boot_id) - 1);
 	describe(h, c.detail, sizeof(c.detail));
+	static_assert(sizeof(c.no_internet) == sizeof(h->no_internet), "same size on both sides");
+	memcpy(c.no_internet, h->no_internet, sizeof(c.no_internet) - 1);
 	j->caps = c;
 }
 
@@ -700,7 +703,8 @@ static int jail_create(
 	r->wire.u.create.disk_bytes = spec->disk_bytes;
 	r->wire.u.create.cpu_milli = spec->cpu_milli;
 	r->wire.u.create.pids_max = spec->pids_max;
-	r->wire.u.create.flags = spec->sudo ? 0 : SPAWN_CREATE_NO_SUDO;
+	r->wire.u.create.flags = (spec->sudo ? 0u : SPAWN_CREATE_NO_SUDO) |
+	                         (spec->internet ? SPAWN_CREATE_INTERNET : 0u);
 	return 0;
 }
 
