@@ -4,6 +4,7 @@
 
 import json
 import time
+import urllib.parse
 
 from aviary_test import equal, main, ok
 
@@ -152,6 +153,67 @@ def test_remove(d):
         equal(call(d, "remove", 400, path=path).code, "invalid_request", f"not {path}")
     equal(call(d, "remove", 400, path="").code, "invalid_request", "not nothing")
     equal(call(d, "remove", 403, path="/w/sub", user="user").code, "forbidden", "not theirs")
+
+
+def signed(d, path, **body):
+    """Path and query of a signed URL, after a look at the answer."""
+    answer = d.expect(200, "POST", f"/v1/sandboxes/{sandbox(d)}/files/url", {"path": path, **body}).json()
+    equal(answer["method"], body.get("method", "GET"), "method")
+    ok(answer["url"].startswith(f"http://{d.host}:{d.port}/v1/sandboxes/{sandbox(d)}/files/signed?"), answer["url"])
+    ok(d.key not in answer["url"], "the key is not in it")
+    parsed = urllib.parse.urlsplit(answer["url"])
+    return parsed.path + "?" + parsed.query
+
+
+def test_signed_urls(d):
+    name = "/w/signed ümläut?&#%.txt"
+    up, down = signed(d, name, method="PUT", user="user"), signed(d, name)
+    sh(d, "chmod 777 /w")
+    d.expect(204, "PUT", up, b"by a stranger", key=False)
+    r = d.expect(200, "GET", down, key=False)
+    equal(r.body, b"by a stranger", "content")
+    equal(r.headers["Content-Disposition"],
+          "attachment; filename*=UTF-8''" + urllib.parse.quote(name[3:], safe=""), "to be saved")
+    equal((r.headers["Content-Type"], r.headers["X-Content-Type-Options"]), ("application/octet-stream", "nosniff"), "type")
+    equal(d.expect(200, "HEAD", down, key=False).body, b"", "only the head")
+    equal(sh(d, "stat -c %U /w/signed*"), "user\n", "written as the user of the URL")
+    equal(d.expect(404, "GET", signed(d, "/w/none"), key=False).code, "not_found", "a file that is not there")
+    equal(d.expect(403, "GET", signed(d, "/etc/shadow", user="user"), key=False).code, "forbidden", "the user's rights")
+
+
+def test_signed_urls_refused(d):
+    down = signed(d, "/w/f")
+    other = d.create()["id"]
+    token = down.rpartition("token=")[2]
+    expiry, _, mac = token.partition(".")
+    altered = [
+        down.replace("path=/w/f", "path=/etc/passwd"), down.replace("path=/w/f", "path=/w/./f"),
+        down.replace(sandbox(d), other), down.replace("&token", "&user=root&token"),
+        down.replace(token, f"{int(expiry) + 1}.{mac}"), down.replace(token, f"0{expiry}.{mac}"),
+        down.replace(token, f"0.{mac}"), down.replace(token, expiry), down.replace(token, f"{expiry}."),
+        down.replace(token, f"{expiry}.{mac[:-1]}{'0' if mac[-1] != '0' else '1'}"), down.replace(token, "x" * 95),
+        down.partition("&token=")[0], down.replace("path=/w/f", "path=/w/f%00"),
+        "&".join([down.replace("path=/w/f", "path=/w/f2"), "path=/w/f"]),
+    ]
+    for target in altered:
+        r = d.request("GET", target, key=False)
+        ok(r.status == 403 or (r.status == 400 and ("%00" in target or "x" * 95 in target)), f"{target}: {r.status} {r.body}")
+        ok(b"root:" not in r.body, target)
+    equal(d.request("PUT", down, b"evil", key=False).code, "forbidden", "another method")
+    equal(d.request("GET", signed(d, "/w/f", method="PUT"), key=False).code, "forbidden", "another method")
+    ok("expired" not in d.request("GET", altered[0], key=False).message, "what is forged is not called old")
+    short = signed(d, "/w/f", expires_sec=1)
+    d.expect(200, "GET", short, key=False)
+    time.sleep(2.1)
+    r = d.expect(403, "GET", short, key=False)
+    ok(r.code == "forbidden" and "expired at 20" in r.message, r.message)
+    for body in ({}, {"path": ""}, {"path": "/w/f", "method": "DELETE"}, {"path": "/w/f", "expires_sec": 0},
+                 {"path": "/w/f", "expires_sec": 604801}, {"path": "/w/f", "expires_sec": "1"}, {"path": "/" * 5000}):
+        r = d.expect(400, "POST", f"/v1/sandboxes/{sandbox(d)}/files/url", body)
+        equal(r.code, "invalid_request", str(body)[:60])
+    d.delete(other)
+    d.expect(409, "POST", f"/v1/sandboxes/{other}/files/url", {"path": "/w/f"})
+    d.expect(404, "POST", "/v1/sandboxes/sb" + "0" * 25 + "/files/url", {"path": "/w/f"})
 
 
 def test_state_and_shape(d):

@@ -12,15 +12,20 @@
 #include <stdlib.h>
 
 #include "api/request.h"
+#include "base/codec.h"
 #include "base/num.h"
 #include "base/path.h"
 #include "control/exec.h"
 #include "base/banned.h"
 
+#define DISPOSITION_MAX (3 * AV_NAME_MAX + 64)
+
 /* rq->state of a download. */
 struct download {
 	struct node_stream *stream; /* NULL after its end */
 	bool tar;
+	/* For who has no key but a signed URL, likely in a browser: to be saved under this name. */
+	struct av_buf disposition;
 };
 
 static void download_gone(struct api_request *rq, int status)
@@ -30,6 +35,7 @@ static void download_gone(struct api_request *rq, int status)
 	(void)status;
 	if (d->stream)
 		node_stream_cancel(d->stream);
+	av_buf_clear(&d->disposition);
 	free(d);
 }
 
@@ -48,14 +54,19 @@ static void on_head(void *ctx, int status, const struct node_header *h, size_t n
 {
 	struct api_request *rq = ctx;
 	const struct download *d = rq->state;
-	const struct av_http_header type = {.name = AV_STR("content-type"),
-	    .value = d->tar ? AV_STR("application/x-tar") : AV_STR("application/octet-stream")};
+	const struct av_http_header headers[] = {
+	    {.name = AV_STR("content-type"),
+	        .value = d->tar ? AV_STR("application/x-tar") : AV_STR("application/octet-stream")},
+	    {.name = AV_STR("content-disposition"), .value = av_buf_str(&d->disposition)},
+	    {.name = AV_STR("x-content-type-options"), .value = AV_STR("nosniff")},
+	};
 
 	(void)status; /* always 200 */
 	/* A client may rest for as long as it likes: a window is all that waits for it. */
 	av_res_set_write_timeout(rq->req, 0);
 	api_started(rq, 200);
-	(void)av_res_start(rq->req, 200, &type, 1, content_length(h, n));
+	(void)av_res_start(rq->req, 200, headers, d->disposition.n ? AV_ARRAY_LEN(headers) : 1,
+	    content_length(h, n));
 }
 
 static void on_data(void *ctx, struct av_str data)
@@ -119,8 +130,14 @@ static void download(struct api_request *rq, struct av_str path, const char *use
 		return;
 	}
 	d->tar = tar;
+	av_buf_init(&d->disposition, DISPOSITION_MAX);
+	if (rq->match.route->auth == API_AUTH_OPEN) {
+		(void)av_buf_append_c(&d->disposition, "attachment; filename*=UTF-8''");
+		(void)av_percent_encode(&d->disposition, av_path_base(path), false);
+	}
 	if ((tar ? control_tar_read : control_file_read)(rq->api->control, &rq->actor, rq->id, path,
 	        user, &download_events, rq, &d->stream, &err) < 0) {
+		av_buf_clear(&d->disposition);
 		free(d);
 		api_send_err(rq, &err);
 		return;

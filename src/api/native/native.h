@@ -60,3 +60,8 @@ void native_file_mkdir(struct api_request *rq);
 void native_file_move(struct api_request *rq);
 void native_file_chmod(struct api_request *rq);
 void native_file_remove(struct api_request *rq);
+
+/* file_url.c */
+void native_file_url(struct api_request *rq);
+void native_file_signed_get(struct api_request *rq);
+void native_file_signed_put(struct api_request *rq);
