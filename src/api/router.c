@@ -67,7 +67,8 @@ static bool method_matches(const struct api_route *r, struct av_str method)
 {
 	if (av_str_eq_c(method, method_text[r->method]))
 		return true;
-	return r->method == API_GET && r->auth == API_AUTH_OPEN && av_str_eq_c(method, "HEAD");
+	return r->method == API_GET && (r->auth == API_AUTH_OPEN || r->auth == API_AUTH_TOKEN) &&
+	       av_str_eq_c(method, "HEAD");
 }
 
 int api_route_match(

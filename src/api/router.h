@@ -16,7 +16,7 @@
 struct api_request;
 
 enum api_method { API_GET, API_POST, API_PUT, API_PATCH, API_DELETE, API_METHOD_COUNT };
-enum api_auth { API_AUTH_OPEN, API_AUTH_KEY, API_AUTH_FIRST };
+enum api_auth { API_AUTH_OPEN, API_AUTH_KEY, API_AUTH_FIRST, API_AUTH_TOKEN };
 enum api_body { API_BODY_NONE, API_BODY_JSON, API_BODY_STREAM, API_BODY_SOCKET };
 
 enum api_route_id {
@@ -55,6 +55,6 @@ struct api_match {
 
 /* 0; -ENOENT when no route has this path; -EOPNOTSUPP when one has it with another method, then
  * *ret_allow (of size bytes, at least 64) is "GET, POST" for the Allow header. HEAD matches GET on
- * open routes. */
+ * routes that need no key. */
 int api_route_match(
     struct av_str method, struct av_str path, struct api_match *ret, char *ret_allow, size_t size);

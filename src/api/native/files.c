@@ -131,7 +131,7 @@ static void download(struct api_request *rq, struct av_str path, const char *use
 	}
 	d->tar = tar;
 	av_buf_init(&d->disposition, DISPOSITION_MAX);
-	if (rq->match.route->auth == API_AUTH_OPEN) {
+	if (rq->match.route->auth == API_AUTH_TOKEN) {
 		(void)av_buf_append_c(&d->disposition, "attachment; filename*=UTF-8''");
 		(void)av_percent_encode(&d->disposition, av_path_base(path), false);
 	}
