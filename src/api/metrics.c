@@ -197,6 +197,9 @@ static void write_control(
 	    "\naviary_sandbox_pauses_total{cause=\"idle\"} %" PRIu64 "\n",
 	    s.pauses - s.idle_pauses, s.idle_pauses);
 	counter(out, "aviary_sandbox_resumes_total", "Sandboxes resumed.", s.resumes);
+	counter(out, "aviary_snapshots_total", "Templates made from sandboxes.", s.snapshots);
+	counter(out, "aviary_snapshots_failed_total", "Snapshots that were begun and not made.",
+	    s.snapshots_failed);
 	counter(out, "aviary_execs_total", "Processes started on request.", s.execs);
 	counter(out, "aviary_oom_kills_total",
 	    "Processes in sandboxes that the kernel killed for memory, as far as noticed.",

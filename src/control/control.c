@@ -14,6 +14,7 @@
 #include "base/avtime.h"
 #include "base/log.h"
 #include "control/control_internal.h"
+#include "control/templates_internal.h"
 
 #include "base/banned.h"
 
@@ -177,6 +178,8 @@ static void tick_periodic(struct control *c, int64_t now)
 		c->next_flush_ns = now + FLUSH_NS;
 		control_flush(c, false);
 	}
+	if (now >= templates_next_ns(c))
+		templates_collect(c);
 	sampler_tick(c, now);
 	usage_tick(c, now);
 	if (now >= c->next_sweep_ns) {
@@ -207,6 +210,7 @@ void control_tick(struct control *c)
 		next = AV_MIN(next, c->next_sweep_ns);
 		next = AV_MIN(next, c->sampler.next_ns);
 		next = AV_MIN(next, c->usage.next_ns);
+		next = AV_MIN(next, templates_next_ns(c));
 		control_wake(c, next);
 	}
 }
@@ -301,6 +305,7 @@ int control_new(const struct control_config *config, struct control **ret, struc
 	av_map_init(&c->keys_by_hash);
 	av_list_init(&c->live);
 	av_list_init(&c->creating);
+	av_list_init(&c->templates);
 	av_list_init(&c->keys);
 	av_list_init(&c->deferred);
 	av_list_init(&c->away);
@@ -338,6 +343,7 @@ void control_free(struct control *c)
 	free_waiters(&c->deferred);
 	free_waiters(&c->away);
 	keys_clear(c);
+	templates_clear(c);
 	usage_clear(c);
 	av_map_clear(&c->sandboxes);
 	av_map_clear(&c->creations);

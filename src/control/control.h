@@ -103,6 +103,7 @@ struct control_stats {
 	size_t pending, running, paused, stopping; /* now (pending includes starting) */
 	uint64_t created, create_failed, deleted, died, timed_out, lifetime_ended, adopted;
 	uint64_t execs, idempotent_hits;
+	uint64_t snapshots, snapshots_failed;
 	uint64_t pauses, idle_pauses, resumes; /* idle_pauses: those of the inactivity timeout */
 	uint64_t oom_kills; /* processes that the kernel killed for memory, as far as noticed */
 	uint64_t store_transactions, store_requests, store_errors, store_queued;

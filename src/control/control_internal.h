@@ -28,6 +28,7 @@
 #include "control/metrics.h"
 #include "control/sandbox.h"
 #include "control/series.h"
+#include "control/templates.h"
 #include "node/node.h"
 #include "store/store.h"
 
@@ -45,6 +46,7 @@ enum waiter_kind {
 	WAIT_POINTS,     /* deferred, or with the store */
 	WAIT_TEAM_STATS, /* deferred, then with the store */
 	WAIT_DAYS,       /* with the store */
+	WAIT_TEMPLATE,   /* with the store or the node */
 	WAIT_CHANGE,     /* deferred, in a sandbox's queue, or its change's (away) */
 };
 
@@ -71,6 +73,7 @@ struct waiter {
 		control_points_fn *points;
 		control_team_stats_fn *team_stats;
 		control_days_fn *days;
+		template_fn *template;
 	} fn;
 	void *ctx;
 	bool away; /* the store or the node holds it: cancelling only mutes it */
@@ -225,8 +228,10 @@ struct control {
 
 	struct av_map sandboxes; /* id -> struct sandbox */
 	struct av_list live;
-	struct av_map creations; /* idem_key -> struct creation */
-	struct av_list creating; /* struct creation, all of them */
+	struct av_map creations;  /* idem_key -> struct creation */
+	struct av_list creating;  /* struct creation, all of them */
+	struct av_list templates; /* struct template, oldest first */
+	bool collect_templates;   /* somebody who used one is gone */
 	size_t n_ending, n_changes;
 
 	uint8_t sign_key[CONTROL_KEY_BYTES]; /* see sign.h */
@@ -332,7 +337,7 @@ int control_check_number(struct av_err *err, const char *name, const char *unit,
 /* ---- create.c ---- */
 
 /* What the agent of this sandbox is told; *ret_envs is owned. */
-int sandbox_agent_envs(const struct store_sandbox *rec, char **ret_envs);
+int sandbox_agent_envs(const struct control *c, const struct store_sandbox *rec, char **ret_envs);
 /* Lives, or is being made: what the machine has under this id is no orphan. */
 bool control_knows(const struct control *c, const char *id);
 /* Its sandbox ended before it ran: answers with err. */

@@ -22,15 +22,9 @@
 #include "base/failpoint.h"
 #include "base/json.h"
 #include "control/control_internal.h"
+#include "control/templates_internal.h"
 
 #include "base/banned.h"
-
-static const struct {
-	const char *name, *id;
-} templates[] = {
-    {"host", "host"},
-    {"minimal", "host"}, /* what SDKs of other platforms ask for when they ask for nothing */
-};
 
 /* ---- limits ---- */
 
@@ -57,9 +51,12 @@ static int64_t or_default(int64_t value, int64_t fallback)
 	return value ? value : fallback;
 }
 
+/* The request first, then the template, then this Aviary's defaults. */
 static int take_limits(const struct control *c, const struct sandbox_params *p,
-    struct store_sandbox *rec, struct av_err *err)
+    const struct template *t, struct store_sandbox *rec, struct av_err *err)
 {
+	static const struct store_template none;
+	const struct store_template *own = t ? &t->rec : &none;
 	const struct control_limits *l = &c->limits;
 	const struct driver_caps *caps = node_caps(c->node);
 	int64_t cpu_max = or_default(l->cpu_milli_max, AV_MAX((int64_t)caps->host_cpus, 1) * 1000);
@@ -71,9 +68,12 @@ static int take_limits(const struct control *c, const struct sandbox_params *p,
 	                           ? AV_MIN((int64_t)caps->disk_default_bytes, l->disk_default)
 	                           : l->disk_default;
 
-	rec->cpu_milli = or_default(p->cpu_milli, AV_MIN(l->cpu_milli_default, cpu_max));
-	rec->memory_bytes = or_default(p->memory_bytes, AV_MIN(l->memory_default, memory_max));
-	rec->disk_bytes = or_default(p->disk_bytes, AV_MIN(disk_default, disk_max));
+	rec->cpu_milli = or_default(
+	    or_default(p->cpu_milli, own->cpu_milli), AV_MIN(l->cpu_milli_default, cpu_max));
+	rec->memory_bytes = or_default(
+	    or_default(p->memory_bytes, own->memory_bytes), AV_MIN(l->memory_default, memory_max));
+	rec->disk_bytes =
+	    or_default(or_default(p->disk_bytes, own->disk_bytes), AV_MIN(disk_default, disk_max));
 	rec->pids_max = or_default(p->pids_max, l->pids_default);
 	rec->idle_timeout_ms = p->idle_timeout_ms;
 	rec->max_lifetime_ms = p->max_lifetime_ms;
@@ -95,17 +95,21 @@ static int take_limits(const struct control *c, const struct sandbox_params *p,
 	return 0;
 }
 
-static int take_template(const char *name, struct store_sandbox *rec, struct av_err *err)
+/* *ret: NULL for a built-in one. */
+static int take_template(const struct control *c, const char *name, struct store_sandbox *rec,
+    const struct template **ret, struct av_err *err)
 {
+	const char *id = NULL;
+	int r;
+
 	name = name && name[0] ? name : "minimal";
-	for (size_t i = 0; i < AV_ARRAY_LEN(templates); i++)
-		if (strcmp(templates[i].name, name) == 0) {
-			memcpy(rec->template_name, name, strlen(name));
-			memcpy(rec->template_id, templates[i].id, strlen(templates[i].id));
-			return 0;
-		}
-	return av_err_set(err, AV_ERR_NOT_FOUND,
-	    "there is no template %.64s; this Aviary has: host (also called minimal)", name);
+	r = template_resolve(c, rec->team_id, name, ret, &id, err);
+	if (r < 0)
+		return r;
+	if (av_str_copy(rec->template_name, sizeof(rec->template_name), av_str_c(name)) < 0 ||
+	    av_str_copy(rec->template_id, sizeof(rec->template_id), av_str_c(id)) < 0)
+		return av_err_set(err, AV_ERR_NOT_FOUND, "there is no template %.72s", name);
+	return 0;
 }
 
 static int take_internet(const struct control *c, bool wanted, struct av_err *err)
@@ -118,7 +122,7 @@ static int take_internet(const struct control *c, bool wanted, struct av_err *er
 	    "internet: this Aviary cannot give sandboxes internet access: %s", caps->no_internet);
 }
 
-int sandbox_agent_envs(const struct store_sandbox *rec, char **ret_envs)
+int sandbox_agent_envs(const struct control *c, const struct store_sandbox *rec, char **ret_envs)
 {
 	const struct {
 		const char *name, *value;
@@ -130,7 +134,7 @@ int sandbox_agent_envs(const struct store_sandbox *rec, char **ret_envs)
 	    {"WRENN_SANDBOX_ID", rec->id},
 	    {"WRENN_TEMPLATE_ID", rec->template_name},
 	};
-	AV_CLEANUP(av_json_decrefp) json_t *envs = json_object();
+	AV_CLEANUP(av_json_decrefp) json_t *envs = template_envs(c, rec->template_id);
 	AV_CLEANUP(av_json_decrefp) json_t *users = NULL;
 
 	for (size_t i = 0; envs && i < AV_ARRAY_LEN(own); i++)
@@ -156,6 +160,7 @@ static void creation_free(struct creation *cr)
 		sandbox_end_release(cr->sb);
 	}
 	sandbox_texts_clear(&cr->texts);
+	templates_unused(c);
 	free(cr->idem_key);
 	av_list_remove(&cr->link);
 	free(cr);
@@ -321,8 +326,10 @@ static void request(struct creation *cr)
 
 	memcpy(spec.id, rec->id, sizeof(spec.id));
 	memcpy(spec.template_id, rec->template_id, sizeof(spec.template_id) - 1);
-	r = sandbox_agent_envs(rec, &envs);
+	r = sandbox_agent_envs(cr->c, rec, &envs);
 	agent.envs_json = envs;
+	template_agent_defaults(cr->c, rec, &agent);
+	template_take_seal(cr->c, rec, &spec);
 	if (r == 0)
 		r = node_create(cr->c->node, &spec, &agent, on_made, cr);
 	free(envs);
@@ -456,8 +463,11 @@ static int take_params(struct creation *cr, const struct control_actor *a,
 {
 	struct control *c = cr->c;
 	struct store_sandbox *rec = &cr->rec;
+	const struct template *t = NULL;
 
-	if (take_template(p->template_name, rec, err) < 0 || take_limits(c, p, rec, err) < 0 ||
+	memcpy(rec->team_id, a->team_id, AV_ID_SIZE);
+	if (take_template(c, p->template_name, rec, &t, err) < 0 ||
+	    take_limits(c, p, t, rec, err) < 0 ||
 	    labels_take_metadata(p->metadata, &cr->texts.metadata, err) < 0 ||
 	    labels_take_envs(p->envs, &cr->texts.envs, err) < 0 ||
 	    labels_take_tags(p->tags, &cr->texts.tags, err) < 0 ||
@@ -465,7 +475,6 @@ static int take_params(struct creation *cr, const struct control_actor *a,
 	    take_internet(c, p->internet, err) < 0 || take_idempotency(cr, a, p, err) < 0)
 		return err ? -av_err_errno(err->kind) : -EINVAL;
 	av_id_make(rec->id, AV_ID_SANDBOX);
-	memcpy(rec->team_id, a->team_id, AV_ID_SIZE);
 	memcpy(rec->key_id, a->key_id, AV_ID_SIZE);
 	if (av_str_copy(rec->isolation, sizeof(rec->isolation), av_str_c(node_isolation(c->node))) <
 	    0)

@@ -22,6 +22,7 @@
 #include "base/avtime.h"
 #include "base/log.h"
 #include "control/control_internal.h"
+#include "control/templates_internal.h"
 
 #include "base/banned.h"
 
@@ -243,10 +244,11 @@ static void adopt_try(struct control *c, struct sandbox *sb, struct adoption *a)
 	struct node_agent_config agent = {0};
 	char *envs = NULL;
 	struct av_err err;
-	int r = sandbox_agent_envs(&sb->rec, &envs);
+	int r = sandbox_agent_envs(c, &sb->rec, &envs);
 
 	memcpy(ev.boot_id, have->boot_id, sizeof(ev.boot_id));
 	agent.envs_json = envs;
+	template_agent_defaults(c, &sb->rec, &agent);
 	if (r == 0)
 		r = node_adopt(c->node, sb->rec.id, &ev, &agent, on_adopted, a);
 	free(envs);
@@ -371,6 +373,7 @@ static void finish(struct control *c)
 		c->next_sweep_ns = now + FIRST_SWEEP_NS;
 		sampler_start(c);
 		usage_start(c);
+		templates_start(c);
 		control_wake(c, 0);
 	}
 	s->on_started(s->ctx, &s->report, s->err.kind == AV_ERR_NONE ? NULL : &s->err);
@@ -427,6 +430,17 @@ static void on_keys(void *ctx, const struct store_key *v, size_t n, const struct
 			(void)av_err_set(&s->err, AV_ERR_NO_MEMORY, "out of memory");
 }
 
+static void on_templates(
+    void *ctx, const struct store_template *v, size_t n, const struct av_err *err)
+{
+	struct start *s = ctx;
+
+	if (err)
+		s->err = *err;
+	else if (templates_load(s->c, v, n) < 0)
+		(void)av_err_set(&s->err, AV_ERR_NO_MEMORY, "out of memory");
+}
+
 /* The record's texts belong to the store: copies. */
 static int load(struct control *c, const struct store_sandbox *rec)
 {
@@ -479,6 +493,8 @@ int control_start(struct control *c,
 	r = sign_load(c);
 	if (r == 0)
 		r = store_key_list(c->store, on_keys, s);
+	if (r == 0)
+		r = store_template_list(c->store, on_templates, s);
 	if (r == 0)
 		r = store_sandbox_list(
 		    c->store, &(struct store_query){.live_only = true}, on_records, s);

@@ -11,6 +11,7 @@
 #include "base/avtime.h"
 #include "base/json.h"
 #include "control/control_internal.h"
+#include "control/templates_internal.h"
 
 #include "base/banned.h"
 
@@ -126,6 +127,7 @@ static struct sandbox_texts texts_of(const struct store_sandbox *rec)
 
 void sandbox_drop(struct sandbox *sb)
 {
+	templates_unused(sb->c);
 	struct control *c = sb->c;
 	struct ended *e = &c->ended[c->ended_next++ % CONTROL_ENDED_MAX];
 	struct sandbox_texts texts = texts_of(&sb->rec);
@@ -207,6 +209,7 @@ void record_describe(
 void sandbox_describe(const struct sandbox *sb, struct sandbox_info *ret)
 {
 	record_describe(&sb->rec, &sb->labels, ret);
+	ret->template_note = template_note(&sb->rec, template_by_id(sb->c, sb->rec.template_id));
 	ret->oom_kills = sb->oom_kills;
 }
 
@@ -340,6 +343,7 @@ void sandbox_answer_deferred(struct waiter *w)
 	case WAIT_USAGE:
 	case WAIT_KEY:
 	case WAIT_DAYS:
+	case WAIT_TEMPLATE:
 		answer_get(w);
 		break;
 	}

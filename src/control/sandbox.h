@@ -35,6 +35,7 @@ struct sandbox_info {
 	const char *id;
 	const char *team_id;
 	const char *template_name;
+	const char *template_note; /* another template answers for the name; or NULL */
 	const char *isolation;
 	enum sandbox_state state;
 	enum sandbox_reason reason; /* NONE while it lives */

@@ -28,6 +28,7 @@ struct driver;
 #define DRIVER_BOOT_ID_SIZE    40
 #define DRIVER_EXIT_RECORD_MAX 64
 #define DRIVER_TEMPLATE_MAX    64
+#define DRIVER_SEAL_SIZE       32
 #define DRIVER_NOTE_MAX        160
 #define DRIVER_REASON_MAX      200
 
@@ -61,6 +62,7 @@ struct driver_caps {
 struct driver_spec {
 	char id[AV_ID_SIZE];
 	char template_id[DRIVER_TEMPLATE_MAX];
+	uint8_t template_seal[DRIVER_SEAL_SIZE]; /* as its snapshot said; all zero: any */
 	uint64_t memory_bytes;
 	uint32_t cpu_milli;
 	uint32_t pids_max;
@@ -90,6 +92,17 @@ struct driver_status {
 	uint8_t exit_record[DRIVER_EXIT_RECORD_MAX];
 	size_t exit_record_len;
 };
+
+/* What became a template. */
+struct driver_snapshot {
+	uint8_t seal[DRIVER_SEAL_SIZE];
+	char parent[DRIVER_TEMPLATE_MAX]; /* "host", "empty" or a template's id */
+	char host_fingerprint[32];        /* when it stands on the host's own programs */
+	uint64_t bytes, entries;          /* of its own layer */
+	uint32_t depth;
+};
+typedef void driver_snapshot_fn(
+    void *ctx, const struct driver_snapshot *snap, const struct av_err *err);
 
 typedef void driver_done_fn(void *ctx, const struct av_err *err);
 /* pidfd becomes readable when the sandbox's first process is dead; the callee owns it (-1 on
@@ -139,6 +152,18 @@ struct driver_ops {
 	 * that fails leaves it running. */
 	int (*freeze)(struct driver *d, const char *id, driver_done_fn *fn, void *ctx);
 	int (*thaw)(struct driver *d, const char *id, driver_done_fn *fn, void *ctx);
+
+	/* The disk of a sandbox, frozen or dead meanwhile, becomes template template_id (ids.h).
+	 * stop: its processes are killed first. May take minutes; destroy() ends it with CANCELED,
+	 * unless stop is set: then it waits for it. */
+	int (*snapshot)(struct driver *d, const char *id, const char *template_id, bool stop,
+	    driver_snapshot_fn *fn, void *ctx);
+	/* Unknown ids succeed. INVALID_STATE while another template stands on it; no sandbox may.
+	 */
+	int (*template_delete)(
+	    struct driver *d, const char *template_id, driver_done_fn *fn, void *ctx);
+	/* Every template that there is, by id. */
+	int (*template_list)(struct driver *d, driver_list_fn *fn, void *ctx);
 
 	/* A non-blocking stream socket to the agent, connected or being connected, that speaks
 	 * HTTP/2 with prior knowledge; the caller owns it. Synchronous and does not block.

@@ -657,3 +657,35 @@ void node_call_cancel(struct node_call *call)
 	if (call)
 		call->cancel(call);
 }
+
+/* ---- templates: the driver's alone ---- */
+
+int node_snapshot(struct node *n, const char *id, const char *template_id, bool stop,
+    driver_snapshot_fn *fn, void *ctx)
+{
+	const struct driver_ops *ops = n->driver->ops;
+
+	if (n->closing)
+		return -ENOMEM;
+	return ops->snapshot ? ops->snapshot(n->driver, id, template_id, stop, fn, ctx)
+	                     : -EOPNOTSUPP;
+}
+
+int node_template_delete(struct node *n, const char *template_id, node_done_fn *fn, void *ctx)
+{
+	const struct driver_ops *ops = n->driver->ops;
+
+	if (n->closing)
+		return -ENOMEM;
+	return ops->template_delete ? ops->template_delete(n->driver, template_id, fn, ctx)
+	                            : -EOPNOTSUPP;
+}
+
+int node_template_list(struct node *n, driver_list_fn *fn, void *ctx)
+{
+	const struct driver_ops *ops = n->driver->ops;
+
+	if (n->closing)
+		return -ENOMEM;
+	return ops->template_list ? ops->template_list(n->driver, fn, ctx) : -EOPNOTSUPP;
+}

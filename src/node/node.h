@@ -92,6 +92,12 @@ int node_thaw(struct node *n, const char *id, node_done_fn *fn, void *ctx);
  * the loop. */
 void node_fail_waiting(struct node_sandbox *sb, const struct av_err *why);
 
+/* As the functions of driver_ops; -EOPNOTSUPP where the isolation has no templates on the disk. */
+int node_snapshot(struct node *n, const char *id, const char *template_id, bool stop,
+    driver_snapshot_fn *fn, void *ctx);
+int node_template_delete(struct node *n, const char *template_id, node_done_fn *fn, void *ctx);
+int node_template_list(struct node *n, driver_list_fn *fn, void *ctx);
+
 /* Why a sandbox that is not running ended, from what it left behind. 0 or -ENOMEM as above. */
 typedef void node_autopsy_fn(void *ctx, enum node_death why, const char *detail);
 int node_autopsy(struct node *n, const char *id, node_autopsy_fn *fn, void *ctx);

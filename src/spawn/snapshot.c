@@ -7,8 +7,9 @@
  * system can). A forked child does it, and the checksum, into templates/new-<id>; what it does last
  * is to rename that to templates/<id>. The worker goes on meanwhile.
  *
- * A DESTROY of the sandbox kills the child. Whoever dies, what has no final name is removed:
- * by on_taken() here, or by template_sweep() of the next worker.
+ * A DESTROY of the sandbox kills the child, unless the sandbox was to be killed anyway. Whoever
+ * dies, what has no final name is removed: by on_taken() here, or by template_sweep() of the next
+ * worker.
  *
  * Failpoints: snapshot.begin snapshot.frozen (worker), snapshot.taken snapshot.summed
  * snapshot.written snapshot.renamed (child), snapshot.done (worker).
@@ -396,7 +397,8 @@ void snapshot_agent_died(struct sandbox *s)
 
 void snapshot_cancel(struct sandbox *s)
 {
-	if (s->snapshot)
+	/* One that was to outlive its sandbox: DESTROY waits. */
+	if (s->snapshot && !(current(s)->request.u.template.flags & SPAWN_SNAPSHOT_KILL))
 		chore_cancel(&s->snapshot->chore);
 }
 

@@ -65,3 +65,10 @@ int sql_usage_add(struct store_db *db, struct store_req *r);
 int sql_load_list(struct store_db *db, struct store_req *r);
 int sql_hour_list(struct store_db *db, struct store_req *r);
 int sql_usage_prune(struct store_db *db, struct store_req *r);
+
+/* sql_templates.c */
+int sql_template_list(struct store_db *db, struct store_req *r);
+int sql_template_insert(struct store_db *db, struct store_req *r);
+int sql_template_publish(struct store_db *db, struct store_req *r);
+int sql_template_mark(struct store_db *db, struct store_req *r);
+int sql_template_remove(struct store_db *db, struct store_req *r);

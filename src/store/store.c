@@ -244,6 +244,13 @@ static void call_back(struct store_req *r)
 	case STORE_OP_HOUR_LIST:
 		r->fn.hours(r->ctx, r->rows, err ? 0 : r->n, err);
 		break;
+	case STORE_OP_TEMPLATE_LIST:
+		r->fn.templates(r->ctx, r->rows, r->n, err);
+		break;
+	case STORE_OP_TEMPLATE_INSERT:
+	case STORE_OP_TEMPLATE_PUBLISH:
+	case STORE_OP_TEMPLATE_MARK:
+	case STORE_OP_TEMPLATE_REMOVE:
 	case STORE_OP_POINTS_PUT:
 	case STORE_OP_USAGE_ADD:
 	case STORE_OP_USAGE_PRUNE:
@@ -280,7 +287,7 @@ void store_dispatch(struct store *s)
 
 /* ---- requests ---- */
 
-static struct store_req *req_new(enum store_op op, void *ctx)
+struct store_req *store_req_new(enum store_op op, void *ctx)
 {
 	struct store_req *r = calloc(1, sizeof(*r));
 
@@ -291,8 +298,7 @@ static struct store_req *req_new(enum store_op op, void *ctx)
 	return r;
 }
 
-/* Takes r over; frees it when error says that it could not be filled, or the queue is full. */
-static int submit(struct store *s, struct store_req *r, int error)
+int store_submit(struct store *s, struct store_req *r, int error)
 {
 	pthread_mutex_lock(&s->lock);
 	if (!error && (s->closing || s->todo.n >= STORE_QUEUE_MAX))
@@ -336,7 +342,7 @@ static struct store_sandbox without_texts(const struct store_sandbox *rec)
 int store_sandbox_insert(struct store *s, const struct store_sandbox *rec,
     const struct store_idempotency *idem, int64_t keep_ms, store_insert_fn *fn, void *ctx)
 {
-	struct store_req *r = req_new(STORE_OP_SANDBOX_INSERT, ctx);
+	struct store_req *r = store_req_new(STORE_OP_SANDBOX_INSERT, ctx);
 	int error;
 
 	if (!r)
@@ -352,19 +358,19 @@ int store_sandbox_insert(struct store *s, const struct store_sandbox *rec,
 		if (!error)
 			error = dup_text(&r->name, idem->key);
 	}
-	return submit(s, r, error);
+	return store_submit(s, r, error);
 }
 
 int store_sandbox_update(
     struct store *s, const struct store_sandbox *rec, store_done_fn *fn, void *ctx)
 {
-	struct store_req *r = req_new(STORE_OP_SANDBOX_UPDATE, ctx);
+	struct store_req *r = store_req_new(STORE_OP_SANDBOX_UPDATE, ctx);
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.done = fn;
 	r->args.sandbox = without_texts(rec);
-	return submit(s, r, rec->write_labels ? dup_labels(r, rec) : 0);
+	return store_submit(s, r, rec->write_labels ? dup_labels(r, rec) : 0);
 }
 
 static int set_id(char dst[static AV_ID_SIZE], const char *id)
@@ -374,20 +380,20 @@ static int set_id(char dst[static AV_ID_SIZE], const char *id)
 
 int store_sandbox_get(struct store *s, const char *id, store_sandboxes_fn *fn, void *ctx)
 {
-	struct store_req *r = req_new(STORE_OP_SANDBOX_GET, ctx);
+	struct store_req *r = store_req_new(STORE_OP_SANDBOX_GET, ctx);
 	int error;
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.sandboxes = fn;
 	error = set_id(r->args.id, id);
-	return submit(s, r, error);
+	return store_submit(s, r, error);
 }
 
 int store_sandbox_list(
     struct store *s, const struct store_query *q, store_sandboxes_fn *fn, void *ctx)
 {
-	struct store_req *r = req_new(STORE_OP_SANDBOX_LIST, ctx);
+	struct store_req *r = store_req_new(STORE_OP_SANDBOX_LIST, ctx);
 	int error;
 
 	if (!r)
@@ -400,13 +406,13 @@ int store_sandbox_list(
 	r->args.list.final_only = q->final_only;
 	r->args.list.created_before_ms = q->created_before_ms;
 	r->args.list.limit = q->limit;
-	return submit(s, r, error);
+	return store_submit(s, r, error);
 }
 
 int store_prune(struct store *s, int64_t stopped_before_ms, int64_t keep_newest,
     int64_t keys_before_ms, store_done_fn *fn, void *ctx)
 {
-	struct store_req *r = req_new(STORE_OP_PRUNE, ctx);
+	struct store_req *r = store_req_new(STORE_OP_PRUNE, ctx);
 
 	if (!r)
 		return -ENOMEM;
@@ -416,82 +422,82 @@ int store_prune(struct store *s, int64_t stopped_before_ms, int64_t keep_newest,
 	    .keep_newest = keep_newest,
 	    .keys_before_ms = keys_before_ms,
 	};
-	return submit(s, r, 0);
+	return store_submit(s, r, 0);
 }
 
 int store_key_list(struct store *s, store_keys_fn *fn, void *ctx)
 {
-	struct store_req *r = req_new(STORE_OP_KEY_LIST, ctx);
+	struct store_req *r = store_req_new(STORE_OP_KEY_LIST, ctx);
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.keys = fn;
-	return submit(s, r, 0);
+	return store_submit(s, r, 0);
 }
 
 int store_key_insert(struct store *s, const struct store_key *rec, store_done_fn *fn, void *ctx)
 {
-	struct store_req *r = req_new(STORE_OP_KEY_INSERT, ctx);
+	struct store_req *r = store_req_new(STORE_OP_KEY_INSERT, ctx);
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.done = fn;
 	r->args.key = *rec;
-	return submit(s, r, 0);
+	return store_submit(s, r, 0);
 }
 
 int store_key_delete(struct store *s, const char *id, store_done_fn *fn, void *ctx)
 {
-	struct store_req *r = req_new(STORE_OP_KEY_DELETE, ctx);
+	struct store_req *r = store_req_new(STORE_OP_KEY_DELETE, ctx);
 	int error;
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.done = fn;
 	error = set_id(r->args.id, id);
-	return submit(s, r, error);
+	return store_submit(s, r, error);
 }
 
 int store_key_touch(struct store *s, const char *id, int64_t last_used_ms)
 {
-	struct store_req *r = req_new(STORE_OP_KEY_TOUCH, NULL);
+	struct store_req *r = store_req_new(STORE_OP_KEY_TOUCH, NULL);
 	int error;
 
 	if (!r)
 		return -ENOMEM;
 	error = set_id(r->args.touch.id, id);
 	r->args.touch.last_used_ms = last_used_ms;
-	return submit(s, r, error);
+	return store_submit(s, r, error);
 }
 
 int store_first_start(
     struct store *s, const struct store_first *first, store_done_fn *fn, void *ctx)
 {
-	struct store_req *r = req_new(STORE_OP_FIRST_START, ctx);
+	struct store_req *r = store_req_new(STORE_OP_FIRST_START, ctx);
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.done = fn;
 	r->args.first = *first;
-	return submit(s, r, 0);
+	return store_submit(s, r, 0);
 }
 
 int store_value_get(struct store *s, const char *name, store_value_fn *fn, void *ctx)
 {
-	struct store_req *r = req_new(STORE_OP_VALUE_GET, ctx);
+	struct store_req *r = store_req_new(STORE_OP_VALUE_GET, ctx);
 	int error;
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.value = fn;
 	error = dup_text(&r->name, name);
-	return submit(s, r, error);
+	return store_submit(s, r, error);
 }
 
 int store_value_set(
     struct store *s, const char *name, const char *value, store_done_fn *fn, void *ctx)
 {
-	struct store_req *r = req_new(STORE_OP_VALUE_SET, ctx);
+	struct store_req *r = store_req_new(STORE_OP_VALUE_SET, ctx);
 	int error;
 
 	if (!r)
@@ -500,7 +506,7 @@ int store_value_set(
 	error = dup_text(&r->name, name);
 	if (!error)
 		error = dup_text(&r->text[0], value);
-	return submit(s, r, error);
+	return store_submit(s, r, error);
 }
 
 /* ---- usage ---- */
@@ -508,7 +514,7 @@ int store_value_set(
 int store_points_put(struct store *s, const char *sandbox_id, const void *points, size_t size,
     store_done_fn *fn, void *ctx)
 {
-	struct store_req *r = req_new(STORE_OP_POINTS_PUT, ctx);
+	struct store_req *r = store_req_new(STORE_OP_POINTS_PUT, ctx);
 	int error;
 
 	if (!r)
@@ -523,36 +529,36 @@ int store_points_put(struct store *s, const char *sandbox_id, const void *points
 		else if (size)
 			memcpy(r->text[0], points, size);
 	}
-	return submit(s, r, error);
+	return store_submit(s, r, error);
 }
 
 int store_points_get(struct store *s, const char *sandbox_id, store_points_fn *fn, void *ctx)
 {
-	struct store_req *r = req_new(STORE_OP_POINTS_GET, ctx);
+	struct store_req *r = store_req_new(STORE_OP_POINTS_GET, ctx);
 	int error;
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.points = fn;
 	error = set_id(r->args.points.id, sandbox_id);
-	return submit(s, r, error);
+	return store_submit(s, r, error);
 }
 
 int store_usage_add(struct store *s, const struct store_usage *u, store_done_fn *fn, void *ctx)
 {
-	struct store_req *r = req_new(STORE_OP_USAGE_ADD, ctx);
+	struct store_req *r = store_req_new(STORE_OP_USAGE_ADD, ctx);
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.done = fn;
 	r->args.usage = *u;
-	return submit(s, r, 0);
+	return store_submit(s, r, 0);
 }
 
 int store_load_list(
     struct store *s, const char *team_id, int64_t from_s, store_loads_fn *fn, void *ctx)
 {
-	struct store_req *r = req_new(STORE_OP_LOAD_LIST, ctx);
+	struct store_req *r = store_req_new(STORE_OP_LOAD_LIST, ctx);
 	int error;
 
 	if (!r)
@@ -560,13 +566,13 @@ int store_load_list(
 	r->fn.loads = fn;
 	r->args.range.from = from_s;
 	error = set_id(r->args.range.team_id, team_id);
-	return submit(s, r, error);
+	return store_submit(s, r, error);
 }
 
 int store_hour_list(struct store *s, const char *team_id, int64_t from_hour, int64_t to_hour,
     store_hours_fn *fn, void *ctx)
 {
-	struct store_req *r = req_new(STORE_OP_HOUR_LIST, ctx);
+	struct store_req *r = store_req_new(STORE_OP_HOUR_LIST, ctx);
 	int error;
 
 	if (!r)
@@ -575,18 +581,18 @@ int store_hour_list(struct store *s, const char *team_id, int64_t from_hour, int
 	r->args.range.from = from_hour;
 	r->args.range.to = to_hour;
 	error = set_id(r->args.range.team_id, team_id);
-	return submit(s, r, error);
+	return store_submit(s, r, error);
 }
 
 int store_usage_prune(
     struct store *s, int64_t loads_before_s, int64_t hours_before, store_done_fn *fn, void *ctx)
 {
-	struct store_req *r = req_new(STORE_OP_USAGE_PRUNE, ctx);
+	struct store_req *r = store_req_new(STORE_OP_USAGE_PRUNE, ctx);
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.done = fn;
 	r->args.range.from = loads_before_s;
 	r->args.range.to = hours_before;
-	return submit(s, r, 0);
+	return store_submit(s, r, 0);
 }

@@ -158,6 +158,47 @@ int store_sandbox_list(
 int store_prune(struct store *s, int64_t stopped_before_ms, int64_t keep_newest,
     int64_t keys_before_ms, store_done_fn *fn, void *ctx);
 
+/* ---- templates ---- */
+
+#define STORE_TEMPLATE_NAME_SIZE 72
+#define STORE_TEMPLATE_ENVS_SIZE 8192
+
+struct store_template {
+	char id[AV_ID_SIZE];
+	char team_id[AV_ID_SIZE];
+	bool platform; /* every team sees it */
+	char name[STORE_TEMPLATE_NAME_SIZE];
+	char kind[12];  /* "base", "snapshot" */
+	char state[12]; /* "creating", "ready", "deleted" */
+	char sandbox_id[AV_ID_SIZE];
+	char parent_id[STORE_TEMPLATE_SIZE];
+	uint8_t seal[STORE_HASH_SIZE];
+	char host_fingerprint[32]; /* when it stands on template host */
+	char isolation[8];
+	int64_t size_bytes, depth;
+	int64_t cpu_milli, memory_bytes, disk_bytes; /* defaults of its sandboxes; 0: none */
+	char default_user[64], workdir[512];         /* empty: none */
+	char envs_json[STORE_TEMPLATE_ENVS_SIZE];    /* an object; empty reads as "{}" */
+	char start_command[1024];                    /* empty: none */
+	bool kernel_warm;
+	int64_t created_ms;
+};
+/* Oldest first; all states. */
+typedef void store_templates_fn(
+    void *ctx, const struct store_template *v, size_t n, const struct av_err *err);
+int store_template_list(struct store *s, store_templates_fn *fn, void *ctx);
+/* user_id: who wants it. FORBIDDEN when it is to be platform's and the user is no administrator. */
+int store_template_insert(struct store *s, const struct store_template *rec, const char *user_id,
+    store_done_fn *fn, void *ctx);
+/* In one change: rec becomes ready with all it says, replaced (NULL: none) becomes deleted.
+ * CONFLICT when another ready one has the name. */
+int store_template_publish(struct store *s, const struct store_template *rec, const char *replaced,
+    store_done_fn *fn, void *ctx);
+/* It loses its name. */
+int store_template_mark_deleted(struct store *s, const char *id, store_done_fn *fn, void *ctx);
+/* Its row goes. fn may be NULL. */
+int store_template_remove(struct store *s, const char *id, store_done_fn *fn, void *ctx);
+
 /* ---- keys, teams, users ---- */
 
 struct store_key {

@@ -28,6 +28,11 @@ enum store_op {
 	STORE_OP_LOAD_LIST,
 	STORE_OP_HOUR_LIST,
 	STORE_OP_USAGE_PRUNE,
+	STORE_OP_TEMPLATE_LIST,
+	STORE_OP_TEMPLATE_INSERT,
+	STORE_OP_TEMPLATE_PUBLISH,
+	STORE_OP_TEMPLATE_MARK,
+	STORE_OP_TEMPLATE_REMOVE,
 };
 
 struct store_list_args {
@@ -57,6 +62,11 @@ struct store_range_args {
 	int64_t from, to;
 };
 
+struct store_template_args {
+	struct store_template rec;
+	char other[AV_ID_SIZE]; /* insert: the user; publish: what is replaced, or empty */
+};
+
 struct store_insert_args {
 	struct store_sandbox rec;
 	uint8_t request_hash[STORE_HASH_SIZE];
@@ -76,6 +86,7 @@ struct store_req {
 		store_points_fn *points;
 		store_loads_fn *loads;
 		store_hours_fn *hours;
+		store_templates_fn *templates;
 	} fn;
 	void *ctx;
 
@@ -94,12 +105,13 @@ struct store_req {
 		struct store_points_args points;
 		struct store_usage usage;
 		struct store_range_args range;
+		struct store_template_args template;
 	} args;
 
 	struct av_err err;
 	struct store_sandbox *sandboxes; /* their JSON texts are owned by the array's entries */
 	struct store_key *keys;
-	void *rows; /* points as bytes, loads or hours */
+	void *rows; /* points as bytes, loads, hours or templates */
 	size_t n;
 	bool has_existing;
 	uint8_t existing_hash[STORE_HASH_SIZE];
@@ -108,6 +120,10 @@ struct store_req {
 
 /* Frees results and forgets the error, so that the request can be carried out again. */
 void store_req_reset(struct store_req *r);
+
+/* Queues it, or frees it when error says that it could not be filled, or the queue is full. */
+struct store_req *store_req_new(enum store_op op, void *ctx);
+int store_submit(struct store *s, struct store_req *r, int error);
 
 struct store_db;
 

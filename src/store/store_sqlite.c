@@ -59,6 +59,16 @@ static int run_op(struct store_db *db, struct store_req *r)
 		return sql_load_list(db, r);
 	case STORE_OP_HOUR_LIST:
 		return sql_hour_list(db, r);
+	case STORE_OP_TEMPLATE_LIST:
+		return sql_template_list(db, r);
+	case STORE_OP_TEMPLATE_INSERT:
+		return sql_template_insert(db, r);
+	case STORE_OP_TEMPLATE_PUBLISH:
+		return sql_template_publish(db, r);
+	case STORE_OP_TEMPLATE_MARK:
+		return sql_template_mark(db, r);
+	case STORE_OP_TEMPLATE_REMOVE:
+		return sql_template_remove(db, r);
 	case STORE_OP_USAGE_PRUNE:
 		return sql_usage_prune(db, r);
 	}
@@ -69,7 +79,7 @@ static bool op_reads(enum store_op op)
 {
 	return op == STORE_OP_SANDBOX_GET || op == STORE_OP_SANDBOX_LIST ||
 	       op == STORE_OP_KEY_LIST || op == STORE_OP_VALUE_GET || op == STORE_OP_POINTS_GET ||
-	       op == STORE_OP_LOAD_LIST || op == STORE_OP_HOUR_LIST;
+	       op == STORE_OP_TEMPLATE_LIST || op == STORE_OP_LOAD_LIST || op == STORE_OP_HOUR_LIST;
 }
 
 /* ---- transactions ---- */

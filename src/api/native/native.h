@@ -25,6 +25,13 @@ void native_sandbox_resume(struct api_request *rq);
 void native_sandbox_ping(struct api_request *rq);
 void native_sandbox_usage(struct api_request *rq);
 
+/* snapshots.c */
+void native_snapshot_create(struct api_request *rq);
+void native_snapshot_list(struct api_request *rq);
+void native_snapshot_get(struct api_request *rq);
+void native_snapshot_delete(struct api_request *rq);
+void native_builds(struct api_request *rq);
+
 /* usage.c */
 void native_sandbox_metrics(struct api_request *rq);
 void native_team_stats(struct api_request *rq);

@@ -4,6 +4,7 @@
  */
 #include "api/native/shapes.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include "base/avtime.h"
 #include "base/ids.h"
 #include "base/num.h"
+#include "control/templates.h"
 #include "base/banned.h"
 
 #define SECONDS_MAX_MS (365LL * 24 * 3600 * 1000)
@@ -247,6 +249,8 @@ int native_write_sandbox(struct av_buf *out, const struct sandbox_info *sb)
 	(void)av_json_write_str(out, av_str_c(sb->id));
 	write_str(out, "status", status);
 	write_str(out, "template", sb->template_name);
+	if (sb->template_note)
+		write_str(out, "template_note", sb->template_note);
 	write_str(out, "isolation", sb->isolation);
 	write_int(out, "vcpus", (sb->cpu_milli + 999) / 1000);
 	(void)av_buf_printf(
@@ -276,6 +280,76 @@ int native_write_sandbox(struct av_buf *out, const struct sandbox_info *sb)
 	write_json(out, "metadata", sb->metadata);
 	write_json(out, "tags", sb->tags);
 	write_json(out, "public_ports", sb->ports);
+	return av_buf_append_char(out, '}');
+}
+
+static int parse_kind(const char *text, struct snapshot_params *ret, struct av_err *err)
+{
+	if (text && strcmp(text, "base") != 0 && strcmp(text, "snapshot") != 0)
+		return av_err_set(
+		    err, AV_ERR_INVALID, "'type' must be \"snapshot\" (the default) or \"base\"");
+	ret->is_base = text && strcmp(text, "base") == 0;
+	return 0;
+}
+
+int native_parse_snapshot(
+    const json_t *body, struct snapshot_params *ret, const char **ret_id, struct av_err *err)
+{
+	struct snapshot_params p = {0};
+	const char *id = NULL, *kind = NULL;
+
+	if (av_json_get_str(body, "sandbox_id", &id, err) < 0 ||
+	    av_json_get_str(body, "name", &p.name, err) < 0 ||
+	    av_json_get_bool(body, "stop", &p.stop, err) < 0 ||
+	    av_json_get_str(body, "type", &kind, err) < 0 || parse_kind(kind, &p, err) < 0 ||
+	    av_json_get_bool(body, "platform", &p.platform, err) < 0 ||
+	    parse_cpus(body, &p.cpu_milli, err) < 0 ||
+	    parse_mib(body, "memory_mb", &p.memory_bytes, err) < 0 ||
+	    parse_mib(body, "disk_mb", &p.disk_bytes, err) < 0 ||
+	    av_json_get_str(body, "user", &p.default_user, err) < 0 ||
+	    av_json_get_str(body, "workdir", &p.workdir, err) < 0 ||
+	    av_json_get_str(body, "start_command", &p.start_command, err) < 0 ||
+	    av_json_get_bool(body, "kernel_warm", &p.kernel_warm, err) < 0 ||
+	    av_json_get_str_map(body, "envs", SANDBOX_ENVS_MAX, &p.envs, err) < 0)
+		return err ? -av_err_errno(err->kind) : -EINVAL;
+	if (!id || !av_id_valid(av_str_c(id), AV_ID_SANDBOX))
+		return av_err_set(err, AV_ERR_INVALID,
+		    "'sandbox_id' must be the id of a sandbox, such as POST /v1/sandboxes answers");
+	*ret = p;
+	*ret_id = id;
+	return 0;
+}
+
+int native_write_template(struct av_buf *out, const struct template_info *t)
+{
+	(void)av_buf_append_c(out, "{\"name\":");
+	(void)av_json_write_str(out, av_str_c(t->name));
+	write_str(out, "type", t->kind);
+	write_str(out, "id", t->id);
+	write_bool(out, "platform", t->platform);
+	write_str(out, "isolation", t->isolation);
+	write_int(out, "size_bytes", t->size_bytes);
+	if (t->cpu_milli) {
+		write_int(out, "vcpus", (t->cpu_milli + 999) / 1000);
+		(void)av_buf_printf(out, ",\"cpus\":%" PRId64 ".%03" PRId64, t->cpu_milli / 1000,
+		    t->cpu_milli % 1000);
+	}
+	if (t->memory_bytes)
+		write_int(out, "memory_mb", t->memory_bytes / AV_MIB);
+	if (t->disk_bytes)
+		write_int(out, "disk_mb", t->disk_bytes / AV_MIB);
+	if (t->parent[0])
+		write_str(out, "parent", t->parent);
+	write_int(out, "layers", t->depth);
+	if (t->default_user[0])
+		write_str(out, "user", t->default_user);
+	if (t->workdir[0])
+		write_str(out, "workdir", t->workdir);
+	if (t->start_command[0])
+		write_str(out, "start_command", t->start_command);
+	write_bool(out, "kernel_warm", t->kernel_warm);
+	(void)av_buf_printf(out, ",\"envs\":%s,\"in_use\":%zu", t->envs_json, t->in_use);
+	write_time(out, "created_at", t->created_ms);
 	return av_buf_append_char(out, '}');
 }
 

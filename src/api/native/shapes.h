@@ -34,6 +34,14 @@ struct node_selector native_parse_selector(const char *text);
 /* prefix, a dash and eight random hex digits: everybody can address what runs by itself. */
 void native_random_tag(char dst[static NATIVE_TAG_SIZE], const char *prefix);
 
+struct snapshot_params;
+struct template_info;
+/* {"sandbox_id","name","stop","type","platform","vcpus" or "cpus","memory_mb","disk_mb","user",
+ * "workdir","envs","start_command","kernel_warm"}. Strings are borrowed from body. */
+int native_parse_snapshot(
+    const json_t *body, struct snapshot_params *ret, const char **ret_id, struct av_err *err);
+int native_write_template(struct av_buf *out, const struct template_info *t);
+
 int native_write_sandbox(struct av_buf *out, const struct sandbox_info *sb);
 
 int native_write_processes(struct av_buf *out, const struct node_process *v, size_t n);

@@ -39,6 +39,7 @@
 #define CHECK_MS         1000
 #define WAIT_TIMEOUT_MS  10000 /* without a worker */
 #define REPLY_TIMEOUT_MS 30000
+#define SLOW_TIMEOUT_MS  900000 /* while a snapshot is under way, or a template may be compared */
 #define TRIES_MAX        3
 #define PIPELINE_MAX     (SPAWN_PIPELINE_MAX - 1)
 #define LIST_PAGES_MAX   4096
@@ -54,6 +55,7 @@ struct jail_req {
 		driver_alive_fn *alive;
 		driver_status_fn *status;
 		driver_list_fn *list;
+		driver_snapshot_fn *snapshot;
 		driver_samples_fn *samples;
 	} fn;
 	void *ctx;
@@ -121,7 +123,11 @@ static void req_fail(struct jail_req *r, const struct av_err *err)
 		r->fn.status(r->ctx, NULL, err);
 		break;
 	case SPAWN_LIST:
+	case SPAWN_TEMPLATE_LIST:
 		r->fn.list(r->ctx, NULL, 0, err);
+		break;
+	case SPAWN_SNAPSHOT:
+		r->fn.snapshot(r->ctx, NULL, err);
 		break;
 	case SPAWN_SAMPLE:
 		r->fn.samples(r->ctx, 0, NULL, 0, false, err);
@@ -144,6 +150,9 @@ static const char *op_text(uint32_t op)
 	    [SPAWN_LIST] = "list sandboxes",
 	    [SPAWN_FREEZE] = "freeze the sandbox",
 	    [SPAWN_THAW] = "thaw the sandbox",
+	    [SPAWN_SNAPSHOT] = "take a snapshot of the sandbox",
+	    [SPAWN_TEMPLATE_DELETE] = "remove the template",
+	    [SPAWN_TEMPLATE_LIST] = "list templates",
 	    [SPAWN_SAMPLE] = "read what sandboxes use",
 	};
 
@@ -253,6 +262,8 @@ static int gather_ids(struct jail_req *r, const struct spawn_list_reply *l)
 	size_t count = AV_MIN((size_t)l->count, (size_t)SPAWN_LIST_MAX);
 	char(*v)[AV_ID_SIZE] = reallocarray(r->ids, r->n_ids + count + 1, sizeof(*v));
 
+	const char *prefix = r->wire.op == SPAWN_TEMPLATE_LIST ? AV_ID_TEMPLATE : AV_ID_SANDBOX;
+
 	if (!v)
 		return -ENOMEM;
 	r->ids = v;
@@ -260,7 +271,7 @@ static int gather_ids(struct jail_req *r, const struct spawn_list_reply *l)
 		struct av_str id =
 		    av_str_n(l->entries[i].id, strnlen(l->entries[i].id, SPAWN_ID_SIZE));
 
-		if (av_id_valid(id, AV_ID_SANDBOX) && av_str_copy(v[r->n_ids], AV_ID_SIZE, id) == 0)
+		if (av_id_valid(id, prefix) && av_str_copy(v[r->n_ids], AV_ID_SIZE, id) == 0)
 			r->n_ids++;
 	}
 	return 0;
@@ -322,6 +333,20 @@ static void reply_samples(struct jail *j, struct jail_req *r, const struct spawn
 	av_defer_start(&j->pump, j->loop);
 }
 
+static void reply_snapshot(struct jail_req *r, const struct spawn_snapshot_reply *in)
+{
+	struct driver_snapshot s = {.bytes = in->bytes, .entries = in->entries, .depth = in->depth};
+
+	static_assert(sizeof(s.seal) == sizeof(in->seal), "same size on both sides");
+	static_assert(sizeof(s.parent) == sizeof(in->parent), "same size on both sides");
+	static_assert(sizeof(s.host_fingerprint) == sizeof(in->host_fingerprint), "as well");
+	memcpy(s.seal, in->seal, sizeof(s.seal));
+	memcpy(s.parent, in->parent, sizeof(s.parent) - 1);
+	memcpy(s.host_fingerprint, in->host_fingerprint, sizeof(s.host_fingerprint) - 1);
+	r->fn.snapshot(r->ctx, &s, NULL);
+	req_free(r);
+}
+
 static void reply_dispatch(struct jail *j, const struct spawn_reply *rep, int *fd)
 {
 	struct jail_req *r, *found = NULL;
@@ -349,7 +374,11 @@ static void reply_dispatch(struct jail *j, const struct spawn_reply *rep, int *f
 	case SPAWN_INSPECT:
 		reply_status(r, &rep->u.inspect);
 		break;
+	case SPAWN_SNAPSHOT:
+		reply_snapshot(r, &rep->u.snapshot);
+		break;
 	case SPAWN_LIST:
+	case SPAWN_TEMPLATE_LIST:
 		reply_list(j, r, &rep->u.list);
 		break;
 	case SPAWN_SAMPLE:
@@ -449,7 +478,8 @@ static void disconnect(struct jail *j)
 	while (!av_list_empty(&j->sent)) {
 		r = AV_CONTAINER_OF(j->sent.prev, struct jail_req, link);
 		av_list_remove(&r->link);
-		if (r->wire.op == SPAWN_CREATE || r->tries >= TRIES_MAX)
+		if (r->wire.op == SPAWN_CREATE || r->wire.op == SPAWN_SNAPSHOT ||
+		    r->tries >= TRIES_MAX)
 			av_list_append(lost.next, &r->link);
 		else
 			requeue(j, r);
@@ -637,6 +667,20 @@ static void on_pump(void *ctx)
 		av_timer_start(&j->check, CHECK_MS);
 }
 
+/* How long the worker may be silent. What waits behind a copy of a disk on the same sandbox waits
+ * as long. */
+static uint64_t patience_ms(const struct jail *j)
+{
+	const struct jail_req *r;
+
+	AV_LIST_FOREACH(r, &j->sent, const struct jail_req, link)
+	if (r->wire.op == SPAWN_SNAPSHOT ||
+	    (r->wire.op == SPAWN_CREATE &&
+	        av_id_valid(av_str_c(r->wire.u.create.template_id), AV_ID_TEMPLATE)))
+		return SLOW_TIMEOUT_MS;
+	return REPLY_TIMEOUT_MS;
+}
+
 /* Once a second while something is under way. */
 static void on_check(void *ctx)
 {
@@ -645,7 +689,7 @@ static void on_check(void *ctx)
 	struct jail_req *r = AV_LIST_FIRST(&j->sent, struct jail_req, link);
 	struct av_err err;
 
-	if (j->fd >= 0 && ((r && now - r->since_ms > REPLY_TIMEOUT_MS) ||
+	if (j->fd >= 0 && ((r && now - r->since_ms > patience_ms(j)) ||
 	                      (!j->ready && now - j->hello_since_ms > WAIT_TIMEOUT_MS)))
 		disconnect(j);
 	while (!j->ready && (r = AV_LIST_FIRST(&j->waiting, struct jail_req, link)) &&
@@ -699,6 +743,8 @@ static int jail_create(
 	if (av_str_copy(
 	        r->wire.u.create.template_id, SPAWN_TEMPLATE_SIZE, av_str_c(spec->template_id)) < 0)
 		r->wire.u.create.template_id[0] = '\0';
+	static_assert(sizeof(spec->template_seal) == SPAWN_SEAL_SIZE, "same size on both sides");
+	memcpy(r->wire.u.create.template_seal, spec->template_seal, SPAWN_SEAL_SIZE);
 	r->wire.u.create.memory_bytes = spec->memory_bytes;
 	r->wire.u.create.disk_bytes = spec->disk_bytes;
 	r->wire.u.create.cpu_milli = spec->cpu_milli;
@@ -779,6 +825,48 @@ static int jail_sample(struct driver *d, driver_samples_fn *fn, void *ctx)
 	return 0;
 }
 
+static int set_template(struct jail_req *r, const char *id)
+{
+	return av_str_copy(r->wire.u.template.template_id, SPAWN_TEMPLATE_SIZE, av_str_c(id));
+}
+
+static int jail_snapshot(struct driver *d, const char *id, const char *template_id, bool stop,
+    driver_snapshot_fn *fn, void *ctx)
+{
+	struct jail_req *r = req_new(to_jail(d), SPAWN_SNAPSHOT, id, ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.snapshot = fn;
+	if (set_template(r, template_id) < 0)
+		r->wire.id[0] = '\0'; /* the worker refuses it */
+	r->wire.u.template.flags = stop ? (uint32_t)SPAWN_SNAPSHOT_KILL : 0;
+	return 0;
+}
+
+static int jail_template_delete(
+    struct driver *d, const char *template_id, driver_done_fn *fn, void *ctx)
+{
+	struct jail_req *r = req_new(to_jail(d), SPAWN_TEMPLATE_DELETE, "", ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.done = fn;
+	if (set_template(r, template_id) < 0)
+		r->wire.u.template.template_id[0] = '\0'; /* the worker refuses it */
+	return 0;
+}
+
+static int jail_template_list(struct driver *d, driver_list_fn *fn, void *ctx)
+{
+	struct jail_req *r = req_new(to_jail(d), SPAWN_TEMPLATE_LIST, "", ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.list = fn;
+	return 0;
+}
+
 static int jail_agent_connect(struct driver *d, const char *id, int *ret_fd, struct av_err *err)
 {
 	const struct jail *j = to_jail(d);
@@ -823,6 +911,9 @@ static const struct driver_ops jail_ops = {
     .sample = jail_sample,
     .freeze = jail_freeze,
     .thaw = jail_thaw,
+    .snapshot = jail_snapshot,
+    .template_delete = jail_template_delete,
+    .template_list = jail_template_list,
     .agent_connect = jail_agent_connect,
     .close = jail_close,
 };
