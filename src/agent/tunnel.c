@@ -5,7 +5,9 @@
  * host is localhost (IPv4 first, then IPv6), 127.0.0.1, 0.0.0.0 or ::1; nothing else, as a tunnel
  * is for services of the sandbox and must not become a way around its network rules. Each direction
  * ends on its own (half-close), and each is slowed by its reader: bytes from the client open its
- * window when the socket has taken them, the socket is not read while the stream is full.
+ * window when the socket has taken them, the socket is not read while the stream is full. A server that
+ * takes no more (it answered in the middle of a request and closed) may have said why: what the client
+ * still sends is dropped, what the server sent is read to its end.
  *
  * States: connecting → open → closed. The struct lives until its poll handle is closed.
  */
@@ -34,6 +36,7 @@ struct tunnel {
 	bool try_ipv6;       /* when IPv4 refuses */
 	struct av_buf queue; /* from the client, for the socket */
 	bool client_ended, socket_ended;
+	bool deaf; /* the socket takes no more bytes */
 };
 
 static void on_socket(uv_poll_t *poll, int status, int events);
@@ -150,30 +153,29 @@ static void finish_connect(struct tunnel *t)
 
 static void end_socket_input(struct tunnel *t)
 {
-	if (t->client_ended && t->queue.n == 0 && t->connected && t->fd >= 0)
+	if (!t->deaf && t->client_ended && t->queue.n == 0 && t->connected && t->fd >= 0)
 		shutdown(t->fd, SHUT_WR);
 }
 
-/* Client's bytes into the socket; false if the tunnel was given up. */
-static bool flush_queue(struct tunnel *t)
+/* Client's bytes into the socket. */
+static void flush_queue(struct tunnel *t)
 {
 	while (t->queue.n) {
 		struct av_str s = av_buf_str(&t->queue);
-		ssize_t n = send(t->fd, s.p, s.n, MSG_NOSIGNAL);
+		ssize_t n = t->deaf ? (ssize_t)s.n : send(t->fd, s.p, s.n, MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN)
-			return true;
+			return;
 		if (n < 0) {
-			give_up(t, AV_HTTP2_CONNECT_ERROR);
-			return false;
+			t->deaf = true;
+			continue;
 		}
 		av_buf_consume(&t->queue, (size_t)n);
 		request_consume(t->rq, (size_t)n);
 	}
 	end_socket_input(t);
-	return true;
 }
 
 static bool read_socket(struct tunnel *t)
@@ -206,15 +208,18 @@ static void on_socket(uv_poll_t *poll, int status, int events)
 {
 	struct tunnel *t = AV_CONTAINER_OF(poll, struct tunnel, poll);
 
-	if (!t->connected)
+	if (!t->connected) {
 		finish_connect(t);
-	else if (status < 0)
-		/* An error on the socket is told by the next read or write. */
+	} else if (status < 0) {
+		/* An error on the socket is told by the next read or write, behind what came before
+		 * it; libuv has stopped watching. */
+		t->events = 0;
 		events = UV_READABLE | UV_WRITABLE;
+	}
 	if (!t->rq || t->fd < 0 || !t->connected)
 		return;
-	if ((events & UV_WRITABLE) && !flush_queue(t))
-		return;
+	if (events & UV_WRITABLE)
+		flush_queue(t);
 	if ((events & UV_READABLE) && !t->socket_ended && !read_socket(t))
 		return;
 	update_events(t);
@@ -230,8 +235,8 @@ static void tunnel_body(struct request *rq, const uint8_t *p, size_t n)
 		give_up(t, AV_HTTP2_INTERNAL_ERROR);
 		return;
 	}
-	if (t->connected && t->fd >= 0 && !flush_queue(t))
-		return;
+	if (t->connected && t->fd >= 0)
+		flush_queue(t);
 	update_events(t);
 }
 

@@ -94,6 +94,15 @@ def test_bodies(d):
     equal(status(d, 413, "/early", "POST", b"x" * 50000).data, b"no thanks", "an answer before the body was read")
 
 
+def test_server_that_answers_and_resets(d):
+    for _ in range(5):
+        with socket.create_connection((d.host, d.port), timeout=20) as s:
+            s.sendall(f"POST /rude HTTP/1.1\r\nHost: {host(sandbox(d))}\r\nX-API-Key: {d.key}\r\n"
+                      "Content-Length: 10000000\r\n\r\n".encode() + b"x" * 200000)
+            got = s.recv(4096)
+            ok(got.startswith(b"HTTP/1.1 413 "), f"its answer arrives: {got[:100]!r}")
+
+
 def test_expect_continue(d):
     head = (f"POST /data HTTP/1.1\r\nHost: {host(sandbox(d))}\r\nX-API-Key: {d.key}\r\nContent-Length: 3\r\n"
             "Expect: 100-continue\r\nConnection: close\r\n\r\n").encode()
@@ -267,6 +276,51 @@ def test_ended(d):
     gone = d.create()["id"]
     d.delete(gone)
     contains(status(d, 409, to=host(gone)).data, b"not running", "an ended sandbox")
+
+
+def test_paused(d):
+    """A request wakes the sandbox up where that was asked for, is refused where not."""
+    for resume in (False, True):
+        sid = start_server(d, d.create(auto_resume=resume)["id"])
+        d.expect(200, "POST", f"/v1/sandboxes/{sid}/pause")
+        if resume:
+            contains(status(d, 200, to=host(sid)).data, b"GET /", "resumed by a request")
+            equal(d.expect(200, "GET", f"/v1/sandboxes/{sid}").json()["status"], "running", "and stays so")
+        else:
+            contains(status(d, 409, to=host(sid)).data, b"paused", "refused")
+            equal(status(d, 401, to=host(sid), key=False).status, 401, "and not for strangers")
+        d.delete(sid)
+
+
+def test_strangers_wake_nobody_up(d):
+    sid = start_server(d, d.create(auto_resume=True)["id"])
+    d.expect(200, "POST", f"/v1/sandboxes/{sid}/pause")
+    status(d, 401, to=host(sid), key=False)
+    status(d, 403, "/?aviary_token=1.x", to=host(sid), key=False)
+    equal(d.expect(200, "GET", f"/v1/sandboxes/{sid}").json()["status"], "paused", "still")
+    d.delete(sid)
+
+
+def test_use(d):
+    """Requests keep a sandbox from being idle, a WebSocket only while something is said."""
+    sid = start_server(d, d.create(timeout_sec=3)["id"])
+    # What the test itself started counts as use too; the server must not be one of them.
+    d.exec(sid, "setsid python3 /tmp/port_server.py 3100 >/dev/null 2>&1 </dev/null & sleep 0.5; pkill -f 'py 3000'")
+    end = time.monotonic() + 4.5
+    while time.monotonic() < end:
+        status(d, 200, to=host(sid, 3100))
+        time.sleep(0.5)
+    equal(d.expect(200, "GET", f"/v1/sandboxes/{sid}").json()["status"], "running", "used for longer than its time-out")
+    with ws.WebSocket(d.host, d.port, "/ws", {"X-API-Key": d.key}, authority=host(sid, 3100)) as s:
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            s.send_text("x")
+            s.recv()
+            time.sleep(0.5)
+        equal(d.expect(200, "GET", f"/v1/sandboxes/{sid}").json()["status"], "running", "used by a WebSocket")
+        wait_for(lambda: d.expect(200, "GET", f"/v1/sandboxes/{sid}").json()["status"] == "paused", 20,
+                 "a silent WebSocket is no use")
+    d.delete(sid)
 
 
 def test_by_headers(d):

@@ -179,6 +179,10 @@ def serve(sock, port):
         answer(sock, b"%d" % total)
     elif path == b"/early":
         answer(sock, b"no thanks", status=b"413 Too Large")
+    elif path == b"/rude":
+        peer.take(100000)
+        answer(sock, b"enough", status=b"413 Too Large")
+        sock.close()  # with bytes unread: the other side gets a reset behind the answer
     elif path == b"/slow-sink":
         time.sleep(3600)
     elif path == b"/hints":
