@@ -8,7 +8,8 @@
  * Output is kept back for HOLD_MS when it does not end a line, so that what one print() writes in
  * two pieces is one line here, and so that a character is never cut. When the client goes away
  * before the end, what runs is interrupted and what waits does not run. A client that does not read
- * stops the code.
+ * stops the code. "timeout_ms" runs from the request on: what runs then is interrupted, and when it
+ * ignores that for GRACE_MS its kernel is restarted.
  *
  * The struct outlives its stream until its timer is closed.
  */
@@ -22,10 +23,12 @@
 
 #include "base/banned.h"
 
-#define HOLD_MS      4
-#define HOLD_BYTES   ((size_t)32 * 1024)
-#define KEEPALIVE_MS 5000
-#define PAIRS_MAX    AV_KERNEL_MESSAGE_MAX
+#define HOLD_MS        4
+#define HOLD_BYTES     ((size_t)32 * 1024)
+#define KEEPALIVE_MS   5000
+#define GRACE_MS       5000
+#define TIMEOUT_MAX_MS (365LL * 24 * 3600 * 1000)
+#define PAIRS_MAX      AV_KERNEL_MESSAGE_MAX
 
 struct execute {
 	struct request *rq; /* NULL once the stream is closed */
@@ -33,6 +36,8 @@ struct execute {
 	struct kernel_exec x;
 	struct av_buf held[2]; /* stdout, stderr */
 	uv_timer_t timer;      /* held output, else keep-alive */
+	uv_timer_t deadline;   /* the time-out, later the grace */
+	bool timed_out;
 	uint32_t count;
 };
 
@@ -40,6 +45,7 @@ struct execute {
 struct execute_request {
 	const char *code, *context, *language;
 	const json_t *envs;
+	int64_t timeout_ms; /* 0: none */
 	uint8_t flags;
 };
 
@@ -152,7 +158,7 @@ static void on_message(struct kernel_exec *x, const struct av_kernel_message *m)
 	if (m->type == AV_KERNEL_ACCEPTED)
 		e->count = m->count;
 	send_all_held(e);
-	e->codec->message(&line, m, e->count);
+	e->codec->message(&line, m, kernel_id(x->kernel), e->count);
 	send_line(e, &line);
 	arm_timer(e);
 }
@@ -165,9 +171,10 @@ static void on_kernel_end(struct kernel_exec *x, const struct kernel_outcome *o)
 	if (!e->rq)
 		return;
 	send_all_held(e);
-	e->codec->end(&line, o);
+	e->codec->end(&line, o, e->timed_out);
 	send_line(e, &line);
 	uv_timer_stop(&e->timer);
+	uv_timer_stop(&e->deadline);
 	request_finish_all(e->rq);
 }
 
@@ -190,13 +197,52 @@ static void stream_drain(struct request *rq)
 		kernel_exec_ready(&e->x);
 }
 
-static void on_timer_closed(uv_handle_t *h)
+/* --- too late --- */
+
+static void on_grace(uv_timer_t *timer)
 {
-	struct execute *e = AV_CONTAINER_OF((uv_timer_t *)h, struct execute, timer);
+	struct execute *e = AV_CONTAINER_OF(timer, struct execute, deadline);
+	struct av_err err;
+
+	/* Its failure to start again is told to whoever comes next. */
+	if (e->x.kernel)
+		(void)kernel_restart(e->x.kernel, &err);
+}
+
+static void on_deadline(uv_timer_t *timer)
+{
+	struct execute *e = AV_CONTAINER_OF(timer, struct execute, deadline);
+	struct kernel *k = e->x.kernel;
+
+	if (!k)
+		return;
+	e->timed_out = true;
+	if (!kernel_exec_runs(&e->x)) {
+		kernel_cancel(&e->x);
+		on_kernel_end(
+		    &e->x, &(struct kernel_outcome){.end = KERNEL_FAILED,
+		               .message = "the time was over before the kernel was free or ready"});
+		return;
+	}
+	kernel_interrupt(k);
+	uv_timer_start(&e->deadline, on_grace, GRACE_MS, 0);
+}
+
+static void on_deadline_closed(uv_handle_t *h)
+{
+	struct execute *e = AV_CONTAINER_OF((uv_timer_t *)h, struct execute, deadline);
 
 	av_buf_clear(&e->held[0]);
 	av_buf_clear(&e->held[1]);
 	free(e);
+}
+
+/* Then nothing refers to it. */
+static void on_timer_closed(uv_handle_t *h)
+{
+	struct execute *e = AV_CONTAINER_OF((uv_timer_t *)h, struct execute, timer);
+
+	uv_close((uv_handle_t *)&e->deadline, on_deadline_closed);
 }
 
 static void stream_close(struct request *rq, uint32_t error)
@@ -243,12 +289,17 @@ static int parse(const json_t *body, struct execute_request *q, struct av_err *e
 	    (r = av_json_get_str(body, "context_id", &q->context, err)) < 0 ||
 	    (r = av_json_get_str(body, "language", &q->language, err)) < 0 ||
 	    (r = av_json_get_str_map(body, "env_vars", ENV_VARS_MAX, &q->envs, err)) < 0 ||
+	    (r = av_json_get_i64(body, "timeout_ms", 0, TIMEOUT_MAX_MS, &q->timeout_ms, err)) < 0 ||
 	    (r = av_json_get_bool(body, "silent", &silent, err)) < 0 ||
 	    (r = av_json_get_bool(body, "store_history", &store, err)) < 0 ||
 	    (r = parse_formats(body, &q->flags, err)) < 0)
 		return r;
 	if (!q->code)
 		return av_err_set(err, AV_ERR_INVALID, "'code' is missing: the text to run");
+	if (strlen(q->code) > KERNEL_CODE_MAX)
+		return av_err_set(err, AV_ERR_TOO_LARGE,
+		    "the code has %zu bytes; at most %zu run at once: write it to a file",
+		    strlen(q->code), KERNEL_CODE_MAX);
 	if (q->context[0] && q->language[0])
 		return av_err_set(err, AV_ERR_INVALID,
 		    "'context_id' and 'language' are both given; a context has its language");
@@ -309,6 +360,7 @@ static struct execute *new_execute(struct request *rq, const struct execute_code
 	av_buf_init(&e->held[0], HOLD_BYTES * 2);
 	av_buf_init(&e->held[1], HOLD_BYTES * 2);
 	uv_timer_init(&rq->agent->loop, &e->timer);
+	uv_timer_init(&rq->agent->loop, &e->deadline);
 	return e;
 }
 
@@ -353,8 +405,13 @@ static int run(
 	if (r < 0)
 		on_kernel_end(
 		    &e->x, &(struct kernel_outcome){.end = KERNEL_FAILED, .message = err->message});
-	else if (e->x.kernel)
-		arm_timer(e);
+	if (!e->x.kernel)
+		return 0;
+	arm_timer(e);
+	if (q.timeout_ms) {
+		uv_update_time(&rq->agent->loop);
+		uv_timer_start(&e->deadline, on_deadline, (uint64_t)q.timeout_ms + 1, 0);
+	}
 	return 0;
 }
 

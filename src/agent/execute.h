@@ -13,8 +13,10 @@ struct execute_codec {
 	bool ascii;    /* other characters leave as escapes: readers may cut anywhere */
 	uint8_t flags; /* of every execution */
 	void (*output)(struct av_buf *out, bool is_stderr, struct av_str text);
-	void (*message)(struct av_buf *out, const struct av_kernel_message *m, uint32_t count);
-	void (*end)(struct av_buf *out, const struct kernel_outcome *o);
+	/* id: of the kernel */
+	void (*message)(
+	    struct av_buf *out, const struct av_kernel_message *m, const char *id, uint32_t count);
+	void (*end)(struct av_buf *out, const struct kernel_outcome *o, bool timed_out);
 	struct av_str keepalive; /* a line, or empty */
 };
 

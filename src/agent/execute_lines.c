@@ -127,12 +127,14 @@ static void aviary_error(struct av_buf *out, struct av_str rest)
 	(void)av_buf_append_c(out, "]}\n");
 }
 
-static void aviary_message(struct av_buf *out, const struct av_kernel_message *m, uint32_t count)
+static void aviary_message(
+    struct av_buf *out, const struct av_kernel_message *m, const char *id, uint32_t count)
 {
 	switch (m->type) {
 	case AV_KERNEL_ACCEPTED:
-		(void)av_buf_printf(
-		    out, "execute_input {\"execution_count\":%" PRIu32 "}\n", m->count);
+		(void)av_buf_printf(out,
+		    "execute_input {\"execution_count\":%" PRIu32 ",\"context_id\":\"%s\"}\n",
+		    m->count, id);
 		break;
 	case AV_KERNEL_DISPLAY:
 		aviary_display(out, m, count);
@@ -156,7 +158,7 @@ static void aviary_output(struct av_buf *out, bool is_stderr, struct av_str text
 	(void)av_buf_append_c(out, "}\n");
 }
 
-static void aviary_end(struct av_buf *out, const struct kernel_outcome *o)
+static void aviary_end(struct av_buf *out, const struct kernel_outcome *o, bool timed_out)
 {
 	static const char *const texts[] = {[KERNEL_OK] = "ok",
 	    [KERNEL_ERROR] = "error",
@@ -169,6 +171,8 @@ static void aviary_end(struct av_buf *out, const struct kernel_outcome *o)
 	    texts[o->end], o->count);
 	if (o->process)
 		(void)av_buf_printf(out, ",\"signal\":%d", o->process->signal);
+	if (timed_out)
+		(void)av_buf_append_c(out, ",\"timed_out\":true");
 	if (o->message) {
 		(void)av_buf_append_char(out, ',');
 		write_member(out, "message", av_str_c(o->message));
@@ -262,8 +266,10 @@ static void e2b_error(struct av_buf *out, struct av_str rest)
 	(void)av_buf_append_c(out, "}\n");
 }
 
-static void e2b_message(struct av_buf *out, const struct av_kernel_message *m, uint32_t count)
+static void e2b_message(
+    struct av_buf *out, const struct av_kernel_message *m, const char *id, uint32_t count)
 {
+	(void)id;
 	(void)count;
 	if (m->type == AV_KERNEL_ACCEPTED)
 		(void)av_buf_printf(out,
@@ -275,13 +281,14 @@ static void e2b_message(struct av_buf *out, const struct av_kernel_message *m, u
 		e2b_error(out, m->rest);
 }
 
-static void e2b_end(struct av_buf *out, const struct kernel_outcome *o)
+static void e2b_end(struct av_buf *out, const struct kernel_outcome *o, bool timed_out)
 {
 	static const char *const names[] = {[KERNEL_DIED] = "UnexpectedEndOfExecution",
 	    [KERNEL_RESTARTED] = "ContextRestarting",
 	    [KERNEL_DELETED] = "ExecutionAborted",
 	    [KERNEL_FAILED] = "KernelFailed"};
 
+	(void)timed_out; /* their time-outs are the client's */
 	if (o->end != KERNEL_OK && o->end != KERNEL_ERROR) {
 		(void)av_buf_printf(out, "{\"type\":\"error\",\"name\":\"%s\",", names[o->end]);
 		write_member(out, "value", av_str_c(o->message));

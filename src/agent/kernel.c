@@ -614,10 +614,6 @@ int kernel_execute(struct kernel *k, struct kernel_exec *x, uint8_t flags, struc
 {
 	int r;
 
-	if (code.n > KERNEL_CODE_MAX)
-		return av_err_set(err, AV_ERR_TOO_LARGE,
-		    "the code has %zu bytes; at most %zu run at once: write it to a file", code.n,
-		    KERNEL_CODE_MAX);
 	if (k->n_queue >= KERNEL_QUEUE_MAX)
 		return av_err_set(err, AV_ERR_QUOTA,
 		    "%d executions wait for this kernel already; interrupt it or use another",
@@ -654,6 +650,11 @@ void kernel_cancel(struct kernel_exec *x)
 		av_list_remove(&x->node);
 		k->n_queue--;
 	}
+}
+
+bool kernel_exec_runs(const struct kernel_exec *x)
+{
+	return x->kernel && x->kernel->active == x;
 }
 
 void kernel_exec_ready(struct kernel_exec *x)

@@ -148,5 +148,7 @@ int kernel_execute(struct kernel *k, struct kernel_exec *x, uint8_t flags, struc
     struct av_str pairs, struct av_err *err);
 /* No more events; what runs is interrupted, what waits does not run. Harmless after the end. */
 void kernel_cancel(struct kernel_exec *x);
+/* The process works on it; else it waits. */
+bool kernel_exec_runs(const struct kernel_exec *x);
 /* There is room again. */
 void kernel_exec_ready(struct kernel_exec *x);

@@ -4,8 +4,11 @@
  */
 #include "api/proxy.h"
 
+#include "api/jupyter.h"
+
 #include "base/banned.h"
 
 const struct proxy_service proxy_services[] = {
+    {.port = JUPYTER_PORT, .handle = jupyter_handle},
     {.port = 0},
 };

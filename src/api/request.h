@@ -38,6 +38,7 @@ struct api {
 	bool ports_tls;
 	struct api_metrics metrics;
 	size_t collected_bytes; /* output held for foreground execs, see native/foreground.c */
+	size_t kernel_bytes;    /* results of kernels on their way, see kernel_run.h */
 };
 
 #define API_PARAM_MAX 256 /* bytes of a decoded path parameter */

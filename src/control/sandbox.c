@@ -387,6 +387,22 @@ static void on_status(void *ctx, const struct driver_status *st, const struct av
 	waiter_free(w);
 }
 
+uint64_t control_oom_kills(const struct control *c, const struct control_actor *a, const char *id)
+{
+	const struct sandbox *sb = sandbox_find(c, a, id);
+
+	return sb ? sb->oom_kills : 0;
+}
+
+bool control_has_metadata(const struct control *c, const struct control_actor *a, const char *id,
+    const char *key, const char *value)
+{
+	const struct sandbox *sb = sandbox_find(c, a, id);
+	const char *got = sb ? json_string_value(json_object_get(sb->labels.metadata, key)) : NULL;
+
+	return got && strcmp(got, value) == 0;
+}
+
 int control_usage(struct control *c, const struct control_actor *a, const char *id,
     sandbox_usage_fn *fn, void *ctx, struct node_call **ret, struct av_err *err)
 {

@@ -156,5 +156,11 @@ struct sandbox_usage {
 	uint64_t disk_used_bytes, disk_limit_bytes, oom_kills;
 };
 typedef void sandbox_usage_fn(void *ctx, const struct sandbox_usage *u, const struct av_err *err);
+/* Processes of it that were killed for memory, as far as noticed; 0 when there is no such sandbox.
+ * Synchronous. */
+uint64_t control_oom_kills(const struct control *c, const struct control_actor *a, const char *id);
+/* Whether its metadata have this value. Synchronous. */
+bool control_has_metadata(const struct control *c, const struct control_actor *a, const char *id,
+    const char *key, const char *value);
 int control_usage(struct control *c, const struct control_actor *a, const char *id,
     sandbox_usage_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);

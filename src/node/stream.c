@@ -132,6 +132,7 @@ int node_stream_open(struct node_sandbox *sb, const struct node_stream_request *
 	    .headers = headers,
 	    .n_headers = rq->n_headers,
 	    .has_body = rq->has_body,
+	    .body = rq->body,
 	};
 	bool tunnel = rq->tunnel_port;
 	struct node_stream *s;
@@ -163,7 +164,11 @@ int node_stream_open(struct node_sandbox *sb, const struct node_stream_request *
 	s->ctx = ctx;
 	s->map_errors = rq->map_errors;
 	av_buf_init(&s->error_body, ERROR_BODY_MAX);
-	r = conv_open(&s->conv, sb, tunnel ? LINK_PORTS : LINK_BULK, &stream_ops, &h2, err);
+	r = conv_open(&s->conv, sb,
+	    tunnel            ? LINK_PORTS
+	    : rq->interactive ? LINK_INTERACTIVE
+	                      : LINK_BULK,
+	    &stream_ops, &h2, err);
 	if (r < 0) {
 		free(s);
 		return r;

@@ -161,7 +161,9 @@ struct node_stream_request {
 	struct av_str path;                /* with query, already encoded; at most 16 KiB */
 	const struct node_header *headers; /* no pseudo headers */
 	size_t n_headers;
-	bool has_body; /* false: the request ends with its head */
+	bool has_body;      /* false: the request ends with its head and body */
+	struct av_str body; /* a whole body, copied; has_body false */
+	bool interactive;   /* somebody waits for it: not behind bulk bodies */
 	/* Answers with status >= 400 and a JSON error become on_end(err) (mapped to a kind);
 	 * otherwise the caller sees every status in on_head. */
 	bool map_errors;

@@ -84,6 +84,7 @@ static void test_table(void)
 		ok(false, "a handler was called");                                                 \
 	}
 HANDLER(native_health)
+HANDLER(native_run_code)
 HANDLER(native_ready)
 HANDLER(native_metrics)
 HANDLER(native_sandbox_create)

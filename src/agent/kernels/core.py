@@ -63,10 +63,9 @@ def send(kind, *parts):
             write_all(len(body).to_bytes(4, "big") + kind + body)
     finally:
         State.guarded -= 1
-        if State.interrupted and not State.guarded:
+        if State.interrupted and State.running and not State.guarded:
             State.interrupted = False
-            if State.running:
-                raise KeyboardInterrupt
+            raise KeyboardInterrupt
 
 
 def receive():

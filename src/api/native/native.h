@@ -45,6 +45,9 @@ void native_exec(struct api_request *rq);
 void native_process_list(struct api_request *rq);
 void native_process_kill(struct api_request *rq);
 
+/* run_code.c */
+void native_run_code(struct api_request *rq);
+
 /* streams.c */
 void native_exec_stream(struct api_request *rq);
 void native_process_stream(struct api_request *rq);

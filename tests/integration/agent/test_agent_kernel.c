@@ -14,6 +14,8 @@
 #include "lib/tap.h"
 #include "proto/agent_api.h"
 
+#define BEGUN 100 /* bytes: the first line, and some of the second */
+
 static struct agent_proc agent;
 static struct agent_client cl;
 static const char *const lines_headers[] = {"accept", AV_AGENT_CT_KERNEL, NULL};
@@ -73,7 +75,7 @@ static void create(const char *body, char id[static 37])
 static void test_values(void)
 {
 	EXPECT("", "x = 20\nx + 1", "the value of the last expression",
-	    "execute_input {\"execution_count\":1}",
+	    "execute_input {\"execution_count\":1,",
 	    "execute_result "
 	    "{\"data\":{\"text/plain\":\"21\"},\"metadata\":{},\"execution_count\":1}",
 	    "finished {\"status\":\"ok\",\"execution_count\":1}");
@@ -165,10 +167,17 @@ static void test_interrupts(void)
 
 	create("", id);
 	s = begin(id, "import time\nprint('on')\nwhile True: time.sleep(9)");
-	agent_wait_body(s, 60);
+	agent_wait_body(s, BEGUN);
 	verb(id, "POST", "/interrupt", 200);
 	agent_wait_end(s);
 	ok(agent_has(&s->body, "\"ename\":\"KeyboardInterrupt\""), "an interrupt is an exception");
+	agent_stream_free(s);
+	s = begin(id, "while True: time.sleep(9)");
+	agent_wait_body(s, 1);
+	verb(id, "POST", "/interrupt", 200);
+	agent_wait_end(s);
+	ok(agent_has(&s->body, "\"ename\":\"KeyboardInterrupt\""),
+	    "also before the first line runs");
 	agent_stream_free(s);
 	verb(id, "POST", "/interrupt", 200);
 	EXPECT(id, "'idle'", "an interrupt of an idle kernel does nothing", "idle");
@@ -178,7 +187,7 @@ static void test_interrupts(void)
 	agent_stream_free(s);
 	EXPECT(id, "'next'", "a client that left at once holds nothing up", "next");
 	s = begin(id, "print('on')\nwhile True: time.sleep(9)");
-	agent_wait_body(s, 60);
+	agent_wait_body(s, BEGUN);
 	t = begin(id, "while True: time.sleep(9)");
 	agent_pump_for(&cl, 20);
 	agent_stream_free(t);
@@ -186,7 +195,7 @@ static void test_interrupts(void)
 	EXPECT(id, "'after'", "nor do two that left", "after");
 	s = begin(id, "print('on')\nwhile True: time.sleep(9)");
 	t = begin(id, "'waits'");
-	agent_wait_body(s, 60);
+	agent_wait_body(s, BEGUN);
 	verb(id, "POST", "/restart", 200);
 	agent_wait_end(s);
 	agent_wait_end(t);
@@ -197,7 +206,7 @@ static void test_interrupts(void)
 	agent_stream_free(t);
 	EXPECT(id, "'time' in globals()", "and begins anew", "False", "\"execution_count\":1}");
 	s = begin(id, "print('on')\nimport time\ntime.sleep(99)");
-	agent_wait_body(s, 60);
+	agent_wait_body(s, BEGUN);
 	verb(id, "DELETE", "", 200);
 	agent_wait_end(s);
 	ok(agent_has(&s->body, "finished {\"status\":\"deleted\""), "so does a deletion");
