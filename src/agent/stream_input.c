@@ -6,8 +6,8 @@
  *
  * The request is a sequence of Connect envelopes: {"start":{"process":selector}} first, then
  * {"data":{"input":...}} and {"keepalive":{}} in any number. The answer, one empty message, comes
- * after the client's end, when the process has taken everything; an error comes at once. Input stays
- * open afterwards.
+ * after the client's end, when the process has taken everything; an error comes at once. Input
+ * stays open afterwards.
  *
  * Backpressure: the client's window opens only while no input waits for the process, so at most one
  * window and one message (MESSAGE_MAX) are held.
@@ -119,8 +119,8 @@ static int take_start(struct input_stream *in, const json_t *start, struct av_er
 	if ((r = process_rpc_select(in->rq->agent, start, &p, err)) < 0)
 		return r;
 	if (!process_is_live(p))
-		return av_err_set(err, AV_ERR_NOT_FOUND, "process with pid %d not found",
-		    (int)process_pid(p));
+		return av_err_set(
+		    err, AV_ERR_NOT_FOUND, "process with pid %d not found", (int)process_pid(p));
 	in->started = true;
 	process_attach(p, &in->sub);
 	return 0;
@@ -168,8 +168,7 @@ static int take_message(struct input_stream *in, struct av_str text, struct av_e
 		return take_data(in, v, err);
 	if ((r = av_json_get_object(j, "keepalive", &v, err)) < 0 || v)
 		return r;
-	return av_err_set(
-	    err, AV_ERR_INVALID, "a message has one of start, data and keepalive");
+	return av_err_set(err, AV_ERR_INVALID, "a message has one of start, data and keepalive");
 }
 
 struct feeding {

@@ -38,6 +38,7 @@ static const struct row {
     {"exec_true", bench_row_exec},
     {"creates_per_second", bench_row_rate},
     {"upload_1gib download_1gib", bench_row_transfer},
+    {"ws_stream_mb_s", bench_row_streams},
     {"control_under_load", bench_row_load},
     {"peer_bwrap peer_runc peer_crun", bench_row_peers},
     {"idle_memory_mib", bench_row_idle},
@@ -55,7 +56,9 @@ static const struct {
     {"upload_1gib_disk", "onto its disk (floor: dd there, inside)"},
     {"download_1gib", "from /dev/shm of the sandbox"},
     {"download_1gib_disk", "from its disk"},
-    {"control_under_load", "GET of a sandbox while four downloads run"},
+    {"ws_stream_mb_s", "a program's output through a WebSocket, binary (more is better)"},
+    {"control_under_load",
+        "GET of a sandbox while four downloads run (streams_*: four WebSockets)"},
     {"idle_memory_mib", "whole system, for each of n idle sandboxes"},
     {"daemon_rss_mib", "aviaryd after start"},
     {"agent_private_mib", "one agent: anonymous memory and page tables"},
@@ -312,6 +315,7 @@ static void find_floors(struct bench *b)
 	} programs[] = {
 	    {"floor_jail", b->floor_jail},
 	    {"floor_http", b->floor_http},
+	    {"floor_ws", b->floor_ws},
 	    {"floor_child", b->floor_child},
 	};
 	for (size_t i = 0; i < AV_ARRAY_LEN(programs); i++)

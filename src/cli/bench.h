@@ -27,7 +27,7 @@ struct bench {
 	char url_buf[128], key_buf[128];
 
 	/* Floor programs; "" when they are not there. */
-	char floor_jail[4096], floor_http[4096], floor_child[4096];
+	char floor_jail[4096], floor_http[4096], floor_ws[4096], floor_child[4096];
 
 	/* Where the daemon's cgroups lie, once seen. */
 	char cgroups[16][256];
@@ -82,6 +82,14 @@ int bench_create(
     struct bench_http *h, const char *json, char ret_id[static AV_ID_SIZE], struct av_err *err);
 int bench_delete(struct bench_http *h, const char *id, struct av_err *err);
 
+/* A program with much output, in a sandbox with at least 1 GiB of memory: makes the text it shows.
+ */
+#define BENCH_TEXT_PATH "/dev/shm/text"
+int bench_stream_prepare(struct bench *b, const char *id, struct av_err *err);
+/* Opens a session for it, in text or in frames; first becomes the message that starts it. */
+int bench_stream_start(struct bench_http *h, const char *url, const char *key, const char *id,
+    bool text, struct av_buf *first, struct av_err *err);
+
 /* Numbers printed by a floor program, one or two a line. reason gets its last line of error. */
 int bench_floor_numbers(const char *const *argv, struct samples *first, struct samples *second,
     char *reason, size_t size);
@@ -91,6 +99,7 @@ int bench_row_create(struct bench *b, struct av_err *err); /* create_first_byte_
 int bench_row_exec(struct bench *b, struct av_err *err);   /* exec_true */
 int bench_row_rate(struct bench *b, struct av_err *err);   /* creates_per_second */
 int bench_row_transfer(struct bench *b, struct av_err *err); /* upload_1gib, download_1gib */
+int bench_row_streams(struct bench *b, struct av_err *err);  /* ws_stream_mb_s */
 int bench_row_load(struct bench *b, struct av_err *err);     /* control_under_load */
 int bench_row_idle(struct bench *b, struct av_err *err);     /* idle_memory_mib */
 int bench_row_processes(

@@ -241,3 +241,39 @@ int bench_http_get(struct bench_http *h, const char *path, uint64_t *ret_bytes, 
 	int r = send_head(h, "GET", path, 0, "", err);
 	return r < 0 ? r : must(h, finish(h, false, ret_bytes, err), "GET", path, err);
 }
+
+int bench_http_upgrade(
+    struct bench_http *h, const char *path, const char *protocol, struct av_err *err)
+{
+	char head[4096];
+	struct answer a;
+	int n = snprintf(head, sizeof(head),
+	    "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+	    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+	    "X-API-Key: %s\r\n%s%s%s\r\n",
+	    path, h->authority, h->key, protocol ? "Sec-WebSocket-Protocol: " : "",
+	    protocol ? protocol : "", protocol ? "\r\n" : "");
+	if (n < 0 || (size_t)n >= sizeof(head))
+		return av_err_set(err, AV_ERR_INVALID, "a request of bench is too long");
+	int r = av_write_full(h->fd, head, (size_t)n);
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_UNAVAILABLE, r, "the daemon at %s", h->authority);
+	if ((r = read_head(h, &a, err)) < 0)
+		return r;
+	return a.status == 101
+	           ? 0
+	           : av_err_set(err, AV_ERR_INTERNAL, "GET %s: status %d", path, a.status);
+}
+
+int bench_http_need(struct bench_http *h, size_t n, struct av_err *err)
+{
+	int r = 0;
+	while (r == 0 && h->in.n < n)
+		r = fill(h, err);
+	return r;
+}
+
+int bench_http_skip(struct bench_http *h, uint64_t n, struct av_err *err)
+{
+	return take(h, n, false, err);
+}

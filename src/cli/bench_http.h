@@ -31,6 +31,14 @@ int bench_http_call(struct bench_http *h, const char *method, const char *path, 
 /* As bench_http_call, but a status other than 2xx is an error too. */
 int bench_http_must(struct bench_http *h, const char *method, const char *path, const char *json,
     struct av_err *err);
+/* GET with a WebSocket handshake (protocol NULL: no subprotocol); what comes after is in h->in. The
+ * accept key is not checked: a floor would have to make it. */
+int bench_http_upgrade(
+    struct bench_http *h, const char *path, const char *protocol, struct av_err *err);
+/* Reads until n bytes are in h->in; n is small. */
+int bench_http_need(struct bench_http *h, size_t n, struct av_err *err);
+/* Throws n received bytes away. */
+int bench_http_skip(struct bench_http *h, uint64_t n, struct av_err *err);
 /* PUT of so many zero bytes. */
 int bench_http_put(struct bench_http *h, const char *path, uint64_t bytes, struct av_err *err);
 /* GET whose body is counted and dropped. */

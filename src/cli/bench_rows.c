@@ -18,6 +18,7 @@
 #include "base/avtime.h"
 #include "base/fd.h"
 #include "base/path.h"
+#include "cli/bench_ws.h"
 
 #include "base/banned.h"
 
@@ -434,30 +435,52 @@ int bench_row_transfer(struct bench *b, struct av_err *err)
 
 /* ---- control_under_load ---- */
 
-_Noreturn static void load_client(const struct bench *b, const char *path)
+/* What a client of a load does until it is killed; it ends by itself only when it cannot. */
+typedef void load_fn(const struct bench *b, const char *id, size_t client);
+
+static void load_download(const struct bench *b, const char *id, size_t client)
 {
 	struct bench_http h;
+	char path[256];
 	uint64_t bytes;
+	(void)client;
+	snprintf(path, sizeof(path), "/v1/sandboxes/%s/files?path=/dev/shm/bench", id);
 	if (bench_http_open(&h, b->url, b->key, NULL) < 0)
-		_exit(1);
+		return;
 	while (bench_http_get(&h, path, &bytes, NULL) >= 0)
 		;
-	_exit(1);
 }
 
-static int load_measure(struct bench *b, const char *id, struct samples *s, struct av_err *err)
+/* Output of a program through WebSockets, in both modes. */
+static void load_stream(const struct bench *b, const char *id, size_t client)
 {
-	char path[256], file[256];
-	snprintf(path, sizeof(path), "/v1/sandboxes/%s", id);
-	snprintf(file, sizeof(file), "/v1/sandboxes/%s/files?path=/dev/shm/bench", id);
-	int r = bench_http_put(&b->http, file, TRANSFER / 4, err);
-	if (r < 0)
-		return r;
+	AV_CLEANUP(av_buf_clear) struct av_buf first = AV_BUF_INIT(8192);
+	bool text = client % 2;
+	char last[16];
+	for (;;) {
+		struct bench_http h;
+		uint64_t bytes;
+		if (bench_stream_start(&h, b->url, b->key, id, text, &first, NULL) < 0 ||
+		    bench_ws_send(&h, text, av_buf_str(&first), NULL) < 0 ||
+		    bench_ws_count(&h, &bytes, last, sizeof(last), NULL) < 0)
+			return;
+		bench_http_close(&h);
+	}
+}
+
+static int load_measure(
+    struct bench *b, const char *id, load_fn *load, struct samples *s, struct av_err *err)
+{
+	char path[256];
 	pid_t pids[CLIENTS];
+	int r = 0;
+	snprintf(path, sizeof(path), "/v1/sandboxes/%s", id);
 	for (size_t i = 0; i < CLIENTS; i++) {
 		pids[i] = fork();
-		if (pids[i] == 0)
-			load_client(b, file);
+		if (pids[i] == 0) {
+			load(b, id, i);
+			_exit(1);
+		}
 	}
 	usleep(300000);
 	for (size_t i = 0; r >= 0 && i < s->max; i++) {
@@ -473,7 +496,7 @@ static int load_measure(struct bench *b, const char *id, struct samples *s, stru
 			/* One that ended by itself was no load. */
 			if (waitpid(pids[i], &status, WNOHANG) == pids[i]) {
 				r = av_err_set(
-				    err, AV_ERR_INTERNAL, "a download ended before its time");
+				    err, AV_ERR_INTERNAL, "a bulk stream ended before its time");
 				continue;
 			}
 			kill(pids[i], SIGKILL);
@@ -482,25 +505,41 @@ static int load_measure(struct bench *b, const char *id, struct samples *s, stru
 	return r < 0 ? r : 0;
 }
 
+static int load_both(struct bench *b, const char *id, struct samples *downloads,
+    struct samples *streams, struct av_err *err)
+{
+	char file[256];
+	snprintf(file, sizeof(file), "/v1/sandboxes/%s/files?path=/dev/shm/bench", id);
+	int r = bench_http_put(&b->http, file, TRANSFER / 4, err);
+	r = r < 0 ? r : bench_stream_prepare(b, id, err);
+	r = r < 0 ? r : load_measure(b, id, load_download, downloads, err);
+	return r < 0 ? r : load_measure(b, id, load_stream, streams, err);
+}
+
 int bench_row_load(struct bench *b, struct av_err *err)
 {
+	size_t n = b->quick ? 200 : 1500;
 	char id[AV_ID_SIZE];
-	struct samples s;
-	int r = samples_init(&s, b->quick ? 200 : 1500, err);
+	struct samples s, t;
+	int r = samples_init(&s, n, err);
+	r = r < 0 ? r : samples_init(&t, n, err);
 	if (r < 0)
 		return r;
 	r = bench_create(&b->http, TRANSFER_SHM, id, err);
 	if (r < 0) {
 		bench_skip(b, "control_under_load", "ms", "%s", err->message);
 		samples_clear(&s);
+		samples_clear(&t);
 		return 0;
 	}
-	r = load_measure(b, id, &s, err);
+	r = load_both(b, id, &s, &t, err);
 	if (r == 0)
 		bench_add(b, "control_under_load", "ms", s.n, samples_percentile(&s, 50),
 		    samples_percentile(&s, 99), (double)NAN,
-		    json_pack("{s:f}", "p95", samples_percentile(&s, 95)));
+		    json_pack("{s:f, s:f, s:f}", "p95", samples_percentile(&s, 95), "streams_p50",
+		        samples_percentile(&t, 50), "streams_p95", samples_percentile(&t, 95)));
 	int d = bench_delete(&b->http, id, r < 0 ? NULL : err);
 	samples_clear(&s);
+	samples_clear(&t);
 	return r < 0 ? r : d;
 }
