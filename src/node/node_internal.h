@@ -29,7 +29,7 @@
 #define LOST_WAIT_MS   500
 #define LINK_IDLE_MS   30000
 #define ERROR_BODY_MAX 16384
-#define TUNNELS_MAX    256 /* open at once for each sandbox */
+#define TUNNELS_MAX    512 /* open at once for each sandbox */
 
 struct node {
 	struct av_loop *loop;

@@ -583,17 +583,27 @@ def test_t37_host_confusion(d):
     equal(preflight.getheader("access-control-allow-origin"), None, "no CORS from us")
 
 
-def test_floods(d):
-    """More connections to one sandbox than it may have: the rest is refused, and all is well after."""
-    sid, conns = sandbox(d), []
-    for _ in range(270):
-        s = socket.create_connection((d.host, d.port), timeout=20)
-        s.sendall(f"GET /slow-sink HTTP/1.1\r\nHost: {host(sid)}\r\nX-API-Key: {d.key}\r\n\r\n".encode())
-        conns.append(s)
-    ok(any(b" 429 " in s.recv(400) for s in conns[-14:]), "429 over the limit")
-    for s in conns:
-        s.close()
-    wait_for(lambda: ask(d, "/n").status == 200, 10, "served again")
+def test_many_websockets(d):
+    """As many as one sandbox may have, all alive; more are refused, and all is well after."""
+    sid = start_server(d, d.create()["id"])
+    before = d.rss_kib()
+    socks = [websocket(d, sid) for _ in range(500)]
+    for s in socks:
+        s.send_text("ping")
+    for s in socks:
+        equal(s.recv()[1], b"ping", "each has its echo")
+    d.memory_within(before, 500 * 24)
+    more = []
+    try:
+        for _ in range(20):
+            more.append(websocket(d, sid))
+        raise Failure("more than 512 were let in")
+    except ws.HandshakeError as e:
+        equal(e.status, 429, "over the limit")
+    for s in socks + more:
+        s.abort()
+    wait_for(lambda: ask(d, "/n", to=host(sid)).status == 200, 10, "served again")
+    d.delete(sid)
 
 
 main(globals())
