@@ -79,7 +79,8 @@ void api_send_err(struct api_request *rq, const struct av_err *err)
 	(void)av_res_send_json(rq->req, rq->status, av_buf_str(&out));
 }
 
-void api_send_json(struct api_request *rq, int status, struct av_buf *json)
+void api_send_json_with(struct api_request *rq, int status, const struct av_http_header *headers,
+    size_t n_headers, struct av_buf *json)
 {
 	struct av_err err;
 
@@ -89,7 +90,14 @@ void api_send_json(struct api_request *rq, int status, struct av_buf *json)
 		return;
 	}
 	rq->status = status;
-	(void)av_res_send_json(rq->req, status, av_buf_str(json));
+	(void)av_res_send(rq->req, status, headers, n_headers, av_buf_str(json));
+}
+
+void api_send_json(struct api_request *rq, int status, struct av_buf *json)
+{
+	const struct av_http_header type = {AV_STR("content-type"), AV_STR("application/json")};
+
+	api_send_json_with(rq, status, &type, 1, json);
 }
 
 void api_send_empty(struct api_request *rq, int status)
@@ -128,10 +136,22 @@ const char *api_param(const struct api_request *rq, const char *name)
 	return "";
 }
 
+struct av_str api_query_string(const struct api_request *rq)
+{
+	return av_req_query(rq->req);
+}
+
 int api_query(
     const struct api_request *rq, const char *name, struct av_buf *out, struct av_err *err)
 {
-	int r = av_http_query_get(av_req_query(rq->req), name, out);
+	struct av_str query = api_query_string(rq);
+
+	return api_query_next(&query, name, out, err);
+}
+
+int api_query_next(struct av_str *rest, const char *name, struct av_buf *out, struct av_err *err)
+{
+	int r = av_http_query_next(rest, name, out);
 
 	if (r == -EINVAL)
 		return av_err_set(err, AV_ERR_INVALID,

@@ -73,8 +73,17 @@ const char *api_param(const struct api_request *rq, const char *name);
 int api_query(
     const struct api_request *rq, const char *name, struct av_buf *out, struct av_err *err);
 
+/* For parameters that may come several times: the next one of that name in *rest, which is the
+ * whole query at first (api_query_string) and what follows it afterwards. As api_query otherwise.
+ */
+struct av_str api_query_string(const struct api_request *rq);
+int api_query_next(struct av_str *rest, const char *name, struct av_buf *out, struct av_err *err);
+
 /* Whole answers. json must have no sticky error, else it becomes NO_MEMORY. */
 void api_send_json(struct api_request *rq, int status, struct av_buf *json);
+/* With headers of its own, content-type included. */
+void api_send_json_with(struct api_request *rq, int status, const struct av_http_header *headers,
+    size_t n_headers, struct av_buf *json);
 void api_send_empty(struct api_request *rq, int status);
 void api_send_err(struct api_request *rq, const struct av_err *err);
 /* For calls that answer nothing: 204, or the error. ctx is the request, whose call this was. */

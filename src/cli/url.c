@@ -61,8 +61,8 @@ static int run(struct cli *cli, const struct args *args)
 }
 
 static const struct option_spec options[] = {
-    {"expires", 0, OPTION_DURATION, "TIME", "how long the URL works: 30m, 1h (default), at most 168h",
-        COMPLETE_NONE},
+    {"expires", 0, OPTION_DURATION, "TIME",
+        "how long the URL works: 30m, 1h (default), at most 168h", COMPLETE_NONE},
     {"path", 0, OPTION_TEXT, "PATH", "what to open there (default: /)", COMPLETE_NONE},
     {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };

@@ -23,6 +23,7 @@
 #define STOP_WAIT_NS   (10 * AV_NS_PER_S)
 #define HISTORY_MS     (7LL * 24 * 3600 * 1000)
 #define HISTORY_MAX    10000
+#define PRUNE_AT_ONCE  200
 #define IDEMPOTENCY_MS (24LL * 3600 * 1000)
 
 /* ---- clock ---- */
@@ -79,6 +80,7 @@ void waiter_free(struct waiter *w)
 {
 	av_list_remove(&w->link);
 	json_decref(w->metadata);
+	json_decref(w->tags);
 	stats_work_free(w->work);
 	update_free(w->update);
 	free(w->key);
@@ -126,13 +128,23 @@ static void answer_deferred(struct control *c)
 		sandbox_answer_deferred(w);
 }
 
+static void prune(struct control *c);
+
+/* As long as there is more. */
+static void on_pruned(void *ctx, size_t n, const struct av_err *err)
+{
+	struct control *c = ctx;
+
+	if (!err && n > 0 && !c->stopping)
+		prune(c);
+}
+
 static void prune(struct control *c)
 {
 	int64_t now = control_real_ms(c);
 
-	usage_prune(c);
 	(void)store_prune(c->store, now - c->config.history_ms, c->config.history_max,
-	    now - c->config.idempotency_ms, NULL, NULL);
+	    now - c->config.idempotency_ms, PRUNE_AT_ONCE, on_pruned, c);
 }
 
 static void finish_stop(struct control *c)
@@ -184,6 +196,7 @@ static void tick_periodic(struct control *c, int64_t now)
 	usage_tick(c, now);
 	if (now >= c->next_sweep_ns) {
 		c->next_sweep_ns = now + SWEEP_NS;
+		usage_prune(c);
 		prune(c);
 		control_sweep(c);
 	}

@@ -82,9 +82,10 @@ struct waiter {
 	char id[AV_ID_SIZE];
 	char team_id[AV_ID_SIZE];
 	uint32_t states; /* list */
-	size_t limit;
-	json_t *metadata;      /* list: owned */
-	struct store_key *key; /* key creation: owned */
+	size_t limit, scan;
+	int64_t before_ms;       /* list: older than (before_ms, id); 0: all */
+	json_t *metadata, *tags; /* list: owned */
+	struct store_key *key;   /* key creation: owned */
 	int64_t range_s, step_s, first_day, last_day;
 	struct stats_work *work; /* team stats: owned */
 	enum change_kind change;
@@ -245,6 +246,7 @@ struct control {
 	struct av_list deferred; /* struct waiter */
 	struct av_list away;     /* struct waiter with `away` set */
 
+	int64_t last_created_ms;
 	int64_t wake_ns; /* what the clock was told */
 	int64_t next_deadline_ns, next_flush_ns, next_sweep_ns, next_retry_ns;
 	bool sweeping; /* a sweep is under way */

@@ -458,6 +458,17 @@ static int take_idempotency(struct creation *cr, const struct control_actor *a,
 	return cr->idem_key ? 0 : av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 }
 
+/* No two are made in the same millisecond: they are listed in this order. */
+static int64_t created_ms(struct control *c)
+{
+	int64_t now = control_real_ms(c);
+
+	if (now <= c->last_created_ms && c->last_created_ms - now < 1000)
+		now = c->last_created_ms + 1;
+	c->last_created_ms = now;
+	return now;
+}
+
 static int take_params(struct creation *cr, const struct control_actor *a,
     const struct sandbox_params *p, struct av_err *err)
 {
@@ -480,7 +491,7 @@ static int take_params(struct creation *cr, const struct control_actor *a,
 	    0)
 		rec->isolation[0] = '\0';
 	sandbox_set_state(rec, SANDBOX_STARTING);
-	rec->created_ms = rec->updated_ms = rec->last_active_ms = control_real_ms(c);
+	rec->created_ms = rec->updated_ms = rec->last_active_ms = created_ms(c);
 	rec->created_boot_ns = rec->last_active_boot_ns = control_boot_ns(c);
 	memcpy(rec->evidence.boot_id, node_caps(c->node)->boot_id, sizeof(rec->evidence.boot_id));
 	sandbox_texts_point(rec, &cr->texts);

@@ -496,8 +496,7 @@ int control_start(struct control *c,
 	if (r == 0)
 		r = store_template_list(c->store, on_templates, s);
 	if (r == 0)
-		r = store_sandbox_list(
-		    c->store, &(struct store_query){.live_only = true}, on_records, s);
+		r = store_sandbox_live(c->store, on_records, s);
 	if (r < 0) {
 		/* Only a store that was just closed refuses: s is left to a callback that never
 		 * comes. */

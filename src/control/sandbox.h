@@ -58,8 +58,9 @@ struct sandbox_info {
 	bool replayed;          /* answer to a create whose idempotency key was used before */
 };
 typedef void sandbox_fn(void *ctx, const struct sandbox_info *sb, const struct av_err *err);
+/* next: a cursor for what comes after these; NULL: nothing does. */
 typedef void sandboxes_fn(
-    void *ctx, const struct sandbox_info *v, size_t n, const struct av_err *err);
+    void *ctx, const struct sandbox_info *v, size_t n, const char *next, const struct av_err *err);
 
 /* Zero numbers mean the default. Everything is borrowed for the call. */
 struct sandbox_params {
@@ -93,11 +94,18 @@ int control_create(struct control *c, const struct control_actor *a, const struc
 int control_get(struct control *c, const struct control_actor *a, const char *id, sandbox_fn *fn,
     void *ctx, struct node_call **ret, struct av_err *err);
 
-/* Newest first. */
+#define SANDBOX_PAGE_MAX 1000
+
+/* Newest first, in pages: each call looks at no more than SANDBOX_PAGE_MAX records of the past, so
+ * that a page may have fewer than `limit`, or none, and still name a next one. The order does not
+ * change while somebody turns the pages: nothing that was there all the time is left out or comes
+ * twice. A cursor that no list gave is INVALID. */
 struct sandbox_filter {
 	uint32_t states;        /* bits 1 << enum sandbox_state; 0: all that are not final */
 	const json_t *metadata; /* object of strings that must all match, or NULL */
-	size_t limit;           /* 0: all live ones; history is bounded to 1000 anyhow */
+	const json_t *tags;     /* array of strings that it must all have, or NULL */
+	size_t limit;           /* to SANDBOX_PAGE_MAX; 0: all live ones that match */
+	struct av_str cursor;   /* as `next` gave it; empty: from the newest on */
 };
 int control_list(struct control *c, const struct control_actor *a, const struct sandbox_filter *f,
     sandboxes_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);

@@ -309,12 +309,17 @@ void av_http_split_target(struct av_str target, struct av_str *ret_path, struct 
 
 int av_http_query_get(struct av_str query, const char *name, struct av_buf *out)
 {
+	return av_http_query_next(&query, name, out);
+}
+
+int av_http_query_next(struct av_str *rest, const char *name, struct av_buf *out)
+{
 	struct av_str want = av_str_c(name);
-	while (query.n) {
+	while (rest->n) {
 		struct av_str pair, key;
 		AV_CLEANUP(av_buf_clear)
 		struct av_buf text = AV_BUF_INIT(AV_MAX(out->max, want.n + 1));
-		av_str_cut(&query, '&', &pair);
+		av_str_cut(rest, '&', &pair);
 		av_str_cut(&pair, '=', &key);
 		/* A key that cannot be decoded, or not in that much, is not the one looked for. */
 		if (av_percent_decode(&text, key, true) < 0 || !av_str_eq(av_buf_str(&text), want))

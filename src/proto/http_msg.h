@@ -110,6 +110,9 @@ void av_http_split_target(struct av_str target, struct av_str *ret_path, struct 
 /* Appends the decoded ("%XX", '+' is a space) value of the first parameter of that name.
  * -ENOENT when absent, -EINVAL for a bad escape or a decoded NUL. */
 int av_http_query_get(struct av_str query, const char *name, struct av_buf *out);
+/* The same for names that may come several times: begins at *rest (at first the whole query) and
+ * leaves there what follows the one found. */
+int av_http_query_next(struct av_str *rest, const char *name, struct av_buf *out);
 
 /* tchar of RFC 9110 section 5.6.2, at least one. */
 bool av_http_is_token(struct av_str s);

@@ -46,7 +46,8 @@ void sql_column_copy(char *dst, size_t size, sqlite3_stmt *st, int i);
 int sql_sandbox_insert(struct store_db *db, struct store_req *r);
 int sql_sandbox_update(struct store_db *db, struct store_req *r);
 int sql_sandbox_get(struct store_db *db, struct store_req *r);
-int sql_sandbox_list(struct store_db *db, struct store_req *r);
+int sql_sandbox_live(struct store_db *db, struct store_req *r);
+int sql_sandbox_history(struct store_db *db, struct store_req *r);
 int sql_prune(struct store_db *db, struct store_req *r);
 
 /* sql_accounts.c */

@@ -11,7 +11,7 @@
 
 #include "base/banned.h"
 
-#define LIST_MAX 100000
+#define PAGE_MAX 10000
 
 static void bind_sandbox(sqlite3_stmt *st, const struct store_sandbox *rec)
 {
@@ -119,20 +119,26 @@ int sql_sandbox_get(struct store_db *db, struct store_req *r)
 	return read_sandboxes(db, st, r);
 }
 
-int sql_sandbox_list(struct store_db *db, struct store_req *r)
+int sql_sandbox_live(struct store_db *db, struct store_req *r)
 {
-	const struct store_list_args *a = &r->args.list;
-	sqlite3_stmt *st = sql_stmt(db, ST_SANDBOX_LIST);
+	sqlite3_stmt *st = sql_stmt(db, ST_SANDBOX_LIVE);
+
+	if (!st)
+		return sql_error(db, &r->err, "cannot list sandboxes");
+	return read_sandboxes(db, st, r);
+}
+
+int sql_sandbox_history(struct store_db *db, struct store_req *r)
+{
+	const struct store_page_args *a = &r->args.page;
+	sqlite3_stmt *st = sql_stmt(db, ST_SANDBOX_HISTORY);
 
 	if (!st)
 		return sql_error(db, &r->err, "cannot list sandboxes");
 	sql_bind_text(st, 1, a->team_id);
-	(void)sqlite3_bind_int(st, 2, a->final_only);
-	(void)sqlite3_bind_int(st, 3, !a->live_only);
-	(void)sqlite3_bind_int64(st, 4, a->created_before_ms);
-	sql_bind_text(st, 5, a->before_id);
-	(void)sqlite3_bind_int64(
-	    st, 6, (int64_t)(a->limit && a->limit < LIST_MAX ? a->limit : LIST_MAX));
+	(void)sqlite3_bind_int64(st, 2, a->before_ms);
+	sql_bind_text(st, 3, a->before_id);
+	(void)sqlite3_bind_int64(st, 4, (int64_t)AV_MIN(a->limit, (size_t)PAGE_MAX));
 	return read_sandboxes(db, st, r);
 }
 
@@ -256,23 +262,27 @@ int sql_sandbox_update(struct store_db *db, struct store_req *r)
 	return r->args.sandbox.release_key ? release_idempotency(db, r) : 0;
 }
 
-static int run_with_number(struct store_db *db, enum stmt which, int64_t value, struct av_err *err)
+static int prune_some(struct store_db *db, enum stmt which, int64_t bound, struct store_req *r)
 {
 	sqlite3_stmt *st = sql_stmt(db, which);
 
 	if (!st)
-		return sql_error(db, err, "cannot prune");
-	(void)sqlite3_bind_int64(st, 1, value);
-	return sql_run(db, st, "cannot prune", err);
+		return sql_error(db, &r->err, "cannot forget what is old");
+	(void)sqlite3_bind_int64(st, 1, bound);
+	(void)sqlite3_bind_int64(st, 2, (int64_t)r->args.prune.max);
+	if (sql_run(db, st, "cannot forget what is old", &r->err) < 0)
+		return -EIO;
+	r->n += (size_t)sqlite3_changes(db->sql);
+	return 0;
 }
 
 int sql_prune(struct store_db *db, struct store_req *r)
 {
 	const struct store_prune_args *a = &r->args.prune;
 
-	if (run_with_number(db, ST_PRUNE_OLD, a->stopped_before_ms, &r->err) < 0 ||
-	    run_with_number(db, ST_PRUNE_COUNT, a->keep_newest, &r->err) < 0 ||
-	    run_with_number(db, ST_PRUNE_KEYS, a->keys_before_ms, &r->err) < 0)
+	if (prune_some(db, ST_PRUNE_OLD, a->stopped_before_ms, r) < 0 ||
+	    prune_some(db, ST_PRUNE_COUNT, a->keep_newest, r) < 0 ||
+	    prune_some(db, ST_PRUNE_KEYS, a->keys_before_ms, r) < 0)
 		return -EIO;
 	return 0;
 }

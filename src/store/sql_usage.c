@@ -160,16 +160,14 @@ static int prune_one(struct store_db *db, enum stmt which, int64_t before, struc
 
 	if (!st)
 		return sql_error(db, err, "cannot prune usage");
-	if (before)
-		(void)sqlite3_bind_int64(st, 1, before);
+	(void)sqlite3_bind_int64(st, 1, before);
 	return sql_run(db, st, "cannot prune usage", err);
 }
 
 int sql_usage_prune(struct store_db *db, struct store_req *r)
 {
 	if (prune_one(db, ST_LOAD_PRUNE, r->args.range.from, &r->err) < 0 ||
-	    prune_one(db, ST_HOUR_PRUNE, r->args.range.to, &r->err) < 0 ||
-	    prune_one(db, ST_POINTS_PRUNE, 0, &r->err) < 0)
+	    prune_one(db, ST_HOUR_PRUNE, r->args.range.to, &r->err) < 0)
 		return -EIO;
 	return 0;
 }

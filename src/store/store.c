@@ -226,11 +226,16 @@ static void call_back(struct store_req *r)
 			r->fn.insert(r->ctx, r->has_existing ? &existing : NULL, err);
 		break;
 	case STORE_OP_SANDBOX_GET:
-	case STORE_OP_SANDBOX_LIST:
+	case STORE_OP_SANDBOX_LIVE:
+	case STORE_OP_SANDBOX_HISTORY:
 		r->fn.sandboxes(r->ctx, r->sandboxes, err ? 0 : r->n, err);
 		break;
 	case STORE_OP_KEY_LIST:
 		r->fn.keys(r->ctx, r->keys, err ? 0 : r->n, err);
+		break;
+	case STORE_OP_PRUNE:
+		if (r->fn.count)
+			r->fn.count(r->ctx, r->n, err);
 		break;
 	case STORE_OP_VALUE_GET:
 		r->fn.value(r->ctx, err ? NULL : r->text[0], err);
@@ -255,7 +260,6 @@ static void call_back(struct store_req *r)
 	case STORE_OP_USAGE_ADD:
 	case STORE_OP_USAGE_PRUNE:
 	case STORE_OP_SANDBOX_UPDATE:
-	case STORE_OP_PRUNE:
 	case STORE_OP_KEY_INSERT:
 	case STORE_OP_KEY_DELETE:
 	case STORE_OP_KEY_TOUCH:
@@ -390,37 +394,46 @@ int store_sandbox_get(struct store *s, const char *id, store_sandboxes_fn *fn, v
 	return store_submit(s, r, error);
 }
 
-int store_sandbox_list(
-    struct store *s, const struct store_query *q, store_sandboxes_fn *fn, void *ctx)
+int store_sandbox_live(struct store *s, store_sandboxes_fn *fn, void *ctx)
 {
-	struct store_req *r = store_req_new(STORE_OP_SANDBOX_LIST, ctx);
+	struct store_req *r = store_req_new(STORE_OP_SANDBOX_LIVE, ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.sandboxes = fn;
+	return store_submit(s, r, 0);
+}
+
+int store_sandbox_history(
+    struct store *s, const struct store_page *page, store_sandboxes_fn *fn, void *ctx)
+{
+	struct store_req *r = store_req_new(STORE_OP_SANDBOX_HISTORY, ctx);
 	int error;
 
 	if (!r)
 		return -ENOMEM;
 	r->fn.sandboxes = fn;
-	error = set_id(r->args.list.team_id, q->team_id);
+	error = set_id(r->args.page.team_id, page->team_id);
 	if (!error)
-		error = set_id(r->args.list.before_id, q->before_id);
-	r->args.list.live_only = q->live_only;
-	r->args.list.final_only = q->final_only;
-	r->args.list.created_before_ms = q->created_before_ms;
-	r->args.list.limit = q->limit;
+		error = set_id(r->args.page.before_id, page->before_id);
+	r->args.page.before_ms = page->before_ms ? page->before_ms : INT64_MAX;
+	r->args.page.limit = page->limit;
 	return store_submit(s, r, error);
 }
 
 int store_prune(struct store *s, int64_t stopped_before_ms, int64_t keep_newest,
-    int64_t keys_before_ms, store_done_fn *fn, void *ctx)
+    int64_t keys_before_ms, size_t max, store_count_fn *fn, void *ctx)
 {
 	struct store_req *r = store_req_new(STORE_OP_PRUNE, ctx);
 
 	if (!r)
 		return -ENOMEM;
-	r->fn.done = fn;
+	r->fn.count = fn;
 	r->args.prune = (struct store_prune_args){
 	    .stopped_before_ms = stopped_before_ms,
 	    .keep_newest = keep_newest,
 	    .keys_before_ms = keys_before_ms,
+	    .max = max,
 	};
 	return store_submit(s, r, 0);
 }

@@ -141,22 +141,25 @@ typedef void store_sandboxes_fn(
     void *ctx, const struct store_sandbox *v, size_t n, const struct av_err *err);
 /* One by id, any team: n is 0 or 1. */
 int store_sandbox_get(struct store *s, const char *id, store_sandboxes_fn *fn, void *ctx);
-struct store_query {
-	const char *team_id; /* NULL: all */
-	bool live_only;      /* records that are not final */
-	bool final_only;
-	int64_t
-	    created_before_ms; /* 0: no bound; strictly before (created_ms, id) with before_id */
-	const char *before_id; /* NULL: none */
-	size_t limit;          /* 0: all */
+/* All that are not final, of every team. */
+int store_sandbox_live(struct store *s, store_sandboxes_fn *fn, void *ctx);
+/* Final ones of one team, in pages. Costs what the page costs, however many there are. */
+struct store_page {
+	const char *team_id;
+	int64_t before_ms;     /* 0: from the newest on; else strictly older than (before_ms, */
+	const char *before_id; /* before_id) in the order of (created_ms, id) */
+	size_t limit;          /* at most; 1 to 10000 */
 };
-int store_sandbox_list(
-    struct store *s, const struct store_query *q, store_sandboxes_fn *fn, void *ctx);
+int store_sandbox_history(
+    struct store *s, const struct store_page *page, store_sandboxes_fn *fn, void *ctx);
 
 /* Forgets history: final sandboxes that stopped before stopped_before_ms or are not among the
- * newest keep_newest, and idempotency keys made before keys_before_ms. */
+ * newest keep_newest, and idempotency keys made before keys_before_ms; of each kind at most `max`,
+ * so that no other request waits for long. n is how many were forgotten: 0 when there is no more.
+ */
+typedef void store_count_fn(void *ctx, size_t n, const struct av_err *err);
 int store_prune(struct store *s, int64_t stopped_before_ms, int64_t keep_newest,
-    int64_t keys_before_ms, store_done_fn *fn, void *ctx);
+    int64_t keys_before_ms, size_t max, store_count_fn *fn, void *ctx);
 
 /* ---- templates ---- */
 
@@ -286,6 +289,6 @@ typedef void store_hours_fn(
 int store_hour_list(struct store *s, const char *team_id, int64_t from_hour, int64_t to_hour,
     store_hours_fn *fn, void *ctx);
 
-/* Forgets loads and hours before these, and points of sandboxes that have no record. */
+/* Forgets loads and hours before these. (Points go with the record of their sandbox.) */
 int store_usage_prune(
     struct store *s, int64_t loads_before_s, int64_t hours_before, store_done_fn *fn, void *ctx);

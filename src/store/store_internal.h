@@ -13,7 +13,8 @@ enum store_op {
 	STORE_OP_SANDBOX_INSERT,
 	STORE_OP_SANDBOX_UPDATE,
 	STORE_OP_SANDBOX_GET,
-	STORE_OP_SANDBOX_LIST,
+	STORE_OP_SANDBOX_LIVE,
+	STORE_OP_SANDBOX_HISTORY,
 	STORE_OP_PRUNE,
 	STORE_OP_KEY_LIST,
 	STORE_OP_KEY_INSERT,
@@ -35,16 +36,16 @@ enum store_op {
 	STORE_OP_TEMPLATE_REMOVE,
 };
 
-struct store_list_args {
-	char team_id[AV_ID_SIZE];   /* empty: all */
-	char before_id[AV_ID_SIZE]; /* empty: none */
-	bool live_only, final_only;
-	int64_t created_before_ms;
+struct store_page_args {
+	char team_id[AV_ID_SIZE];
+	char before_id[AV_ID_SIZE];
+	int64_t before_ms;
 	size_t limit;
 };
 
 struct store_prune_args {
 	int64_t stopped_before_ms, keep_newest, keys_before_ms;
+	size_t max;
 };
 
 struct store_touch_args {
@@ -79,6 +80,7 @@ struct store_req {
 	enum store_op op;
 	union {
 		store_done_fn *done;
+		store_count_fn *count;
 		store_insert_fn *insert;
 		store_sandboxes_fn *sandboxes;
 		store_keys_fn *keys;
@@ -97,7 +99,7 @@ struct store_req {
 		struct store_insert_args insert;
 		struct store_sandbox sandbox; /* update */
 		char id[AV_ID_SIZE];          /* get, key_delete */
-		struct store_list_args list;
+		struct store_page_args page;
 		struct store_prune_args prune;
 		struct store_key key;
 		struct store_touch_args touch;

@@ -31,8 +31,10 @@ static int run_op(struct store_db *db, struct store_req *r)
 		return sql_sandbox_update(db, r);
 	case STORE_OP_SANDBOX_GET:
 		return sql_sandbox_get(db, r);
-	case STORE_OP_SANDBOX_LIST:
-		return sql_sandbox_list(db, r);
+	case STORE_OP_SANDBOX_LIVE:
+		return sql_sandbox_live(db, r);
+	case STORE_OP_SANDBOX_HISTORY:
+		return sql_sandbox_history(db, r);
 	case STORE_OP_PRUNE:
 		return sql_prune(db, r);
 	case STORE_OP_KEY_LIST:
@@ -77,9 +79,10 @@ static int run_op(struct store_db *db, struct store_req *r)
 
 static bool op_reads(enum store_op op)
 {
-	return op == STORE_OP_SANDBOX_GET || op == STORE_OP_SANDBOX_LIST ||
-	       op == STORE_OP_KEY_LIST || op == STORE_OP_VALUE_GET || op == STORE_OP_POINTS_GET ||
-	       op == STORE_OP_TEMPLATE_LIST || op == STORE_OP_LOAD_LIST || op == STORE_OP_HOUR_LIST;
+	return op == STORE_OP_SANDBOX_GET || op == STORE_OP_SANDBOX_LIVE ||
+	       op == STORE_OP_SANDBOX_HISTORY || op == STORE_OP_KEY_LIST ||
+	       op == STORE_OP_VALUE_GET || op == STORE_OP_POINTS_GET || op == STORE_OP_LOAD_LIST ||
+	       op == STORE_OP_HOUR_LIST || op == STORE_OP_TEMPLATE_LIST;
 }
 
 /* ---- transactions ---- */

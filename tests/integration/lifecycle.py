@@ -192,6 +192,40 @@ def test_log_has_no_secret(d):
     ok(json.dumps(d.key) not in d.log_text(), "nor quoted")
 
 
+def test_lists_in_pages(d):
+    made = [d.create(metadata={"list": "pages", "n": str(i)}, tags=["pages", f"n{i % 2}"])["id"] for i in range(6)]
+    for sandbox in made[::3]:
+        d.delete(sandbox)
+    seen, query = [], "status=all&tag=pages&limit=2"
+    cursor = ""
+    while True:
+        r = d.expect(200, "GET", f"/v1/sandboxes?{query}{cursor}")
+        seen += [s["id"] for s in r.json()]
+        ok(len(r.json()) <= 2, "a page has at most its limit")
+        if "X-Next-Cursor" not in r.headers:
+            break
+        cursor = "&cursor=" + r.headers["X-Next-Cursor"]
+    equal(seen, made[::-1], "all of them, newest first")
+
+    def ids(text):
+        return [s["id"] for s in d.expect(200, "GET", f"/v1/sandboxes?{text}").json()]
+
+    equal(ids("tag=pages&tag=n0"), [i for i in made[::-1] if i in (made[2], made[4])], "all tags must be there")
+    equal(ids("tag=pages&status=stopped,error"), [made[3], made[0]], "several states")
+    equal(ids("tag=pages&status=stopped&status=running"), made[::-1], "in either way")
+    equal(ids("metadata=list%3Dpages&metadata=n%3D5"), [made[5]], "metadata")
+    equal(ids("metadata=list%3Dpages&metadata=n%3D5&tag=n0"), [], "all together")
+    for text, part in (("status=sleeping", "status"), ("limit=0", "limit"), ("limit=1001", "limit"),
+                       ("limit=x", "limit"), ("cursor=", "cursor"), ("cursor=1-x", "cursor"),
+                       ("cursor=..%2F..", "cursor"), ("metadata=x", "metadata"), ("tag=", "tag"),
+                       ("tag=%ff", "tag"), ("metadata=%3Dx", "metadata"), ("tag=%00", "tag")):
+        r = d.expect(400, "GET", f"/v1/sandboxes?{text}")
+        equal(r.code, "invalid_request", text)
+        contains(r.message, part, text)
+    for sandbox in made:
+        d.delete(sandbox)
+
+
 def test_client_leaves_before_the_answer(d):
     """What nobody was told about is deleted; what was answered in time, to whomever, stays."""
     listed = {s["id"] for s in d.expect(200, "GET", "/v1/sandboxes").json()}

@@ -201,6 +201,7 @@ struct answer {
 	bool auto_resume;
 	char meta[64], tags[64], ports[64];
 	size_t n;
+	char next[80], last_id[AV_ID_SIZE];
 };
 
 static inline void take_err(struct answer *a, const struct av_err *err)
@@ -240,12 +241,15 @@ static inline void on_sandbox(void *ctx, const struct sandbox_info *sb, const st
 }
 
 static inline void on_sandboxes(
-    void *ctx, const struct sandbox_info *v, size_t n, const struct av_err *err)
+    void *ctx, const struct sandbox_info *v, size_t n, const char *next, const struct av_err *err)
 {
 	struct answer *a = ctx;
 
 	take_err(a, err);
 	a->n = n;
+	(void)snprintf(a->next, sizeof(a->next), "%s", next ? next : "");
+	if (n)
+		memcpy(a->last_id, v[n - 1].id, AV_ID_SIZE);
 	if (n)
 		memcpy(a->id, v[0].id, AV_ID_SIZE);
 }
@@ -294,8 +298,11 @@ static inline struct answer delete (struct world *w, const char *id)
 static inline struct answer list(struct world *w, const struct sandbox_filter *f)
 {
 	struct answer a = {0};
+	struct av_err err = {0};
 
-	if (control_list(w->control, &w->actor, f, on_sandboxes, &a, NULL, NULL) == 0)
+	if (control_list(w->control, &w->actor, f, on_sandboxes, &a, NULL, &err) < 0)
+		take_err(&a, &err);
+	else
 		(void)run_until(w, &a.done);
 	return a;
 }

@@ -127,6 +127,56 @@ static void test_other_team(struct world *w)
 	w->actor = mine;
 }
 
+/* Five of one team, every other one over: pages of two, and what they may be picked by. */
+static void test_pages(struct world *w)
+{
+	AV_CLEANUP(av_json_decrefp) json_t *odd = json_pack("[s,s]", "five", "odd");
+	AV_CLEANUP(av_json_decrefp) json_t *even = json_pack("[s]", "five");
+	AV_CLEANUP(av_json_decrefp) json_t *one = json_pack("[s]", "odd");
+	struct control_actor mine = w->actor;
+	struct sandbox_filter all = {.states = (1u << SANDBOX_STATE_COUNT) - 1, .limit = 2}, f;
+	struct answer made[5], page = {0};
+	int shown = 0;
+
+	av_id_make(w->actor.team_id, AV_ID_TEAM);
+	for (int i = 0; i < 5; i++)
+		made[i] = create(w, &(struct sandbox_params){.tags = i % 2 ? odd : even});
+	for (int i = 0; i < 5; i += 2)
+		(void)delete (w, made[i].id);
+	do {
+		char cursor[80];
+
+		memcpy(cursor, page.next, sizeof(cursor));
+		all.cursor = av_str_c(cursor);
+		page = list(w, &all);
+		ok(page.kind == 0 && page.n <= 2 &&
+		        (!page.n || strcmp(page.id, made[4 - shown].id) == 0),
+		    "a page goes on where the last one ended: %s", page.message);
+		shown += (int)page.n;
+	} while (page.next[0] && shown < 20);
+	is_int(shown, 5, "the pages show each once");
+	f = (struct sandbox_filter){.tags = one, .states = all.states};
+	is_int(list(w, &f).n, 2, "tags pick");
+	f.limit = 1;
+	page = list(w, &f);
+	ok(page.n == 1 && page.next[0] && strcmp(page.id, made[3].id) == 0, "in pages too");
+	f.cursor = av_str_c(page.next);
+	ok(strcmp(list(w, &f).id, made[1].id) == 0, "then the other");
+	f = (struct sandbox_filter){.states = 1u << SANDBOX_STOPPED, .limit = 3};
+	is_int(list(w, &f).n, 3, "states pick");
+	page = list(w, &(struct sandbox_filter){0});
+	ok(page.n == 2 && !page.next[0], "what lives is all there without a limit");
+	page = list(w, &(struct sandbox_filter){.cursor = AV_STR("12-sb"), .limit = 1});
+	ok(page.kind == AV_ERR_INVALID && strstr(page.message, "cursor"), "refused: %s",
+	    page.message);
+	page = list(w, &(struct sandbox_filter){.limit = 1001});
+	ok(page.kind == AV_ERR_INVALID && strstr(page.message, "1000"), "refused: %s",
+	    page.message);
+	(void)delete (w, made[1].id);
+	(void)delete (w, made[3].id);
+	w->actor = mine;
+}
+
 static void test_limits(struct world *w)
 {
 	const struct {
@@ -524,6 +574,7 @@ int main(void)
 	test_life(&w);
 	test_labels(&w);
 	test_other_team(&w);
+	test_pages(&w);
 	test_limits(&w);
 	test_idempotency(&w);
 	test_failed_create(&w);

@@ -50,11 +50,12 @@ static void allow(void)
 	static const char *const bad[] = {"", "10.0.0.0/8,", "127.0.0.1", "169.254.169.254",
 	    "128.0.0.0/1", "0.0.0.0/8", "224.0.0.1", "64.0.0.0/2", "mirror.example"};
 	is_int(net_config_allow(&c, "192.168.7.5, 10.2.0.0/16,10.1.0.0/16", &err), 0, "three");
-	ok(c.n_allowed == 2 && c.allowed[0].first == 0x0a010000u && c.allowed[0].last == 0x0a02ffffu &&
-	        c.allowed[1].first == 0xc0a80705u,
+	ok(c.n_allowed == 2 && c.allowed[0].first == 0x0a010000u &&
+	        c.allowed[0].last == 0x0a02ffffu && c.allowed[1].first == 0xc0a80705u,
 	    "sorted, and neighbours joined");
 	is_int(net_config_allow(&c, "10.0.0.0/8", &err), 0, "one around others");
-	ok(c.n_allowed == 2 && c.allowed[0].first == 0x0a000000u && c.allowed[0].last == 0x0affffffu,
+	ok(c.n_allowed == 2 && c.allowed[0].first == 0x0a000000u &&
+	        c.allowed[0].last == 0x0affffffu,
 	    "takes them in");
 	for (size_t i = 0; i < AV_ARRAY_LEN(bad); i++) {
 		err = (struct av_err){0};
@@ -80,8 +81,8 @@ static void others(void)
 	is_int(net_config_resolver(&c, "1.1.1.1", &err), 0, "the third");
 	ok(net_config_resolver(&c, "8.8.8.8", &err) < 0, "the fourth: %s", err.message);
 	is_int(net_config_pool(&c, "172.30.0.0/16", &err), 0, "a pool");
-	static const char *const bad[] = {"172.30.0.0/15", "172.30.0.0/25", "8.8.0.0/16", "172.15.0.0/16",
-	    "192.167.0.0/16", "x"};
+	static const char *const bad[] = {
+	    "172.30.0.0/15", "172.30.0.0/25", "8.8.0.0/16", "172.15.0.0/16", "192.167.0.0/16", "x"};
 	for (size_t i = 0; i < AV_ARRAY_LEN(bad); i++)
 		ok(net_config_pool(&c, bad[i], &err) < 0, "%s: %s", bad[i], err.message);
 	ok(c.pool.first == 0xac1e0000u && c.pool.last == 0xac1effffu, "left alone on failure");
@@ -90,8 +91,8 @@ static void others(void)
 /* The kernel wants them sorted and apart. */
 static void denied(void)
 {
-	static const uint32_t must[] = {0x7f000001u, 0x0a000001u, 0xa9fea9feu, 0xac10ffffu, 0xc0a80001u,
-	    0x64646464u, 0xa83f8110u, 0xe0000001u, 0xffffffffu, 0u, 0xc00000c0u};
+	static const uint32_t must[] = {0x7f000001u, 0x0a000001u, 0xa9fea9feu, 0xac10ffffu,
+	    0xc0a80001u, 0x64646464u, 0xa83f8110u, 0xe0000001u, 0xffffffffu, 0u, 0xc00000c0u};
 	for (size_t i = 0; i < net_denied_count; i++)
 		ok(net_denied[i].first <= net_denied[i].last &&
 		        (i == 0 || net_denied[i - 1].last < net_denied[i].first),

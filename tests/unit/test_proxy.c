@@ -17,8 +17,8 @@ static struct av_err err;
 static void begin(const char *method, const char *authority, const char *target)
 {
 	av_http_head_clear(&head);
-	if (av_http_head_request(
-	        &head, av_str_c(method), av_str_c(authority), av_str_c(target)) < 0)
+	if (av_http_head_request(&head, av_str_c(method), av_str_c(authority), av_str_c(target)) <
+	    0)
 		abort();
 }
 
@@ -37,8 +37,8 @@ static int find(const char *authority, const char *domain)
 static void test_hosts(void)
 {
 	static const char *const api[] = {"localhost", "127.0.0.1:7878", "[::1]:80", "example.com",
-	    "3000.example.com", ID ".example.com", "x3000-" ID ".example.com", "-" ID ".example.com",
-	    "10-0-0-5.nip.io", "3000-cl.example.com"};
+	    "3000.example.com", ID ".example.com", "x3000-" ID ".example.com",
+	    "-" ID ".example.com", "10-0-0-5.nip.io", "3000-cl.example.com"};
 	static const char *const bad[] = {"0-" ID ".localhost", "65536-" ID ".localhost",
 	    "3000-" ID "x.localhost", "3000-sb.localhost", "3000-sb-x.localhost",
 	    "18446744073709551617-" ID ".localhost", "3000-SB0123456789abcdefghijklmn_.x"};
@@ -144,7 +144,8 @@ static void test_request(void)
 	    "a trusted proxy's stays");
 	add("cookie", "a=b");
 	by_header.host = AV_STR("");
-	ok(strstr(passed_on(&by_header), "host: localhost:3000\r\n"), "Host when routed by headers");
+	ok(strstr(passed_on(&by_header), "host: localhost:3000\r\n"),
+	    "Host when routed by headers");
 	ok(!strstr(passed_on(&by_header), "cookie"), "no cookie then");
 }
 

@@ -104,6 +104,14 @@ static void on_sandboxes(
 	}
 }
 
+static void on_count(void *ctx, size_t n, const struct av_err *err)
+{
+	struct seen *s = ctx;
+
+	note(s, err);
+	s->n = n;
+}
+
 static void on_keys(void *ctx, const struct store_key *v, size_t n, const struct av_err *err)
 {
 	struct seen *s = ctx;
@@ -210,7 +218,7 @@ static void test_sandboxes(struct store *s, const char *team)
 	seen.calls = 4;
 
 	(void)store_sandbox_insert(s, &second, NULL, 0, on_insert, &seen);
-	(void)store_sandbox_list(s, &(struct store_query){.team_id = team}, on_sandboxes, &seen);
+	(void)store_sandbox_live(s, on_sandboxes, &seen);
 	wait_for(s, &seen, 6);
 	is_int(seen.n, 2, "both are listed");
 	is_str(seen.first_id, second.id, "newest first");
@@ -218,14 +226,14 @@ static void test_sandboxes(struct store *s, const char *team)
 	second.final = true;
 	second.stopped_ms = 3000;
 	(void)store_sandbox_update(s, &second, on_done, &seen);
-	(void)store_sandbox_list(s, &(struct store_query){.live_only = true}, on_sandboxes, &seen);
+	(void)store_sandbox_live(s, on_sandboxes, &seen);
 	wait_for(s, &seen, 8);
 	is_int(seen.n, 1, "final records are not live");
-	(void)store_sandbox_list(
-	    s, &(struct store_query){.final_only = true, .limit = 5}, on_sandboxes, &seen);
+	(void)store_sandbox_history(
+	    s, &(struct store_page){.team_id = team, .limit = 5}, on_sandboxes, &seen);
 	wait_for(s, &seen, 9);
 	is_int(seen.n, 1, "history has one");
-	(void)store_prune(s, 3001, 10, 0, on_done, &seen);
+	(void)store_prune(s, 3001, 10, 0, 5, on_count, &seen);
 	(void)store_sandbox_get(s, second.id, on_sandboxes, &seen);
 	wait_for(s, &seen, 11);
 	is_int(seen.n, 0, "history is forgotten in time");
@@ -350,6 +358,7 @@ static void on_points(void *ctx, const void *points, size_t size, const struct a
 
 static void test_usage(struct store *s, const char *team)
 {
+	struct store_sandbox gone = make_record(team, 50);
 	struct rows r = {0};
 	struct store_usage u = {.hour = 100,
 	    .cpu_milli_ms = 5,
@@ -381,22 +390,26 @@ static void test_usage(struct store *s, const char *team)
 	(void)store_load_list(s, team, 2000, on_loads, &r);
 	wait_for(s, &r.seen, 6);
 	ok(r.n == 1 && r.loads[0].at_s == 2000, "unless one begins at that time");
-	(void)store_points_put(s, "sbgone", "abc", 3, on_done, &r.seen);
-	(void)store_points_put(s, "sbgone", "abcd", 4, on_done, &r.seen);
-	(void)store_points_get(s, "sbgone", on_points, &r);
-	wait_for(s, &r.seen, 9);
+	gone.final = true;
+	gone.stopped_ms = 1;
+	(void)store_sandbox_insert(s, &gone, NULL, 0, on_insert, &r.seen);
+	(void)store_points_put(s, gone.id, "abc", 3, on_done, &r.seen);
+	(void)store_points_put(s, gone.id, "abcd", 4, on_done, &r.seen);
+	(void)store_points_get(s, gone.id, on_points, &r);
+	wait_for(s, &r.seen, 10);
 	ok(r.n == 4 && memcmp(r.points, "abcd", 4) == 0, "points are replaced as a whole");
-	is_int(store_points_put(s, "sbgone", "", STORE_POINTS_MAX + 1, NULL, NULL), -EMSGSIZE,
+	is_int(store_points_put(s, gone.id, "", STORE_POINTS_MAX + 1, NULL, NULL), -EMSGSIZE,
 	    "and bounded");
+	(void)store_prune(s, 2, 1000, 0, 10, on_count, &r.seen);
 	(void)store_usage_prune(s, 2000, 101, on_done, &r.seen);
-	(void)store_points_get(s, "sbgone", on_points, &r);
-	wait_for(s, &r.seen, 11);
-	is_int((long long)r.n, 0, "pruning forgets points without a sandbox");
+	(void)store_points_get(s, gone.id, on_points, &r);
+	wait_for(s, &r.seen, 13);
+	is_int((long long)r.n, 0, "points go with their sandbox");
 	(void)store_hour_list(s, team, 0, 1000, on_hours, &r);
-	wait_for(s, &r.seen, 12);
+	wait_for(s, &r.seen, 14);
 	is_int((long long)r.n, 1, "and old hours");
 	(void)store_load_list(s, team, 0, on_loads, &r);
-	wait_for(s, &r.seen, 13);
+	wait_for(s, &r.seen, 15);
 	is_int((long long)r.n, 1, "and old loads");
 	is_int(r.seen.failures, 0, "without an error");
 }
@@ -426,7 +439,7 @@ static void test_batch(struct store *s, const char *team)
 	    (unsigned long long)(after.transactions - before.transactions));
 }
 
-static void test_reopen(const char *path, const char *team)
+static void test_reopen(const char *path)
 {
 	struct av_err err = {0};
 	struct seen seen = {0};
@@ -435,7 +448,7 @@ static void test_reopen(const char *path, const char *team)
 	ok(s != NULL, "opens again: %s", err.message);
 	if (!s)
 		return;
-	(void)store_sandbox_list(s, &(struct store_query){.team_id = team}, on_sandboxes, &seen);
+	(void)store_sandbox_live(s, on_sandboxes, &seen);
 	wait_for(s, &seen, 1);
 	ok(seen.n > 1000, "everything is still there (%zu)", seen.n);
 	store_close(s);
@@ -597,7 +610,7 @@ int main(void)
 	test_usage(s, team);
 	test_batch(s, team);
 	store_close(s);
-	test_reopen(db_path("aviary.db"), team);
+	test_reopen(db_path("aviary.db"));
 	test_refusals(db_path("aviary.db"));
 	remove_files();
 	return tap_done();

@@ -41,8 +41,8 @@ static int parse(const json_t *body, struct wish *w, struct av_err *err)
 	return 0;
 }
 
-static int find(const struct api_request *rq, const struct wish *w, bool *ret_public,
-    struct av_err *err)
+static int find(
+    const struct api_request *rq, const struct wish *w, bool *ret_public, struct av_err *err)
 {
 	struct control_port port;
 	int r = control_port_find(rq->api->control, rq->id, (uint16_t)w->port, &port, err);
@@ -62,8 +62,7 @@ static int write_url(const struct api_request *rq, const struct wish *w, const c
 	struct av_str authority = av_req_head(rq->req)->authority;
 
 	(void)av_buf_printf(out, "%s://", a->ports_tls ? "https" : "http");
-	if (proxy_where_host(out, rq->id, (uint16_t)w->port, a->ports_domain, authority) ==
-	    -EINVAL)
+	if (proxy_where_host(out, rq->id, (uint16_t)w->port, a->ports_domain, authority) == -EINVAL)
 		return av_err_set(err, AV_ERR_INVALID,
 		    "no name can be made from \"%.*s\", under which the API was asked: ask under a "
 		    "host name, start aviaryd with --domain, or send X-Aviary-Sandbox and "

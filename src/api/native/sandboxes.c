@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sandboxes.c - create, list, get, change, delete, pause, resume, ping, usage
+ * sandboxes.c - create, get, change, delete, pause, resume, ping, usage
  *
  * A client that goes away before its create was answered cannot know the sandbox it asked for:
  * unless an idempotency key lets it ask again, the sandbox is deleted as soon as it is there.
@@ -17,7 +17,6 @@
 #include "base/banned.h"
 
 #define SANDBOX_JSON_MAX ((size_t)1 << 20)
-#define LIST_JSON_MAX    ((size_t)64 << 20)
 
 static void send_sandbox(struct api_request *rq, int status, const struct sandbox_info *sb)
 {
@@ -141,73 +140,6 @@ void native_sandbox_get(struct api_request *rq)
 	struct av_err err;
 
 	if (control_get(rq->api->control, &rq->actor, rq->id, on_got, rq, &rq->call, &err) < 0)
-		api_send_err(rq, &err);
-}
-
-static void on_listed(void *ctx, const struct sandbox_info *v, size_t n, const struct av_err *err)
-{
-	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(LIST_JSON_MAX);
-	struct api_request *rq = ctx;
-
-	rq->call = NULL;
-	if (err) {
-		api_send_err(rq, err);
-		return;
-	}
-	(void)av_buf_append_char(&out, '[');
-	for (size_t i = 0; i < n; i++) {
-		if (i)
-			(void)av_buf_append_char(&out, ',');
-		(void)native_write_sandbox(&out, &v[i]);
-	}
-	(void)av_buf_append_char(&out, ']');
-	api_send_json(rq, 200, &out);
-}
-
-/* ?status=running,stopped or ?status=all; absent: all that live. */
-static int parse_filter(
-    const struct api_request *rq, struct sandbox_filter *ret, struct av_err *err)
-{
-	AV_CLEANUP(av_buf_clear) struct av_buf text = AV_BUF_INIT(256);
-	struct av_str rest, one;
-	bool more = true;
-	int r = api_query(rq, "status", &text, err);
-
-	if (r < 0)
-		return r == -ENOENT ? 0 : r;
-	rest = av_buf_str(&text);
-	if (av_str_eq_c(rest, "all")) {
-		ret->states = (1U << SANDBOX_STATE_COUNT) - 1;
-		return 0;
-	}
-	while (more) {
-		enum sandbox_state state;
-		char name[32] = "";
-
-		more = av_str_cut(&rest, ',', &one);
-		if (av_str_copy(name, sizeof name, one) < 0)
-			name[0] = '\0';
-		state = sandbox_state_parse(name);
-		if (state == SANDBOX_STATE_COUNT)
-			return av_err_set(err, AV_ERR_INVALID,
-			    "query parameter 'status': '%.40s' is not a state; write 'all' or a "
-			    "list of pending, "
-			    "starting, running, paused, stopping, stopped, error, missing",
-			    av_str_has_nul(one) || one.n == 0 ? ""
-			    : name[0]                         ? name
-			                                      : "(too long)");
-		ret->states |= 1U << state;
-	}
-	return 0;
-}
-
-void native_sandbox_list(struct api_request *rq)
-{
-	struct sandbox_filter filter = {0};
-	struct av_err err;
-
-	if (parse_filter(rq, &filter, &err) < 0 ||
-	    control_list(rq->api->control, &rq->actor, &filter, on_listed, rq, &rq->call, &err) < 0)
 		api_send_err(rq, &err);
 }
 
