@@ -306,22 +306,32 @@ static int remove_table(const struct net_rules_host *rules)
 	return nl_send(fd, &b, NULL);
 }
 
+static int leave(int proc, int run_fd, struct net_rules_host *rules, struct av_err *err)
+{
+	/* Interfaces of ours are about to go with their namespaces; another instance's sandboxes
+	 * may need what we switched on. */
+	net_load_guarded(proc, run_fd, rules);
+	for (size_t i = 0; i < rules->n_guarded && !others_here(rules); i++)
+		if (net_set_forwarding(proc, rules->guarded[i], false) < 0)
+			av_log(AV_LOG_WARN, "cannot switch forwarding off again", "interface",
+			    rules->guarded[i], NULL);
+	int r = remove_table(rules);
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot remove table %s", rules->table);
+	if (run_fd >= 0 && unlinkat(run_fd, NET_FORWARDING_FILE, 0) < 0 && errno != ENOENT)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot remove <run>/forwarding");
+	return 0;
+}
+
+int net_leave(struct net *n)
+{
+	return n->installed ? leave(n->proc_fd, n->run_fd, &n->rules, NULL) : 0;
+}
+
 int net_cleanup(const char *tag, int run_fd, struct av_err *err)
 {
 	struct net_rules_host rules = {0};
 	AV_CLEANUP(av_closep) int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	net_rules_names(&rules, tag);
-	/* Interfaces of ours are about to go with their namespaces; another instance's sandboxes
-	 * may need what we switched on. */
-	net_load_guarded(proc, run_fd, &rules);
-	for (size_t i = 0; i < rules.n_guarded && !others_here(&rules); i++)
-		if (net_set_forwarding(proc, rules.guarded[i], false) < 0)
-			av_log(AV_LOG_WARN, "cannot switch forwarding off again", "interface",
-			    rules.guarded[i], NULL);
-	int r = remove_table(&rules);
-	if (r < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot remove table %s", rules.table);
-	if (run_fd >= 0 && unlinkat(run_fd, NET_FORWARDING_FILE, 0) < 0 && errno != ENOENT)
-		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot remove <run>/forwarding");
-	return 0;
+	return leave(proc, run_fd, &rules, err);
 }

@@ -56,6 +56,8 @@ struct net {
 void net_open(struct net *n, const struct net_config *config, const char *tag, int root_fd,
     int proc_fd, int run_fd);
 void net_close(struct net *n);
+/* As net_cleanup(), at a stop without sandboxes; 0 when nothing was made. */
+int net_leave(struct net *n) AV_MUST_CHECK;
 
 /* Before a create: the host's table is there and current. UNSUPPORTED with reason and cure. */
 int net_prepare(struct net *n, struct av_err *err) AV_MUST_CHECK;

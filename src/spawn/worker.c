@@ -340,9 +340,12 @@ static int watch_all(struct worker *w)
 static void clear(struct worker *w)
 {
 	client_close_all(&w->sp);
-	/* An instance without sandboxes leaves no cgroups. */
-	if (w->stopping && w->sp.sandboxes.n == 0 && cgroups_cleanup(w->sp.cgroups, 0, NULL) < 0)
+	/* An instance without sandboxes leaves no cgroups, and no rules in the host's network. */
+	bool idle = w->stopping && w->sp.sandboxes.n == 0;
+	if (idle && cgroups_cleanup(w->sp.cgroups, 0, NULL) < 0)
 		av_log(AV_LOG_DEBUG, "the instance's cgroups stay", NULL);
+	if (idle && net_leave(&w->sp.net) < 0)
+		av_log(AV_LOG_DEBUG, "the instance's rules of the network stay", NULL);
 	sandbox_clear(&w->sp);
 	net_close(&w->sp.net);
 	sweeper_stop(&w->sp.sweeper);

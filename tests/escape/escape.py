@@ -262,4 +262,5 @@ def test_t26_not_a_file(d):
 if os.geteuid() != 0:
     print("1..0 # SKIP the escape suite needs root: it proves what root's sandboxes cannot do")
     sys.exit(0)
-aviary_test.main(globals(), spawn_options=SPAWN_OPTIONS.get(MODE, ""))
+if __name__ == "__main__":
+    aviary_test.main(globals(), spawn_options=SPAWN_OPTIONS.get(MODE, ""))

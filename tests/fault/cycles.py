@@ -2,14 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Create, exec, delete, again and again: everything returns to where it was. T55.
 
-    cycles.py [--cycles N]     default 1,000; the soak run takes 10,000 and more
+    cycles.py [--cycles N] [--internet]     default 1,000; the soak run takes 10,000 and more
+
+--internet: each sandbox has internet access and uses it.
 """
 import os
+import subprocess
 import sys
 import threading
 import time
 
 import aviary_test
+import fake_internet
 from aviary_test import equal, ok, wait_for
 
 CYCLES = 1000
@@ -17,6 +21,9 @@ if "--cycles" in sys.argv:
     at = sys.argv.index("--cycles")
     CYCLES = int(sys.argv[at + 1])
     del sys.argv[at:at + 2]
+INTERNET = "--internet" in sys.argv
+if INTERNET:
+    sys.argv.remove("--internet")
 THREADS = 4
 
 
@@ -41,7 +48,17 @@ def census(d):
     for role, pid in pids.items():
         with open(f"/proc/{pid}/status", encoding="ascii") as f:
             rss[role] = next(int(line.split()[1]) for line in f if line.startswith("VmRSS:"))
+    network = {
+        "interfaces": len(os.listdir("/sys/class/net")),
+        "routes": count_lines("/proc/net/route") + count_lines("/proc/net/fib_trie"),
+        "neighbours": count_lines("/proc/net/arp"),
+        "tracked connections": sum(f"dst={fake_internet.PUBLIC} " in line for line in open(
+            "/proc/net/nf_conntrack", encoding="ascii")) if os.path.exists("/proc/net/nf_conntrack") else 0,
+        "rules": len(subprocess.run(["nft", "list", "ruleset"], capture_output=True, timeout=30,
+                                    check=True).stdout.splitlines()),
+    } if INTERNET else {}
     return {
+        **network,
         "mounts of the worker": count_lines(f"/proc/{pids['worker']}/mountinfo"),
         "mounts of the host": count_lines("/proc/self/mountinfo"),
         "cgroups": cgroups,
@@ -60,9 +77,10 @@ def census(d):
 
 
 def cycle(d, n):
-    sandbox = d.create()["id"]
+    sandbox = d.create(internet=INTERNET)["id"]
+    use = f"bash -c 'exec 3<>/dev/tcp/{fake_internet.PUBLIC}/80' || exit 1;" if INTERNET else ""
     r = d.expect(200, "POST", f"/v1/sandboxes/{sandbox}/exec",
-                 {"cmd": "/bin/sh", "args": ["-c", f"echo {n} >/root/x; cat /root/x"]}).json()
+                 {"cmd": "/bin/sh", "args": ["-c", f"{use} echo {n} >/root/x; cat /root/x"]}).json()
     equal(r["stdout"], f"{n}\n", "the echo")
     d.delete(sandbox)
 
@@ -143,4 +161,6 @@ test_everything_returns_to_where_it_was.timeout_s = max(120, CYCLES // 20)
 if os.geteuid() != 0:
     print("1..0 # SKIP counts the things of root's sandboxes")
     sys.exit(0)
+if INTERNET:
+    fake_internet.make()
 aviary_test.main(globals())

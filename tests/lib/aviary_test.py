@@ -220,6 +220,9 @@ class Daemon:
             except ProcessLookupError:
                 pass
         time.sleep(0.2)
+        if tables_of(self):
+            subprocess.run([program("aviary-spawn"), "--cleanup", "--state", self.state, "--run", self.run],
+                           timeout=30, check=False)
         for path in sorted(cgroups_of(self), key=len, reverse=True):
             try:
                 os.rmdir(path)
@@ -460,8 +463,29 @@ def sockets_of(daemon):
     return found
 
 
+def instance_tag(daemon):
+    """As in src/spawn/instance.c."""
+    h = 2166136261
+    for byte in daemon.state.encode():
+        h = (h ^ byte) * 16777619 & 0xffffffff
+    return f"{h:08x}"
+
+
+def links_of(daemon):
+    """Interfaces of its sandboxes on the host."""
+    return [name for name in os.listdir("/sys/class/net") if name.startswith("avy" + instance_tag(daemon))]
+
+
+def tables_of(daemon):
+    """Its table of nftables on the host, where nft(8) is there to ask."""
+    if os.geteuid() != 0 or not shutil.which("nft"):
+        return []
+    out = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, timeout=20, check=False).stdout
+    return [line for line in out.splitlines() if f"aviary-{instance_tag(daemon)}" in line]
+
+
 LEAKS = (("processes", processes_of), ("mounts", mounts_of), ("cgroups", cgroups_of),
-         ("loop devices", loops_of), ("sockets", sockets_of))
+         ("loop devices", loops_of), ("sockets", sockets_of), ("links", links_of), ("tables", tables_of))
 
 
 def nothing_left(daemon, timeout_s=10, kinds=LEAKS):
