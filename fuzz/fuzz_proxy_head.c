@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fuzz_proxy_head.c - heads through the reverse proxy: what comes out must parse to the same framing, and
- * hold nothing that may not pass
+ * fuzz_proxy_head.c - heads through the reverse proxy: what comes out must parse to the same
+ * framing, and hold nothing that may not pass
  *
  * The first byte says what follows: a request or an answer, routed by host or by headers.
  */

@@ -5,9 +5,9 @@
  * host is localhost (IPv4 first, then IPv6), 127.0.0.1, 0.0.0.0 or ::1; nothing else, as a tunnel
  * is for services of the sandbox and must not become a way around its network rules. Each direction
  * ends on its own (half-close), and each is slowed by its reader: bytes from the client open its
- * window when the socket has taken them, the socket is not read while the stream is full. A server that
- * takes no more (it answered in the middle of a request and closed) may have said why: what the client
- * still sends is dropped, what the server sent is read to its end.
+ * window when the socket has taken them, the socket is not read while the stream is full. A server
+ * that takes no more (it answered in the middle of a request and closed) may have said why: what
+ * the client still sends is dropped, what the server sent is read to its end.
  *
  * States: connecting → open → closed. The struct lives until its poll handle is closed.
  */

@@ -246,6 +246,32 @@ static void write_sampling(struct av_buf *out, const struct control *control)
 	(void)av_buf_printf(out, "aviary_sampling_seconds_total %.6f\n", (double)s.busy_ns / 1e9);
 }
 
+static void write_pool(struct av_buf *out, const struct control *control)
+{
+	struct control_pool_stats s;
+
+	control_get_pool(control, &s);
+	header(out, "aviary_pool_sandboxes", "gauge", "Sandboxes made ahead of time, by state.");
+	(void)av_buf_printf(out,
+	    "aviary_pool_sandboxes{state=\"ready\"} %zu\n"
+	    "aviary_pool_sandboxes{state=\"making\"} %zu\n",
+	    s.ready, s.making);
+	gauge(out, "aviary_pool_wanted", "As many as the pool would like to have ready.", s.wanted);
+	gauge(out, "aviary_pool_memory_bytes", "What they count for against their bound.",
+	    s.memory_bytes);
+	header(out, "aviary_pool_creates_total", "counter",
+	    "Creates that were given a ready sandbox, and that were not.");
+	(void)av_buf_printf(out,
+	    "aviary_pool_creates_total{result=\"hit\"} %" PRIu64
+	    "\naviary_pool_creates_total{result=\"miss\"} %" PRIu64 "\n",
+	    s.hits, s.misses);
+	counter(out, "aviary_pool_made_total", "Sandboxes made for the pool.", s.made);
+	counter(out, "aviary_pool_discarded_total", "Those that nobody got.", s.discarded);
+	counter(out, "aviary_pool_failures_total",
+	    "Tries to make one that failed, and those that died before they were given.",
+	    s.failures);
+}
+
 /* Resident bytes, 0 when /proc does not say. */
 static uint64_t resident_bytes(void)
 {
@@ -309,6 +335,7 @@ int api_metrics_write(struct av_buf *out, const struct api_metrics_sources *s)
 	if (s->control) {
 		write_control(out, s->control, s->loop);
 		write_sampling(out, s->control);
+		write_pool(out, s->control);
 	}
 	write_process(out);
 	return av_buf_error(out);

@@ -167,7 +167,7 @@ void control_check_stopped(struct control *c)
 
 	if (!c->on_stopped || c->stop_flushing)
 		return;
-	if ((!av_list_empty(&c->creating) || c->n_ending || c->n_changes) &&
+	if ((!av_list_empty(&c->creating) || c->n_ending || c->n_changes || !pool_is_idle(c)) &&
 	    control_boot_ns(c) < c->stop_deadline_ns)
 		return;
 	c->stop_flushing = true;
@@ -192,6 +192,7 @@ static void tick_periodic(struct control *c, int64_t now)
 	}
 	if (now >= templates_next_ns(c))
 		templates_collect(c);
+	pool_tick(c, now);
 	sampler_tick(c, now);
 	usage_tick(c, now);
 	if (now >= c->next_sweep_ns) {
@@ -222,6 +223,7 @@ void control_tick(struct control *c)
 		next = AV_MIN(next, c->next_flush_ns);
 		next = AV_MIN(next, c->next_sweep_ns);
 		next = AV_MIN(next, c->sampler.next_ns);
+		next = AV_MIN(next, c->pool.next_ns);
 		next = AV_MIN(next, c->usage.next_ns);
 		next = AV_MIN(next, templates_next_ns(c));
 		control_wake(c, next);
@@ -250,7 +252,7 @@ static void on_death(void *ctx, const char *id, enum node_death why, const char 
 	struct control *c = ctx;
 	struct sandbox *sb = av_map_get(&c->sandboxes, av_str_c(id));
 
-	if (!sb || sb->ending)
+	if (pool_died(c, id) || !sb || sb->ending)
 		return;
 	c->stats.died++;
 	sandbox_end(sb, reason_of(why), false, detail[0] ? detail : NULL);
@@ -326,6 +328,7 @@ int control_new(const struct control_config *config, struct control **ret, struc
 	c->next_deadline_ns = c->next_retry_ns = INT64_MAX;
 	c->sampler.next_ns = c->usage.next_ns = INT64_MAX;
 	av_list_init(&c->usage.teams);
+	pool_init(c);
 	node_set_events(c->node, &node_events, c);
 	*ret = c;
 	return 0;
@@ -358,6 +361,7 @@ void control_free(struct control *c)
 	keys_clear(c);
 	templates_clear(c);
 	usage_clear(c);
+	pool_clear(c);
 	av_map_clear(&c->sandboxes);
 	av_map_clear(&c->creations);
 	av_map_clear(&c->keys_by_hash);
@@ -372,6 +376,7 @@ int control_stop(struct control *c, void (*on_stopped)(void *ctx), void *ctx)
 	c->on_stopped = on_stopped;
 	c->on_stopped_ctx = ctx;
 	c->stop_deadline_ns = control_boot_ns(c) + STOP_WAIT_NS;
+	pool_stop(c);
 	control_wake(c, 0);
 	return 0;
 }

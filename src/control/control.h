@@ -61,6 +61,8 @@ struct control_config {
 	int64_t history_ms;     /* how long stopped sandboxes are remembered; 0: 7 days */
 	int64_t history_max;    /* how many; 0: 10000 */
 	int64_t idempotency_ms; /* how long idempotency keys are; 0: 24 h */
+	int64_t pool_max;       /* sandboxes made ahead of time; 0: none */
+	int64_t pool_memory_bytes;
 };
 
 int control_new(const struct control_config *config, struct control **ret, struct av_err *err);
@@ -111,6 +113,15 @@ struct control_stats {
 /* Whether sandboxes can be paused here. */
 bool control_can_pause(const struct control *c);
 void control_get_stats(const struct control *c, struct control_stats *ret);
+
+/* Sandboxes made ahead of time. */
+struct control_pool_stats {
+	size_t ready, making, wanted; /* now; wanted: as far as the bounds allow */
+	uint64_t hits, misses;        /* creates that got one, and that did not */
+	uint64_t made, discarded, lost, failures;
+	uint64_t memory_bytes;
+};
+void control_get_pool(const struct control *c, struct control_pool_stats *ret);
 
 /* Sums over the sandboxes that run, as of the last round of sampling. */
 struct control_sampling {

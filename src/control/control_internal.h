@@ -26,6 +26,7 @@
 #include "control/control.h"
 #include "control/keys.h"
 #include "control/metrics.h"
+#include "control/pool.h"
 #include "control/sandbox.h"
 #include "control/series.h"
 #include "control/templates.h"
@@ -117,6 +118,7 @@ struct creation {
 	bool requested; /* the driver was asked */
 	bool made;      /* and answered: made_err or evidence */
 	bool discarded; /* the record could not be written */
+	bool pooled;    /* made ahead of time: it runs already */
 	struct av_err made_err;
 	struct store_evidence evidence;
 	struct av_list waiters; /* struct waiter; may become empty */
@@ -261,6 +263,7 @@ struct control {
 
 	struct sampler sampler;
 	struct usage usage;
+	struct pool pool;
 
 	struct control_stats stats;
 };
@@ -340,6 +343,9 @@ int control_check_number(struct av_err *err, const char *name, const char *unit,
 
 /* What the agent of this sandbox is told; *ret_envs is owned. */
 int sandbox_agent_envs(const struct control *c, const struct store_sandbox *rec, char **ret_envs);
+void create_take_evidence(struct store_evidence *dst, const struct driver_evidence *ev);
+/* What the driver is told for a create that wishes nothing; id empty. */
+int create_default_spec(struct control *c, struct driver_spec *ret) AV_MUST_CHECK;
 /* Lives, or is being made: what the machine has under this id is no orphan. */
 bool control_knows(const struct control *c, const char *id);
 /* Its sandbox ended before it ran: answers with err. */

@@ -214,7 +214,8 @@ static void on_running(void *ctx, const struct av_err *err)
 		return;
 	}
 	(void)av_failpoint("create.committed");
-	sandbox_committed(sb, &cr->rec);
+	if (!cr->pooled)
+		sandbox_committed(sb, &cr->rec);
 	c->stats.created++;
 	c->next_deadline_ns = 0;
 	control_wake(c, 0);
@@ -224,7 +225,7 @@ static void on_running(void *ctx, const struct av_err *err)
 	creation_free(cr);
 }
 
-static void take_evidence(struct store_evidence *dst, const struct driver_evidence *ev)
+void create_take_evidence(struct store_evidence *dst, const struct driver_evidence *ev)
 {
 	static_assert(sizeof(dst->boot_id) == sizeof(ev->boot_id), "same size in both layers");
 	dst->pid = ev->pid;
@@ -233,18 +234,36 @@ static void take_evidence(struct store_evidence *dst, const struct driver_eviden
 	memcpy(dst->boot_id, ev->boot_id, sizeof(dst->boot_id));
 }
 
+/* What was made ahead of time learns whose it is. */
+static int configure(struct creation *cr, struct node_sandbox *handle)
+{
+	struct node_agent_config agent = {0};
+	char *envs = NULL;
+	int r = sandbox_agent_envs(cr->c, &cr->sb->rec, &envs);
+
+	agent.envs_json = envs;
+	template_agent_defaults(cr->c, &cr->sb->rec, &agent);
+	if (r == 0)
+		r = node_configure(handle, &agent);
+	free(envs);
+	return r;
+}
+
 /* It is recorded, and the driver made it or could not. */
 static void proceed(struct creation *cr)
 {
 	struct sandbox *sb = cr->sb;
+	struct node_sandbox *handle = node_find(cr->c->node, sb->rec.id);
 	struct av_err why;
 
 	if (sb->ending) {
 		on_running(cr, NULL);
 		return;
 	}
-	if (cr->made_err.kind == AV_ERR_NONE && !node_find(cr->c->node, sb->rec.id))
+	if (cr->made_err.kind == AV_ERR_NONE && !handle)
 		(void)av_err_set(&cr->made_err, AV_ERR_AGENT, "it ended while it was being made");
+	if (cr->made_err.kind == AV_ERR_NONE && cr->pooled && configure(cr, handle) < 0)
+		(void)av_err_set(&cr->made_err, AV_ERR_NO_MEMORY, "out of memory");
 	if (cr->made_err.kind != AV_ERR_NONE) {
 		why = cr->made_err;
 		/* The driver closes: whether it was made is for the next start to find out. */
@@ -254,6 +273,10 @@ static void proceed(struct creation *cr)
 		return;
 	}
 	(void)av_failpoint("create.made");
+	if (cr->pooled) {
+		on_running(cr, NULL);
+		return;
+	}
 	cr->rec = sb->rec;
 	cr->rec.evidence = cr->evidence;
 	sandbox_set_state(&cr->rec, SANDBOX_RUNNING);
@@ -271,23 +294,28 @@ static void on_discarded(void *ctx, const struct av_err *err)
 	(void)err; /* a sweep finds what is left */
 }
 
+/* What was made for it goes away. */
+static void unmake(struct creation *cr)
+{
+	struct node *n = cr->c->node;
+	struct node_sandbox *handle = node_find(n, cr->rec.id);
+	struct av_err why;
+
+	if (!cr->requested || !cr->made || cr->made_err.kind != AV_ERR_NONE)
+		return;
+	(void)av_err_set(&why, AV_ERR_INVALID_STATE, "the sandbox was not recorded");
+	if (handle)
+		node_forget(handle, &why);
+	(void)node_destroy(n, cr->rec.id, on_discarded, NULL);
+}
+
 /* There will be no record: what was or will be made goes away. Frees cr when the driver is done. */
 static void discard(struct creation *cr)
 {
-	struct node *n = cr->c->node;
-	struct node_sandbox *handle;
-	struct av_err why;
-
 	cr->discarded = true;
 	if (cr->requested && !cr->made)
 		return;
-	if (cr->requested && cr->made_err.kind == AV_ERR_NONE) {
-		(void)av_err_set(&why, AV_ERR_INVALID_STATE, "the sandbox was not recorded");
-		handle = node_find(n, cr->rec.id);
-		if (handle)
-			node_forget(handle, &why);
-		(void)node_destroy(n, cr->rec.id, on_discarded, NULL);
-	}
+	unmake(cr);
 	creation_free(cr);
 }
 
@@ -300,36 +328,76 @@ static void on_made(void *ctx, struct node_sandbox *handle, const struct driver_
 	cr->made = true;
 	if (err)
 		cr->made_err = *err;
-	else
-		take_evidence(&cr->evidence, ev);
+	if (err && (err->kind == AV_ERR_QUOTA || err->kind == AV_ERR_NO_SPACE ||
+	               err->kind == AV_ERR_NO_MEMORY))
+		pool_relieve(cr->c);
+	if (!err)
+		create_take_evidence(&cr->evidence, ev);
 	if (cr->discarded)
 		discard(cr);
 	else if (cr->sb)
 		proceed(cr);
 }
 
-/* Asks the node for it. A pool of ready sandboxes would be asked here first. */
+/* Every byte is defined: the pool compares them. */
+static void spec_of(
+    const struct control *c, const struct store_sandbox *rec, struct driver_spec *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	memcpy(ret->id, rec->id, sizeof(ret->id));
+	memcpy(ret->template_id, rec->template_id,
+	    strnlen(rec->template_id, sizeof(ret->template_id) - 1));
+	ret->memory_bytes = (uint64_t)rec->memory_bytes;
+	ret->cpu_milli = (uint32_t)rec->cpu_milli;
+	ret->pids_max = (uint32_t)rec->pids_max;
+	ret->disk_bytes = (uint64_t)rec->disk_bytes;
+	ret->sudo = rec->sudo;
+	ret->internet = rec->internet;
+	template_take_seal(c, rec, ret);
+}
+
+int create_default_spec(struct control *c, struct driver_spec *ret)
+{
+	const struct sandbox_params none = {0};
+	struct store_sandbox rec = {0};
+	const struct template *t = NULL;
+	struct av_err err;
+
+	if (take_template(c, NULL, &rec, &t, &err) < 0 || take_limits(c, &none, t, &rec, &err) < 0)
+		return -EINVAL;
+	spec_of(c, &rec, ret);
+	return 0;
+}
+
+/* Takes one that is made already, if there is one of this shape: then the record can say from the
+ * beginning that it runs. */
+static void take_pooled(struct creation *cr)
+{
+	struct store_sandbox *rec = &cr->rec;
+	struct driver_spec spec;
+
+	spec_of(cr->c, rec, &spec);
+	if (!pool_take(cr->c, &spec, rec->id, &rec->evidence))
+		return;
+	cr->pooled = cr->requested = cr->made = true;
+	cr->evidence = rec->evidence;
+	sandbox_set_state(rec, SANDBOX_RUNNING);
+	rec->started_ms = rec->created_ms;
+}
+
+/* Asks the node for it. */
 static void request(struct creation *cr)
 {
 	const struct store_sandbox *rec = &cr->rec;
-	struct driver_spec spec = {
-	    .memory_bytes = (uint64_t)rec->memory_bytes,
-	    .cpu_milli = (uint32_t)rec->cpu_milli,
-	    .pids_max = (uint32_t)rec->pids_max,
-	    .disk_bytes = (uint64_t)rec->disk_bytes,
-	    .sudo = rec->sudo,
-	    .internet = rec->internet,
-	};
+	struct driver_spec spec;
 	struct node_agent_config agent = {0};
 	char *envs = NULL;
 	int r;
 
-	memcpy(spec.id, rec->id, sizeof(spec.id));
-	memcpy(spec.template_id, rec->template_id, sizeof(spec.template_id) - 1);
+	spec_of(cr->c, rec, &spec);
 	r = sandbox_agent_envs(cr->c, rec, &envs);
 	agent.envs_json = envs;
 	template_agent_defaults(cr->c, rec, &agent);
-	template_take_seal(cr->c, rec, &spec);
 	if (r == 0)
 		r = node_create(cr->c->node, &spec, &agent, on_made, cr);
 	free(envs);
@@ -353,7 +421,7 @@ static void answer_existing(struct creation *cr, const struct store_idempotency 
 		(void)av_err_set(&err, AV_ERR_CONFLICT,
 		    "this Idempotency-Key was used before for another request; use a new key");
 		answer_all(cr, NULL, &err);
-		creation_free(cr);
+		discard(cr);
 		return;
 	}
 	c->stats.idempotent_hits++;
@@ -365,7 +433,7 @@ static void answer_existing(struct creation *cr, const struct store_idempotency 
 		memcpy(w->team_id, cr->rec.team_id, AV_ID_SIZE);
 		waiter_defer(w);
 	}
-	creation_free(cr);
+	discard(cr);
 }
 
 static void on_recorded(
@@ -549,15 +617,17 @@ static int begin(
 	w = add_waiter(cr, fn, ctx, false, ret);
 	if (!w)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	take_pooled(cr);
 	r = store_sandbox_insert(c->store, &cr->rec, cr->idem_key ? &idem : NULL,
 	    c->config.idempotency_ms, on_recorded, cr);
 	if (r < 0) {
 		waiter_free(w);
+		unmake(cr);
 		return av_err_sys(
 		    err, AV_ERR_UNAVAILABLE, r, "the database takes no more requests");
 	}
 	/* With a key it may turn out that nothing is to be made. */
-	if (!cr->idem_key)
+	if (!cr->idem_key && !cr->pooled)
 		request(cr);
 	return 0;
 }
@@ -569,7 +639,7 @@ bool control_knows(const struct control *c, const char *id)
 	AV_LIST_FOREACH(cr, &c->creating, const struct creation, link)
 	if (strcmp(cr->rec.id, id) == 0)
 		return true;
-	return av_map_get(&c->sandboxes, av_str_c(id)) != NULL;
+	return pool_knows(c, id) || av_map_get(&c->sandboxes, av_str_c(id)) != NULL;
 }
 
 int control_create(struct control *c, const struct control_actor *a, const struct sandbox_params *p,

@@ -372,6 +372,7 @@ static void finish(struct control *c)
 		c->next_flush_ns = now;
 		c->next_sweep_ns = now + FIRST_SWEEP_NS;
 		sampler_start(c);
+		pool_start(c);
 		usage_start(c);
 		templates_start(c);
 		control_wake(c, 0);

@@ -92,6 +92,8 @@ static void on_samples(void *ctx, int64_t mono_ns, const struct driver_sample *v
 			take_sample(sb, mono_ns, &v[i]);
 		else if (sb && sb->sampling)
 			sb->sampling->last_ns = 0;
+		else if (!sb)
+			pool_sampled(c, v[i].id, v[i].memory_bytes);
 	}
 	sm->seen_round += n;
 	sm->stats.busy_ns += (uint64_t)(av_mono_ns() - begun);

@@ -293,9 +293,14 @@ void templates_collect(struct control *c)
 	if (!c->started || c->stopping)
 		return;
 	AV_LIST_FOREACH(t, &c->templates, struct template, link)
-	if (strcmp(t->rec.state, TEMPLATE_DELETED) == 0 && !t->removing && now >= t->retry_ns &&
-	    !has_children(c, t->rec.id) && count_sandboxes(c, t->rec.id) == 0)
-		remove_files(t, c);
+	{
+		if (strcmp(t->rec.state, TEMPLATE_DELETED) != 0 || t->removing || now < t->retry_ns)
+			continue;
+		pool_forget_template(c, t->rec.id);
+		if (!has_children(c, t->rec.id) && count_sandboxes(c, t->rec.id) == 0 &&
+		    !pool_uses(c, t->rec.id))
+			remove_files(t, c);
+	}
 }
 
 void templates_unused(struct control *c)

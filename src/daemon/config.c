@@ -478,6 +478,28 @@ static int convert_domain(struct daemon_config *c, struct av_err *err)
 	    origin_of(c, DAEMON_OPT_DOMAIN), text);
 }
 
+#define POOL_MAX 1000
+
+static int convert_pool(struct daemon_config *c, struct av_err *err)
+{
+	const char *n = c->value[DAEMON_OPT_POOL];
+	uint64_t max = 0;
+	int r;
+
+	if (strcmp(n, "off") != 0 && av_parse_u64(av_str_c(n), 0, POOL_MAX, &max) < 0)
+		return av_err_set(err, AV_ERR_INVALID,
+		    "%s: '%s' is not a number from 0 to %d; 0 or off switches the pool off",
+		    origin_of(c, DAEMON_OPT_POOL), n, POOL_MAX);
+	c->pool = (uint32_t)max;
+	r = av_parse_size(av_str_c(c->value[DAEMON_OPT_POOL_MEMORY]), &c->pool_memory, err);
+	if (r < 0)
+		av_err_prefix(err, "%s", origin_of(c, DAEMON_OPT_POOL_MEMORY));
+	else if (c->pool_memory > INT64_MAX)
+		r = av_err_set(err, AV_ERR_INVALID, "%s: more than there can be",
+		    origin_of(c, DAEMON_OPT_POOL_MEMORY));
+	return r;
+}
+
 static int convert(struct daemon_config *c, struct av_err *err)
 {
 	const char *fd = c->value[DAEMON_OPT_CREDENTIALS_FD];
@@ -487,7 +509,8 @@ static int convert(struct daemon_config *c, struct av_err *err)
 	if ((r = convert_bool(c, DAEMON_OPT_INSECURE_HTTP, &c->insecure_http, err)) < 0 ||
 	    (r = convert_bool(c, DAEMON_OPT_PRINT_READY, &c->print_ready, err)) < 0 ||
 	    (r = convert_listen(c, err)) < 0 || (r = convert_paths(c, err)) < 0 ||
-	    (r = convert_domain(c, err)) < 0 || (r = convert_log(c, err)) < 0)
+	    (r = convert_domain(c, err)) < 0 || (r = convert_log(c, err)) < 0 ||
+	    (r = convert_pool(c, err)) < 0)
 		return r;
 	c->credentials_fd = -1;
 	if (!fd)

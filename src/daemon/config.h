@@ -46,6 +46,8 @@ struct daemon_config {
 	bool log_json;
 	enum av_log_level log_level;
 	bool print_ready;
+	uint32_t pool;        /* 0: off */
+	uint64_t pool_memory; /* bytes */
 	bool help, version;
 	bool is_daemon;     /* --spawn-socket was given */
 	int credentials_fd; /* -1 when not given */

@@ -339,8 +339,11 @@ static int open_node(struct daemon *d, struct av_err *err)
 
 static int open_control(struct daemon *d, struct av_err *err)
 {
-	struct control_config config = {
-	    .store = d->store, .node = d->node, .clock = {.ctx = d, .wake_at = wake_at}};
+	struct control_config config = {.store = d->store,
+	    .node = d->node,
+	    .clock = {.ctx = d, .wake_at = wake_at},
+	    .pool_max = d->config->pool,
+	    .pool_memory_bytes = (int64_t)d->config->pool_memory};
 	struct api_config api = {.loop = d->loop,
 	    .version = AVIARY_VERSION,
 	    .ports_domain = d->config->ports_domain,
@@ -387,14 +390,14 @@ static void close_all(struct daemon *d)
 {
 	av_http_server_free(d->server);
 	api_free(d->api);
+	if (d->control)
+		av_timer_stop(&d->tick); /* control may ask nothing of a node that is gone */
 	if (d->node) {
 		node_close(d->node, on_node_closed_late, d);
 		(void)av_loop_run(d->loop);
 	}
-	if (d->control) {
-		av_timer_stop(&d->tick);
+	if (d->control)
 		control_free(d->control);
-	}
 	store_close(d->store);
 	d->store = NULL; /* a wake-up may still be in the loop */
 	for (size_t i = 0; i < AV_ARRAY_LEN(d->signals); i++)

@@ -301,6 +301,15 @@ int node_process_signal(struct node_sandbox *sb, const struct node_selector *sel
 	return r;
 }
 
+int node_warm_kernel(struct node_sandbox *sb, node_done_fn *fn, void *ctx, struct node_call **ret,
+    struct av_err *err)
+{
+	struct translate model = {.done = fn, .ctx = ctx};
+
+	return translate_rpc(
+	    sb, &model, AV_AGENT_PATH_WARM, AV_STR("{\"wait\":true}"), on_signalled, ret, err);
+}
+
 /* ---- execs that are collected, or left alone ---- */
 
 struct collect {

@@ -149,18 +149,9 @@ static void on_init_response(void *ctx, struct av_h2s *s, const struct av_http_h
 
 static const struct av_h2s_handler init_handler = {.on_response = on_init_response};
 
-static int link_connect(struct link *l, struct av_err *err)
+/* Says POST /init; what is asked on the connection after this finds it done. */
+static int greet(struct link *l, struct av_h2c *conn)
 {
-	struct driver *d = l->sb->node->driver;
-	const struct av_h2c_config config = {
-	    .on_close = on_link_close,
-	    .ctx = l,
-	    .stream_window_bytes = 256 * 1024,
-	    .high_watermark_bytes = 256 * 1024,
-	    /* What their readers do not take is never held here (see give_back in stream.c), so
-	     * the sum of all windows may be large, and no tunnel can starve another. */
-	    .connection_window_bytes = l->is_ports ? TUNNELS_MAX * 256 * 1024 : 0,
-	};
 	const struct av_http_header headers[] = {
 	    {AV_STR("content-type"), AV_STR(AV_AGENT_CT_JSON)},
 	};
@@ -173,8 +164,24 @@ static int link_connect(struct link *l, struct av_err *err)
 	    .body = av_str_c(l->sb->init_json),
 	    .auto_consume = true,
 	};
-	AV_CLEANUP(av_closep) int fd = -1;
 	struct av_h2s *s = NULL;
+
+	return av_h2c_request(conn, &rq, &init_handler, l, &s);
+}
+
+static int link_connect(struct link *l, struct av_err *err)
+{
+	struct driver *d = l->sb->node->driver;
+	const struct av_h2c_config config = {
+	    .on_close = on_link_close,
+	    .ctx = l,
+	    .stream_window_bytes = 256 * 1024,
+	    .high_watermark_bytes = 256 * 1024,
+	    /* What their readers do not take is never held here (see give_back in stream.c), so
+	     * the sum of all windows may be large, and no tunnel can starve another. */
+	    .connection_window_bytes = l->is_ports ? TUNNELS_MAX * 256 * 1024 : 0,
+	};
+	AV_CLEANUP(av_closep) int fd = -1;
 	struct av_h2c *conn = NULL;
 	int r = d->ops->agent_connect(d, l->sb->id, &fd, err);
 
@@ -184,7 +191,7 @@ static int link_connect(struct link *l, struct av_err *err)
 	if (r < 0)
 		return av_err_sys(err, AV_ERR_AGENT, r, "cannot connect to the sandbox's agent");
 	(void)AV_TAKE_FD(fd);
-	r = av_h2c_request(conn, &rq, &init_handler, l, &s);
+	r = greet(l, conn);
 	if (r < 0) {
 		av_h2c_free(conn);
 		return av_err_sys(err, AV_ERR_AGENT, r, "cannot greet the sandbox's agent");
@@ -214,6 +221,14 @@ static int link_ready(struct link *l, struct av_err *err)
 void link_warm(struct link *l)
 {
 	if (!l->conn && link_connect(l, NULL) == 0)
+		av_timer_start(&l->idle, LINK_IDLE_MS);
+}
+
+void link_greet_again(struct link *l)
+{
+	if (l->conn && (!av_h2c_usable(l->conn) || greet(l, l->conn) < 0))
+		link_clear(l);
+	if (l->conn)
 		av_timer_start(&l->idle, LINK_IDLE_MS);
 }
 

@@ -379,6 +379,21 @@ void node_forget(struct node_sandbox *sb, const struct av_err *why)
 	sandbox_free(sb);
 }
 
+int node_configure(struct node_sandbox *sb, const struct node_agent_config *a)
+{
+	char *init = make_init(a);
+
+	if (!init)
+		return -ENOMEM;
+	assert(sb->n_convs == 0);
+	free(sb->init_json);
+	sb->init_json = init;
+	for (size_t i = 0; i < LINK_COUNT; i++)
+		link_greet_again(&sb->links[i]);
+	link_warm(&sb->links[LINK_INTERACTIVE]);
+	return 0;
+}
+
 static void on_driver_done(void *ctx, const struct av_err *err)
 {
 	struct wrap *w = ctx;

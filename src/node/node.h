@@ -74,6 +74,9 @@ int node_create(struct node *n, const struct driver_spec *spec, const struct nod
     node_sandbox_fn *fn, void *ctx);
 int node_adopt(struct node *n, const char *id, const struct driver_evidence *ev,
     const struct node_agent_config *a, node_sandbox_fn *fn, void *ctx);
+/* Tells the agent something else than at its creation, before anything that is asked after this; no
+ * conversation may be open. -ENOMEM. */
+int node_configure(struct node_sandbox *sb, const struct node_agent_config *a);
 /* Ends every conversation with the sandbox with `why` (their on_end runs inside this call) and
  * drops the handle; no on_death follows. The sandbox itself is untouched. */
 void node_forget(struct node_sandbox *sb, const struct av_err *why);
@@ -135,6 +138,10 @@ int node_processes(struct node_sandbox *sb, node_processes_fn *fn, void *ctx,
     struct node_call **ret, struct av_err *err);
 int node_process_signal(struct node_sandbox *sb, const struct node_selector *sel, int signo,
     node_done_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);
+/* Starts an interpreter ahead of its first use (the agent's own choice of language); done when it
+ * waits for code. */
+int node_warm_kernel(struct node_sandbox *sb, node_done_fn *fn, void *ctx, struct node_call **ret,
+    struct av_err *err);
 /* POST /<service>/<method> with a JSON body; at most max_answer bytes come back. */
 int node_rpc(struct node_sandbox *sb, const char *path, struct av_str body, size_t max_answer,
     node_json_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);

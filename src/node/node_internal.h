@@ -112,6 +112,10 @@ void link_clear(struct link *l);
 /* The sandbox is frozen, or thawed. */
 void link_hold(struct link *l, bool held);
 
+/* Tells the agent what init_json has become; without a connection the next one does. No
+ * conversation may be open on it. */
+void link_greet_again(struct link *l);
+
 /* Connects now, if it can, for a conversation that will come. */
 void link_warm(struct link *l);
 

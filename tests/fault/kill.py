@@ -89,11 +89,13 @@ def kernel_ids(d):
 
 
 def settles(d, timeout_s=15):
-    """The kernel and the API name the same sandboxes."""
+    """The kernel and the API name the same sandboxes, those of the pool apart."""
     def same():
         names = listed(d)
         d.ids |= names
-        return kernel_ids(d) == names
+        pool = int(sum(v for k, v in d.metrics().items() if k.startswith("aviary_pool_sandboxes")))
+        extra = kernel_ids(d) - names
+        return names <= kernel_ids(d) and len(extra) == pool
     try:
         wait_for(same, timeout_s, "kernel and API agree")
     except Failure:
@@ -253,11 +255,15 @@ def is_as_answered(d, sandbox, last):
 
 def die_at(point, layer):
     """One create, exec, pause, resume and delete with the death of one process at one point; then the accounts."""
-    d = Daemon(env={"AVIARY_FAILPOINT": f"{point}=kill@1"})
+    pooled = point.startswith("pool.")
+    # The pool's first one is made before anybody asks.
+    d = Daemon(env={"AVIARY_FAILPOINT": f"{point}=kill@{2 if point == 'pool.made' else 1}"}, pool=3 if pooled else 0)
     try:
         d.start()
         generation = {r: p for r, p in d.pids().items() if r != "supervisor"}
         steps = []
+        if pooled:
+            wait_for(lambda: d.pool_ready() >= 1, 20, "a ready one")
         try:
             live_through(d, steps)
         except (OSError, http.client.HTTPException) as error:
@@ -294,6 +300,24 @@ def die_at(point, layer):
         d.remove_dir()
 
 
+def test_killed_while_the_pool_is_emptied(_d):
+    d = Daemon(env={"AVIARY_FAILPOINT": "pool.discarded=kill@1"}, pool=3)
+    try:
+        d.start()
+        wait_for(lambda: d.pool_ready() >= 1, 20, "a ready one")
+        d.stop()
+        d.env, d.args = {}, ["--pool", "0"]
+        d.start()
+        settles(d)
+        equal(kernel_ids(d), set(), "the next daemon gives it to nobody")
+        d.stop()
+        left = {"processes": processes_of(d), "cgroups": cgroups_of(d)}
+        ok(not any(left.values()), f"left behind: {left}")
+    finally:
+        d.sweep()
+        d.remove_dir()
+
+
 POOL = concurrent.futures.ThreadPoolExecutor(max_workers=4)
 DEATHS = {}
 
@@ -314,7 +338,8 @@ def _make_failpoint_test(point, layer):
 
 # The worker's; tests/fault/test_spawn.c goes through all of them without a daemon.
 WORKER_POINTS = ["cgroup_made", "disk_subvol_made", "destroy.kill", "destroy.rundir", "destroy.done"]
-POINTS = [(p, "control") for p in failpoints("control")] + [(p, "spawn") for p in WORKER_POINTS]
+# What is discarded at the end is another story.
+POINTS = [(p, "control") for p in failpoints("control") if p != "pool.discarded"] + [(p, "spawn") for p in WORKER_POINTS]
 if os.geteuid() != 0:
     print("1..0 # SKIP needs root's worker and cgroups")
     sys.exit(0)

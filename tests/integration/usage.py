@@ -16,15 +16,6 @@ def points(d, sandbox_id, query=""):
     return r["points"]
 
 
-def prometheus(d):
-    values = {}
-    for line in d.expect(200, "GET", "/metrics", key=False).body.decode().splitlines():
-        if not line.startswith("#"):
-            name, value = line.rsplit(" ", 1)
-            values[name] = float(value)
-    return values
-
-
 def test_points_of_a_busy_sandbox(d):
     sb = d.create(cpus=0.2, memory_mb=128)["id"]
     equal(points(d, sb), [], "none yet")
@@ -101,7 +92,7 @@ def test_usage_outlives_a_killed_daemon(d):
         return sum(p["cpu_minutes"] for p in d.expect(200, "GET", "/v1/sandboxes/usage").json()["points"])
 
     before = minutes()
-    wait_for(lambda: "aviary_reserved_cpus" in prometheus(d), 5, "metrics")
+    wait_for(lambda: "aviary_reserved_cpus" in d.metrics(), 5, "metrics")
     time.sleep(11)  # a write comes every ten seconds
     os.kill(d.pids()["daemon"], signal.SIGKILL)
     wait_for(lambda: _ready(d), 30, "the next daemon")
@@ -133,8 +124,8 @@ def test_wrong_questions(d):
 
 def test_sums_without_labels(d):
     sb = d.create(memory_mb=64)["id"]
-    wait_for(lambda: prometheus(d)["aviary_sampled_sandboxes"] >= 1, 30, "a round")
-    values = prometheus(d)
+    wait_for(lambda: d.metrics()["aviary_sampled_sandboxes"] >= 1, 30, "a round")
+    values = d.metrics()
     ok(values["aviary_sandboxes_memory_bytes"] > 0, "memory")
     equal(values["aviary_reserved_memory_bytes"], 64 << 20, "reserved")
     ok(not [name for name in values if "sb" + "0" in name or sb in name], "no sandbox is a label")

@@ -121,8 +121,10 @@ class Response:
 class Daemon:
     """One aviaryd with directories of its own below a new directory in /tmp."""
 
-    def __init__(self, args=(), env=None, popen=None, owner=None, spawn_options=""):
-        """popen: further arguments of Popen (another user); owner: the uid that gets the directory;
+    def __init__(self, args=(), env=None, popen=None, owner=None, spawn_options="",
+                 pool=0):
+        """pool: sandboxes made ahead of time; none, unless a test says otherwise, as most count what
+        there is. popen: further arguments of Popen (another user); owner: the uid that gets the directory;
         spawn_options: of aviary-spawn, which then starts through a wrapper."""
         self.dir = tempfile.mkdtemp(prefix="aviary-test-")
         os.chmod(self.dir, 0o755)
@@ -133,7 +135,7 @@ class Daemon:
         self.run = os.path.join(self.dir, "run")
         self.credentials = os.path.join(self.dir, "config", "credentials.json")
         self.log_path = os.path.join(self.dir, "log")
-        self.args, self.env = list(args), dict(env or {})
+        self.args, self.env = ["--pool", str(pool), *args], dict(env or {})
         options = f"{os.environ.get('AVIARY_TEST_SPAWN_OPTIONS', '')} {spawn_options}".strip()
         if options:
             self.args += ["--spawn-program", self._wrapper(options)]
@@ -327,6 +329,18 @@ class Daemon:
                 if not part:
                     return out
                 out += part
+
+    def metrics(self):
+        """What /metrics says: value by name with labels."""
+        values = {}
+        for line in self.expect(200, "GET", "/metrics", key=False).body.decode().splitlines():
+            if not line.startswith("#"):
+                name, value = line.rsplit(" ", 1)
+                values[name] = float(value)
+        return values
+
+    def pool_ready(self):
+        return int(self.metrics()['aviary_pool_sandboxes{state="ready"}'])
 
     # -- sandboxes ------------------------------------------------------------------------------
 
@@ -542,12 +556,13 @@ def _tests(names):
     return sorted(functions, key=lambda f: f.__code__.co_firstlineno)
 
 
-def main(names, args=(), env=None, popen=None, owner=None, spawn_options=""):
+def main(names, args=(), env=None, popen=None, owner=None, spawn_options="", pool=0):
     """Runs every test_* of the module. A test with the attribute timeout_s has that limit."""
     wanted = sys.argv[1:]
     tests = [f for f in _tests(names) if not wanted or f.__name__ in wanted]
     tap = _Tap()
-    daemon = Daemon(args=args, env=env, popen=popen, owner=owner, spawn_options=spawn_options)
+    daemon = Daemon(args=args, env=env, popen=popen, owner=owner, spawn_options=spawn_options,
+                    pool=pool)
     try:
         daemon.start()
         for line in daemon.log_text().splitlines():

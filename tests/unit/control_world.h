@@ -21,6 +21,7 @@
 
 static char dir[] = "/tmp/aviary-control-XXXXXX";
 static char db[128];
+__attribute__((unused)) static int64_t pool_max; /* of the worlds opened from now on */
 
 /* ---- one daemon's insides ---- */
 
@@ -153,6 +154,8 @@ static inline void world_open(
 	}
 	cc.store = w->store;
 	cc.node = w->node;
+	cc.pool_max = pool_max;
+	cc.pool_memory_bytes = 64 * AV_MIB;
 	control_limits_init(&cc.limits);
 	if (limits)
 		cc.limits = *limits;
@@ -177,6 +180,7 @@ static inline void world_close(struct world *w, bool graceful)
 		(void)control_stop(w->control, set_flag, &w->stopped);
 		(void)run_until(w, &w->stopped);
 	}
+	av_timer_stop(&w->tick); /* the node goes first, and nobody may ask it anything then */
 	node_close(w->node, set_flag, &w->closed);
 	(void)run_until(w, &w->closed);
 	store_close(w->store);
