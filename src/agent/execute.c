@@ -43,7 +43,7 @@ struct execute {
 
 /* What a request says; borrowed from the document. */
 struct execute_request {
-	const char *code, *context, *language;
+	const char *code, *context, *language, *shell;
 	const json_t *envs;
 	int64_t timeout_ms; /* 0: none */
 	uint8_t flags;
@@ -284,10 +284,11 @@ static int parse(const json_t *body, struct execute_request *q, struct av_err *e
 	bool store = true, silent = false;
 	int r;
 
-	*q = (struct execute_request){.context = "", .language = ""};
+	*q = (struct execute_request){.context = "", .language = "", .shell = ""};
 	if ((r = av_json_get_str(body, "code", &q->code, err)) < 0 ||
 	    (r = av_json_get_str(body, "context_id", &q->context, err)) < 0 ||
 	    (r = av_json_get_str(body, "language", &q->language, err)) < 0 ||
+	    (r = av_json_get_str(body, "shell", &q->shell, err)) < 0 ||
 	    (r = av_json_get_str_map(body, "env_vars", ENV_VARS_MAX, &q->envs, err)) < 0 ||
 	    (r = av_json_get_i64(body, "timeout_ms", 0, TIMEOUT_MAX_MS, &q->timeout_ms, err)) < 0 ||
 	    (r = av_json_get_bool(body, "silent", &silent, err)) < 0 ||
@@ -329,9 +330,10 @@ static int make_pairs(const json_t *envs, struct av_buf *out, struct av_err *err
 static int find_kernel(
     struct agent *a, const struct execute_request *q, struct kernel **ret, struct av_err *err)
 {
-	struct kernel_params params = {.language = q->language};
-	struct kernel *k = q->context[0] ? kernel_find(&a->kernels, av_str_c(q->context))
-	                                 : kernel_default(&a->kernels, av_str_c(q->language));
+	struct kernel_params params = {.language = q->language, .shell = q->shell};
+	struct kernel *k =
+	    q->context[0] ? kernel_find(&a->kernels, av_str_c(q->context))
+	                  : kernel_default(&a->kernels, av_str_c(q->language), av_str_c(q->shell));
 
 	if (!k && q->context[0])
 		return av_err_set(err, AV_ERR_NOT_FOUND, "Context %.64s not found", q->context);

@@ -222,13 +222,13 @@ struct kernel *kernel_find(struct kernel_table *t, struct av_str id)
 	return NULL;
 }
 
-struct kernel *kernel_default(struct kernel_table *t, struct av_str language)
+struct kernel *kernel_default(struct kernel_table *t, struct av_str language, struct av_str shell)
 {
 	const struct kernel_language *l = find_language(language);
 	struct kernel *k = NULL;
 
 	while ((k = kernel_next(t, k)))
-		if (k->language == l)
+		if (k->language == l && (shell.n == 0 || av_str_eq_c(shell, k->shell)))
 			return k;
 	return NULL;
 }

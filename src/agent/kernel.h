@@ -119,8 +119,8 @@ int kernel_warm(struct kernel_table *t, const struct kernel_params *params, stru
 /* The spare is up, or there is none. */
 bool kernel_spare_ready(const struct kernel_table *t);
 struct kernel *kernel_find(struct kernel_table *t, struct av_str id);
-/* The oldest one of the language, or NULL. */
-struct kernel *kernel_default(struct kernel_table *t, struct av_str language);
+/* The oldest one of the language, and of the shell unless that is "", or NULL. */
+struct kernel *kernel_default(struct kernel_table *t, struct av_str language, struct av_str shell);
 /* Begin with NULL; NULL ends. */
 struct kernel *kernel_next(struct kernel_table *t, struct kernel *k);
 

@@ -153,8 +153,8 @@ static void ask_gone(struct api_request *rq, int status)
 	free(a);
 }
 
-static int ask_open(struct ask *a, const char *method, const char *path, struct av_str body,
-    struct av_err *err);
+static int ask_open(
+    struct ask *a, const char *method, const char *path, struct av_str body, struct av_err *err);
 
 static void on_answer(void *ctx, const json_t *answer, const struct av_err *err)
 {
@@ -201,8 +201,8 @@ static void on_answer(void *ctx, const json_t *answer, const struct av_err *err)
 static int ask_open(
     struct ask *a, const char *method, const char *path, struct av_str body, struct av_err *err)
 {
-	return kernel_call_open(a->rq->api, &a->rq->actor, a->rq->id, method, path, body, on_answer,
-	    a, &a->call, err);
+	return kernel_call_open(
+	    a->rq->api, &a->rq->actor, a->rq->id, method, path, body, on_answer, a, &a->call, err);
 }
 
 /* id may be NULL; suffix "" or "/verb". */
@@ -379,8 +379,7 @@ bool jupyter_handle(struct api_request *rq)
 
 	if (!av_str_eq_c(path, "/api") && !av_str_starts(path, AV_STR("/api/")))
 		return false;
-	if (control_has_metadata(
-	        rq->api->control, &rq->actor, rq->id, JUPYTER_METADATA, "off"))
+	if (control_has_metadata(rq->api->control, &rq->actor, rq->id, JUPYTER_METADATA, "off"))
 		return false;
 	if (av_str_ends(path, AV_STR("/")))
 		path.n--;

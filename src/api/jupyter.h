@@ -7,7 +7,8 @@
  * Theory of operation. jupyter_handle() is the service of that port (proxy.h): it answers for paths
  * "/api" and below, with the shapes that Jupyter's server has, from the kernels that the sandbox's
  * agent keeps. All other paths, and all of them in a sandbox with metadata "aviary.kernels": "off",
- * go to whatever listens on the port in the sandbox, a Jupyter server of the user's own for example.
+ * go to whatever listens on the port in the sandbox, a Jupyter server of the user's own for
+ * example.
  *
  * Errors are {"message","reason"}, as Jupyter's clients read them, with our "error" beside.
  *

@@ -3,9 +3,9 @@
  * jupyter_channels.c - the WebSocket of a kernel: requests in, messages out (see jupyter.h)
  *
  * Order for an execution, all with the request's header as parent_header: iopub status "busy",
- * execute_input, stream, results and errors as they come, then shell execute_reply, and iopub status
- * "idle", which ends it. When the process dies, the kernel is restarted or the sandbox ends, an
- * error message says so before the reply.
+ * execute_input, stream, results and errors as they come, then shell execute_reply, and iopub
+ * status "idle", which ends it. When the process dies, the kernel is restarted or the sandbox ends,
+ * an error message says so before the reply.
  */
 #include "api/jupyter.h"
 
@@ -251,8 +251,8 @@ static void begin_execute(struct run *r)
 	};
 	struct av_err err;
 
-	if (kernel_run_open(r->c->api, &r->c->actor, r->c->id, &spec, &run_events, r, &r->run,
-	        &err) < 0)
+	if (kernel_run_open(
+	        r->c->api, &r->c->actor, r->c->id, &spec, &run_events, r, &r->run, &err) < 0)
 		on_run_end(r, NULL, &err);
 	else if (r->c->paused)
 		kernel_run_pause(r->run, true);
@@ -304,9 +304,8 @@ static void write_kernel_info(const struct channels *c, struct av_buf *out)
 	if (av_str_cut(&version, ' ', &word))
 		language = word;
 	(void)av_str_cut(&version, ',', &word);
-	(void)av_buf_append_c(out,
-	    "{\"status\":\"ok\",\"protocol_version\":\"" AV_JUPYTER_PROTOCOL
-	    "\",\"implementation\":\"aviary\",\"implementation_version\":");
+	(void)av_buf_append_c(out, "{\"status\":\"ok\",\"protocol_version\":\"" AV_JUPYTER_PROTOCOL
+	                           "\",\"implementation\":\"aviary\",\"implementation_version\":");
 	(void)av_json_write_str(out, av_str_c(c->api->version));
 	(void)av_buf_append_c(out, ",\"language_info\":{\"name\":");
 	(void)av_json_write_str(out, language);
@@ -371,8 +370,8 @@ static void take_request(struct channels *c, struct av_jupyter_request *rq)
 	if (!r) {
 		send_reply(c, rq,
 		    AV_STR("{\"status\":\"error\",\"ename\":\"TooManyRequests\",\"evalue\":"
-			   "\"too many requests of this socket wait already\","
-			   "\"traceback\":[\"TooManyRequests\"]}"));
+		           "\"too many requests of this socket wait already\","
+		           "\"traceback\":[\"TooManyRequests\"]}"));
 		send_status(c, rq, false);
 	} else if (r->request.type == AV_JUPYTER_EXECUTE) {
 		begin_execute(r);
@@ -456,7 +455,8 @@ void jupyter_channels(struct api_request *rq, const char *kernel_id, const json_
 	av_list_init(&c->runs);
 	(void)snprintf(c->id, sizeof(c->id), "%s", rq->id);
 	(void)snprintf(c->kernel_id, sizeof(c->kernel_id), "%s", kernel_id);
-	(void)snprintf(c->interpreter, sizeof(c->interpreter), "%.200s", interpreter ? interpreter : "");
+	(void)snprintf(
+	    c->interpreter, sizeof(c->interpreter), "%.200s", interpreter ? interpreter : "");
 	av_random(random, sizeof(random));
 	av_hex_encode(c->session, random, sizeof(random));
 	c->api->metrics.streams_open++;

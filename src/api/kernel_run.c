@@ -242,6 +242,7 @@ static int write_request(struct av_buf *out, const struct kernel_run_spec *spec)
 	write_member(out, "code", spec->code);
 	write_member(out, "context_id", spec->kernel_id);
 	write_member(out, "language", spec->language);
+	write_member(out, "shell", spec->shell);
 	if (spec->timeout_ms)
 		(void)av_buf_printf(out, ",\"timeout_ms\":%lld", (long long)spec->timeout_ms);
 	if (spec->envs) {

@@ -30,6 +30,7 @@ struct kernel_run_spec {
 	const char *code;
 	const char *kernel_id; /* NULL: the default one of the language */
 	const char *language;  /* NULL: python */
+	const char *shell;     /* "plain", "ipython"; NULL: either */
 	const json_t *envs;    /* object of strings, or NULL */
 	const json_t *formats; /* of figures: array of strings, or NULL */
 	int64_t timeout_ms;    /* 0: none */

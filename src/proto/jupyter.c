@@ -64,8 +64,8 @@ static int parse_execute(const json_t *content, struct av_jupyter_request *r, st
 	    (x = av_json_get_bool(content, "store_history", &store, err)) < 0)
 		return x;
 	if (!code)
-		return av_err_set(err, AV_ERR_INVALID,
-		    "an execute_request needs content.code, the text to run");
+		return av_err_set(
+		    err, AV_ERR_INVALID, "an execute_request needs content.code, the text to run");
 	r->silent = silent;
 	r->store = store && !silent;
 	r->code = av_str_dup(av_str_c(code));
@@ -160,7 +160,8 @@ int av_jupyter_write(struct av_buf *out, const struct av_jupyter_message *m)
 	(void)av_json_write_str(out, av_str_c(m->type));
 	(void)av_buf_append_c(out, ",\"username\":\"kernel\",\"session\":");
 	(void)av_json_write_str(out, m->session);
-	(void)av_buf_printf(out, ",\"date\":\"%s\",\"version\":\"" AV_JUPYTER_PROTOCOL "\"}", m->date);
+	(void)av_buf_printf(
+	    out, ",\"date\":\"%s\",\"version\":\"" AV_JUPYTER_PROTOCOL "\"}", m->date);
 	(void)av_buf_append_c(out, ",\"msg_id\":");
 	(void)av_json_write_str(out, m->msg_id);
 	(void)av_buf_append_c(out, ",\"msg_type\":");

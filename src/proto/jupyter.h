@@ -37,14 +37,14 @@ enum av_jupyter_request_type {
 
 struct av_jupyter_request {
 	enum av_jupyter_request_type type;
-	char *header;     /* JSON of the client's header; owned */
-	char *session;    /* owned; never NULL */
-	char *code;       /* EXECUTE, COMPLETE: owned, never NULL there */
-	int64_t cursor;   /* COMPLETE */
-	bool silent;      /* EXECUTE */
-	bool store;       /* EXECUTE */
-	bool restart;     /* SHUTDOWN */
-	bool on_control;  /* channel "control", else "shell" */
+	char *header;    /* JSON of the client's header; owned */
+	char *session;   /* owned; never NULL */
+	char *code;      /* EXECUTE, COMPLETE: owned, never NULL there */
+	int64_t cursor;  /* COMPLETE */
+	bool silent;     /* EXECUTE */
+	bool store;      /* EXECUTE */
+	bool restart;    /* SHUTDOWN */
+	bool on_control; /* channel "control", else "shell" */
 };
 
 void av_jupyter_request_clear(struct av_jupyter_request *r);
@@ -60,8 +60,8 @@ struct av_jupyter_message {
 	const char *type;
 	struct av_str msg_id;
 	struct av_str session;
-	const char *date;     /* RFC 3339 */
-	struct av_str parent; /* JSON of the parent's header */
+	const char *date;      /* RFC 3339 */
+	struct av_str parent;  /* JSON of the parent's header */
 	struct av_str content; /* JSON object */
 };
 int av_jupyter_write(struct av_buf *out, const struct av_jupyter_message *m);

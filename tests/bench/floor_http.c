@@ -3,8 +3,9 @@
  * floor_http.c - the least that an HTTP server must do to run a program or carry a file
  *
  * One blocking connection, no checks, no sandbox: POST runs `true` with pipes for its output and
- * waits; PUT /files?path=F writes the body to F; GET /files?path=F sends F. Prints its URL. The
- * floor of exec_true, upload and download.
+ * waits; POST /code and /code/fresh let a Python evaluate 1+1, one that stays or a new one; PUT
+ * /files?path=F writes the body to F; GET /files?path=F sends F. Prints its URL. The floor of
+ * exec_true, run_code, upload and download.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -14,6 +15,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,6 +85,61 @@ static void run_true(int fd)
 	answer(fd, text);
 }
 
+/* A Python that evaluates lines, kept or fresh. */
+static struct python {
+	pid_t pid;
+	int in, out;
+} kept;
+
+static struct python start_python(void)
+{
+	char name[] = "python3", c[] = "-c",
+	     loop[] = "import sys\nfor line in sys.stdin: print(eval(line), flush=True)";
+	char *argv[] = {name, c, loop, NULL};
+	posix_spawn_file_actions_t fa;
+	struct python p;
+	int in[2], out[2];
+	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0)
+		exit(1);
+	posix_spawn_file_actions_init(&fa);
+	posix_spawn_file_actions_adddup2(&fa, in[0], 0);
+	posix_spawn_file_actions_adddup2(&fa, out[1], 1);
+	if (posix_spawn(&p.pid, "/usr/bin/python3", &fa, NULL, argv, environ) != 0)
+		exit(1);
+	posix_spawn_file_actions_destroy(&fa);
+	close(in[0]);
+	close(out[1]);
+	p.in = in[1];
+	p.out = out[0];
+	return p;
+}
+
+static void run_code(int fd, bool fresh)
+{
+	char line[64], text[256];
+	struct python p;
+	if (!fresh && kept.pid == 0)
+		kept = start_python();
+	p = fresh ? start_python() : kept;
+	send_all(p.in, "1+1\n", 4);
+	size_t n = 0;
+	while (n == 0 || line[n - 1] != '\n') {
+		ssize_t r = read(p.out, line + n, sizeof(line) - n);
+		if (r <= 0)
+			exit(1);
+		n += (size_t)r;
+	}
+	snprintf(text, sizeof(text), "{\"results\":[{\"data\":{\"text/plain\":\"%.*s\"}}]}",
+	    (int)(n - 1), line);
+	answer(fd, text);
+	if (!fresh)
+		return;
+	kill(p.pid, SIGKILL);
+	waitpid(p.pid, NULL, 0);
+	close(p.in);
+	close(p.out);
+}
+
 static void put_file(int fd, const char *path, size_t length, size_t head)
 {
 	int to = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -146,7 +203,9 @@ static void serve(int fd)
 				return;
 			have += (size_t)r;
 		}
-		if (strncmp(buffer, "POST", 4) == 0)
+		if (strncmp(buffer, "POST /code", 10) == 0)
+			run_code(fd, strncmp(buffer, "POST /code/fresh", 16) == 0);
+		else if (strncmp(buffer, "POST", 4) == 0)
 			run_true(fd);
 		else
 			get_file(fd, path);

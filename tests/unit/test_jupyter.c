@@ -29,19 +29,19 @@ static void test_execute(void)
 	is_str(av_jupyter_reply_type(r.type), "execute_reply", "its reply");
 	av_jupyter_request_clear(&r);
 	is_int(av_jupyter_parse(AV_STR("{\"msg_type\":\"execute_request\",\"header\":{\"msg_id\":"
-				       "\"m\"},\"content\":{\"code\":\"\",\"silent\":true}}"),
+	                               "\"m\"},\"content\":{\"code\":\"\",\"silent\":true}}"),
 	           &r, &err),
 	    0, "an older client's");
 	ok(r.type == AV_JUPYTER_EXECUTE && r.silent && !r.store, "silent is not stored");
 	av_jupyter_request_clear(&r);
-	is_int(av_jupyter_parse(AV_STR("{\"header\":{\"msg_id\":\"m\",\"msg_type\":\"comm_msg\"}}"),
-	           &r, &err),
+	is_int(av_jupyter_parse(
+	           AV_STR("{\"header\":{\"msg_id\":\"m\",\"msg_type\":\"comm_msg\"}}"), &r, &err),
 	    0, "what nobody knows");
 	ok(r.type == AV_JUPYTER_OTHER, "is ignored");
 	av_jupyter_request_clear(&r);
 	is_int(av_jupyter_parse(AV_STR("{\"header\":{\"msg_id\":\"m\",\"msg_type\":"
-				       "\"shutdown_request\"},\"content\":{\"restart\":true},"
-				       "\"channel\":\"control\"}"),
+	                               "\"shutdown_request\"},\"content\":{\"restart\":true},"
+	                               "\"channel\":\"control\"}"),
 	           &r, &err),
 	    0, "a shutdown");
 	ok(r.type == AV_JUPYTER_SHUTDOWN && r.restart && r.on_control, "with a restart");
@@ -51,8 +51,7 @@ static void test_execute(void)
 static void test_refused(void)
 {
 	static const char *const bad[] = {"", "[]", "{}", "{\"header\":[]}", "{\"header\":{}}",
-	    "{\"header\":{\"msg_id\":\"m\"}}",
-	    "{\"header\":{\"msg_type\":\"execute_request\"}}",
+	    "{\"header\":{\"msg_id\":\"m\"}}", "{\"header\":{\"msg_type\":\"execute_request\"}}",
 	    "{\"header\":{\"msg_id\":1,\"msg_type\":\"x\"}}",
 	    "{\"header\":{\"msg_id\":\"m\",\"msg_type\":\"execute_request\"}}",
 	    "{\"header\":{\"msg_id\":\"m\",\"msg_type\":\"execute_request\"},\"content\":{}}",

@@ -3,8 +3,8 @@
  * run_code.c - POST /v1/sandboxes/{id}/run_code: code in, what it did out
  *
  * Two answers: one JSON object when all is over, or, with "stream": true, a line of JSON for each
- * event, as it comes, and one that begins with "type":"finished" at the end. An error of the code is
- * an answer, not a failure: the status is 200. A client that goes away interrupts the code.
+ * event, as it comes, and one that begins with "type":"finished" at the end. An error of the code
+ * is an answer, not a failure: the status is 200. A client that goes away interrupts the code.
  *
  * Of the collected answer at most RUN_TEXT_MAX bytes of each output and RUN_RESULTS_MAX of results
  * are kept, and "truncated" says so; the code runs on to its end in any case.
@@ -107,8 +107,8 @@ static void keep_text(struct run_code *c, struct av_str content)
 
 static void keep_result(struct run_code *c, bool is_main, struct av_str content)
 {
-	struct av_str head = is_main ? AV_STR("{\"is_main_result\":true")
-	                             : AV_STR("{\"is_main_result\":false");
+	struct av_str head =
+	    is_main ? AV_STR("{\"is_main_result\":true") : AV_STR("{\"is_main_result\":false");
 
 	if (content.n + head.n + 2 > c->results.max - c->results.n) {
 		c->truncated = true;
@@ -208,8 +208,8 @@ static void write_end(
 
 	(void)av_buf_append_c(out, "\"status\":");
 	(void)av_json_write_str(out, av_str_c(status));
-	(void)av_buf_printf(out, ",\"execution_count\":%" PRIu32 ",\"kernel_id\":",
-	    end->count ? end->count : c->count);
+	(void)av_buf_printf(out,
+	    ",\"execution_count\":%" PRIu32 ",\"kernel_id\":", end->count ? end->count : c->count);
 	(void)av_json_write_str(out, av_str_c(c->kernel_id));
 	if (end->message[0]) {
 		(void)av_buf_append_c(out, ",\"message\":");
@@ -219,8 +219,7 @@ static void write_end(
 	    (int64_t)((av_mono_ns() - c->start_ns) / AV_NS_PER_MS));
 }
 
-static void write_answer(
-    struct run_code *c, const struct kernel_run_end *end, struct av_buf *out)
+static void write_answer(struct run_code *c, const struct kernel_run_end *end, struct av_buf *out)
 {
 	(void)av_buf_append_c(out, "{\"sandbox_id\":");
 	(void)av_json_write_str(out, av_str_c(c->rq->id));
@@ -298,6 +297,7 @@ static int parse(
 	if ((r = av_json_get_str(body, "code", &s.code, err)) < 0 ||
 	    (r = av_json_get_str(body, "kernel_id", &s.kernel_id, err)) < 0 ||
 	    (r = av_json_get_str(body, "language", &s.language, err)) < 0 ||
+	    (r = av_json_get_str(body, "shell", &s.shell, err)) < 0 ||
 	    (r = av_json_get_str_map(body, "envs", ENVS_MAX, &s.envs, err)) < 0 ||
 	    (r = av_json_get_str_array(body, "figure_formats", 2, &s.formats, err)) < 0 ||
 	    (r = av_json_get_seconds_ms(body, "timeout_sec", TIMEOUT_MAX_MS, &s.timeout_ms, err)) <
