@@ -143,8 +143,8 @@ static void aviary_message(
 		aviary_error(out, m->rest);
 		break;
 	case AV_KERNEL_CLEAR:
-		(void)av_buf_printf(
-		    out, "clear_output {\"wait\":%s}\n", m->flags ? "true" : "false");
+		(void)av_buf_printf(out, "clear_output {\"wait\":%s}\n",
+		    m->flags & AV_KERNEL_WAIT ? "true" : "false");
 		break;
 	default:
 		break;

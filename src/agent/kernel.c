@@ -534,6 +534,14 @@ static int on_ready(struct kernel *k, const struct av_kernel_message *m)
 	return 0;
 }
 
+static int send_known(struct kernel_driver *d)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(AV_KERNEL_HEADER);
+	int r = av_kernel_write_known(&out);
+
+	return r < 0 ? r : driver_send(d, av_buf_str(&out));
+}
+
 int kernel_on_message(struct kernel *k, const struct av_kernel_message *m)
 {
 	struct kernel_driver *d = k->driver;
@@ -553,6 +561,8 @@ int kernel_on_message(struct kernel *k, const struct av_kernel_message *m)
 		/* Between executions a thread of the code may show something: nobody sees it. */
 		if (k->active && k->active->accepted)
 			k->active->ops->on_message(k->active, m);
+		if (m->flags & AV_KERNEL_ANSWER && d->kernel)
+			r = send_known(d);
 		break;
 	}
 	/* Kernels are deleted by requests, never by these callbacks: k lives. */

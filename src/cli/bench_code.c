@@ -17,8 +17,7 @@
 
 #define CODE "{\"code\":\"1+1\",\"shell\":\"plain\"}"
 
-static int run_once(
-    struct bench_http *h, const char *path, struct samples *s, struct av_err *err)
+static int run_once(struct bench_http *h, const char *path, struct samples *s, struct av_err *err)
 {
 	int64_t start = av_mono_ns();
 	int r = bench_http_must(h, "POST", path, CODE, err);
@@ -26,7 +25,9 @@ static int run_once(
 	samples_add(s, (double)(av_mono_ns() - start) / (double)AV_NS_PER_MS);
 	if (r >= 0 && !strstr(av_buf_cstr(&h->body), "\"text/plain\":\"2\""))
 		r = av_err_set(err, AV_ERR_INTERNAL, "1+1 is not 2 in %s", path);
-	return r < 0 ? r : cli_caught_signal() ? av_err_set(err, AV_ERR_CANCELED, "interrupted") : 0;
+	return r < 0                 ? r
+	       : cli_caught_signal() ? av_err_set(err, AV_ERR_CANCELED, "interrupted")
+	                             : 0;
 }
 
 static int code_path(char path[static 128], const char *id)
@@ -108,8 +109,7 @@ int bench_row_code(struct bench *b, struct av_err *err)
 	if (r == 0) {
 		bool has_floor = floors(b, &f_first, &f_warm);
 
-		bench_add_samples(
-		    b, "run_code_first", "ms", &s_first, has_floor ? &f_first : NULL);
+		bench_add_samples(b, "run_code_first", "ms", &s_first, has_floor ? &f_first : NULL);
 		bench_add_samples(b, "run_code_warm", "ms", &s_warm, has_floor ? &f_warm : NULL);
 	}
 	samples_clear(&s_first);

@@ -123,13 +123,15 @@ int av_kernel_parse(uint8_t type, struct av_str payload, struct av_kernel_messag
 		break;
 	case AV_KERNEL_DISPLAY:
 		good = take_u8(&m.rest, &m.flags) &&
-		       m.flags <= (AV_KERNEL_MAIN | AV_KERNEL_UPDATE) && check_items(m.rest);
+		       !(m.flags & ~(AV_KERNEL_MAIN | AV_KERNEL_UPDATE | AV_KERNEL_ANSWER)) &&
+		       check_items(m.rest);
 		break;
 	case AV_KERNEL_ERROR:
 		good = check_texts(m.rest);
 		break;
 	case AV_KERNEL_CLEAR:
-		good = take_u8(&m.rest, &m.flags) && m.flags <= 1 && m.rest.n == 0;
+		good = take_u8(&m.rest, &m.flags) &&
+		       !(m.flags & ~(AV_KERNEL_WAIT | AV_KERNEL_ANSWER)) && m.rest.n == 0;
 		break;
 	case AV_KERNEL_FINISHED:
 		good = take_u8(&m.rest, &m.flags) && m.flags <= 1 && take_u32(&m.rest, &m.count) &&
@@ -137,6 +139,7 @@ int av_kernel_parse(uint8_t type, struct av_str payload, struct av_kernel_messag
 		break;
 	case AV_KERNEL_SETUP:
 	case AV_KERNEL_EXECUTE:
+	case AV_KERNEL_KNOWN:
 		break;
 	}
 	if (!good)
@@ -234,6 +237,11 @@ int av_kernel_write_setup(struct av_buf *out, struct av_str cwd, struct av_str p
 	(void)av_buf_append_str(out, cwd);
 	(void)av_buf_append_char(out, '\0');
 	return av_buf_append_str(out, pairs);
+}
+
+int av_kernel_write_known(struct av_buf *out)
+{
+	return write_header(out, 0, AV_KERNEL_KNOWN);
 }
 
 int av_kernel_write_execute(

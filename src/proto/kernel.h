@@ -10,13 +10,14 @@
  *
  *   agent to driver
  *   'S' setup     working directory (empty: as it is), NUL, pairs
+ *   'K' known     nothing: a message with the flag has been read, and what was printed before it
  *   'X' execute   u8 flags, u32 n, n bytes of code, pairs (for this execution only)
  *   driver to agent
  *   'R' ready     text: what it is, "python 3.11.2"
  *   'A' accepted  u32 number of the execution
  *   'D' display   u8 flags, items
  *   'E' error     texts: name, value, lines of the traceback
- *   'C' clear     u8: wait for the next output
+ *   'C' clear     u8 flags
  *   'F' finished  u8 0 or 1 (with an error), u32 number of the execution
  *
  * pairs: key NUL value NUL ...; a text: u32 n, n bytes; an item: u8 kind, u8 n, n bytes of MIME
@@ -41,6 +42,7 @@
 enum av_kernel_type {
 	AV_KERNEL_SETUP = 'S',
 	AV_KERNEL_EXECUTE = 'X',
+	AV_KERNEL_KNOWN = 'K',
 	AV_KERNEL_READY = 'R',
 	AV_KERNEL_ACCEPTED = 'A',
 	AV_KERNEL_DISPLAY = 'D',
@@ -59,10 +61,13 @@ enum {
 	AV_KERNEL_PNG = 16,
 };
 
-/* Flags of a display. */
+/* Flags of a display and of a clear. */
 enum {
 	AV_KERNEL_MAIN = 1,   /* value of the last expression */
+	AV_KERNEL_WAIT = 1,   /* of a clear: when the next output comes */
 	AV_KERNEL_UPDATE = 2, /* replaces what was shown under the same display id */
+	/* The driver waits for KNOWN before it goes on: what it prints then comes after this. */
+	AV_KERNEL_ANSWER = 4,
 };
 
 enum av_kernel_item_kind {
@@ -82,7 +87,7 @@ struct av_kernel_item {
 /* A message of a driver; everything borrowed from the payload. */
 struct av_kernel_message {
 	enum av_kernel_type type;
-	uint8_t flags;  /* DISPLAY; CLEAR: 1 to wait; FINISHED: 1 with an error */
+	uint8_t flags;  /* DISPLAY, CLEAR; FINISHED: 1 with an error */
 	uint32_t count; /* ACCEPTED, FINISHED */
 	/* READY: the text; DISPLAY: items for av_kernel_next_item(); ERROR: texts for
 	 * av_kernel_next_text() */
@@ -114,5 +119,6 @@ ssize_t av_kernel_dec_feed(struct av_kernel_dec *d, const void *p, size_t n,
 /* Appends a message to a driver; pairs and cwd have no NUL but those that end a field. The
  * buffer's error, or -EMSGSIZE. */
 int av_kernel_write_setup(struct av_buf *out, struct av_str cwd, struct av_str pairs) AV_MUST_CHECK;
+int av_kernel_write_known(struct av_buf *out) AV_MUST_CHECK;
 int av_kernel_write_execute(
     struct av_buf *out, uint8_t flags, struct av_str code, struct av_str pairs) AV_MUST_CHECK;

@@ -41,8 +41,10 @@ static void test_shapes(void)
 			ok(0, "a display cut at %zu", n);
 	is_int(parse('D', document, sizeof(document) - 1, &m), -EPROTO, "JSON that is none");
 	is_int(parse('D', mime, sizeof(mime) - 1, &m), -EPROTO, "a MIME type with a space");
+	is_int(parse('C', "\5", 1, &m), 0, "a clear that waits");
+	is_int(parse('C', "\2", 1, &m), -EPROTO, "a clear with an unknown flag");
+	is_int(parse('D', "\10", 1, &m), -EPROTO, "a display with one");
 	is_int(parse('D', kind, sizeof(kind) - 1, &m), -EPROTO, "an unknown kind");
-	is_int(parse('D', "\4", 1, &m), -EPROTO, "an unknown flag");
 	is_int(parse('A', "\0\0\0\7", 4, &m), 0, "accepted");
 	is_int(m.count, 7, "and its number");
 	is_int(parse('A', "\0\0\0\7\0", 5, &m), -EPROTO, "with a byte too many");

@@ -12,7 +12,7 @@ import sys
 from _ast import Expression as EvalTree
 from _io import BufferedWriter, FileIO, TextIOWrapper
 from _signal import SIG_IGN, getsignal, signal
-from _thread import allocate_lock
+from _thread import allocate_lock, get_ident
 from time import monotonic
 
 CHANNEL = 3
@@ -24,7 +24,7 @@ SIGINT = 2
 ONLY_AST, AWAIT, ANNOTATIONS, IS_COROUTINE = 0x400, 0x2000, 0x1000000, 0x80
 STORE, SILENT, SVG, JSON, PNG = 1, 2, 4, 8, 16  # flags of an execution
 TEXT, BYTES, DOCUMENT, DISPLAY_ID = 0, 1, 2, 3  # kinds of an item
-MAIN, UPDATE = 1, 2  # flags of a display
+MAIN, UPDATE, ANSWER = 1, 2, 4  # flags of a display
 SIMPLE = {int, float, bool, str, bytes, complex, list, dict, tuple, set, frozenset, type(None)}
 
 
@@ -38,6 +38,7 @@ class State:
     flags = 0
 
 
+MAIN_THREAD = get_ident()
 lock = allocate_lock()
 sources = {}
 sources_size = 0
@@ -52,7 +53,12 @@ def write_all(data):
         view = view[os.write(CHANNEL, view) :]
 
 
-def send(kind, *parts):
+def answered():
+    """ANSWER where the agent can be waited for: what is printed next then comes after what is shown now."""
+    return ANSWER if State.running and get_ident() == MAIN_THREAD else 0
+
+
+def send(kind, *parts, answer=0):
     """One message; whole, whatever interrupts."""
     if State.child:
         return
@@ -61,6 +67,8 @@ def send(kind, *parts):
     try:
         with lock:
             write_all(len(body).to_bytes(4, "big") + kind + body)
+            if answer:
+                receive()
     finally:
         State.guarded -= 1
         if State.interrupted and State.running and not State.guarded:
@@ -116,7 +124,8 @@ def send_display(items, main=False, update=False):
         else:
             packed.append(pack_item(kind, name, data))
     flush()
-    send(b"D", bytes((MAIN * main | UPDATE * update,)), *packed)
+    answer = 0 if main else answered()
+    send(b"D", bytes((MAIN * main | UPDATE * update | answer,)), *packed, answer=answer)
 
 
 def send_error(name, value, lines):

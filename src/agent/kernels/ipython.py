@@ -21,7 +21,8 @@ class Publisher(DisplayPublisher):
 
     def clear_output(self, wait=False):
         core["flush"]()
-        core["send"](b"C", bytes((bool(wait),)))
+        answer = core["answered"]()
+        core["send"](b"C", bytes((bool(wait) | answer,)), answer=answer)
 
 
 class Hook(DisplayHook):

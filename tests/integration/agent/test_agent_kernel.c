@@ -97,6 +97,11 @@ static void test_values(void)
 	    "_repr_latex_ failed: ValueError: no");
 	EXPECT("", "display(A()); display(3)", "display()", "display_data {\"data\":{\"text/html\"",
 	    "display_data {\"data\":{\"text/plain\":\"3\"}");
+	EXPECT("", "for i in range(3):\n print('p', i)\n display(i)",
+	    "what is shown and printed keeps its order",
+	    "\"text\":\"p 0\\n\"}\ndisplay_data {\"data\":{\"text/plain\":\"0\"},\"metadata\":{},"
+	    "\"transient\":{}}\nstream {\"name\":\"stdout\",\"text\":\"p 1\\n\"}\ndisplay_data",
+	    "\"text\":\"p 2\\n\"}\ndisplay_data");
 	EXPECT("", "import asyncio\nawait asyncio.sleep(0.01)\nx", "await at the top", "\"20\"");
 	EXPECT("", "  y = 1\n  y + 1", "an indented cell", "\"text/plain\":\"2\"");
 	EXPECT("", "5;", "a semicolon hides the value", "finished {\"status\":\"ok\"");
