@@ -214,7 +214,9 @@ static void request_count(struct api_request *rq)
 	char ms[32], status[16], short_path[128], method[24];
 
 	rq->api->metrics.in_flight--;
-	api_metrics_request(&rq->api->metrics, rq->match.route, rq->status, rq->status ? ns : -1);
+	/* A connection that was upgraded lasts as long as somebody looks at it: no latency. */
+	api_metrics_request(&rq->api->metrics, rq->match.route, rq->status,
+	    rq->status && rq->status != 101 ? ns : -1);
 	(void)snprintf(ms, sizeof ms, "%.3f", (double)ns / 1e6);
 	(void)snprintf(status, sizeof status, "%d", rq->status);
 	/* Without the query: it may hold what a user would not want in a log. */

@@ -232,7 +232,6 @@ void av_rproxy_channel_data(struct av_rproxy *p, struct av_str data)
 		fail(p, &err);
 		return;
 	}
-	restart_timer(p);
 	while (p->state != TUNNEL && data.n) {
 		int r = av_http1_feed(p->parser, data.p, data.n, &used, &err);
 
@@ -248,7 +247,9 @@ void av_rproxy_channel_data(struct av_rproxy *p, struct av_str data)
 			return;
 		}
 	}
-	restart_timer(p);
+	/* Not while the head is incomplete, or one byte now and then would do for ever. */
+	if (p->state != WAITING)
+		restart_timer(p);
 	if (data.n)
 		to_client(p, data);
 }

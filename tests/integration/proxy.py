@@ -356,7 +356,9 @@ def test_private(d):
 
 
 def test_public(d):
-    sid = start_server(d, d.create(public_ports=[PORT])["id"])
+    sid = start_server(d, d.create()["id"])
+    status(d, 401, key=False, to=host(sid))
+    d.expect(200, "PATCH", f"/v1/sandboxes/{sid}", {"public_ports": [PORT]})
     r = status(d, 200, key=False, to=host(sid))
     contains(r.data, b"GET / HTTP/1.1", "everybody")
     ok(d.key.encode() not in status(d, 200, to=host(sid)).data, "a key does not reach a public port")
@@ -364,8 +366,11 @@ def test_public(d):
     with websocket(d, sid, key=False) as s:
         s.send_text("hi")
         equal(s.recv()[1], b"hi", "WebSocket to a public port")
+    made = signed(d, sid)
+    equal((made["url"], made["public"], made["expires_at"]), (f"http://{host(sid)}:{d.port}/", True, None), "its URL")
+    d.expect(200, "PATCH", f"/v1/sandboxes/{sid}", {"public_ports": []})
+    status(d, 401, key=False, to=host(sid))
     d.delete(sid)
-    state.pop("public", None)
 
 
 # -- signed URLs ---------------------------------------------------------------------------------

@@ -148,6 +148,10 @@ def test_url(d):
     url = aviary(d, "url", sid, "80", "--path", "/x", "--expires", "2m")[0].strip()
     ok(url.startswith(f"http://80-{sid}.localhost:{d.port}/x?aviary_token="), url)
     equal(aviary(d, "url", sid, "81")[0], f"http://81-{sid}.localhost:{d.port}/\n", "a public port")
+    equal(aviary(d, "url", sid, "80", "--public")[0], f"http://80-{sid}.localhost:{d.port}/\n", "made public")
+    equal(d.expect(200, "GET", f"/v1/sandboxes/{sid}").json()["public_ports"], [81, 80], "beside the other")
+    contains(aviary(d, "url", sid, "80", "--private")[0], "aviary_token=", "and taken back")
+    equal(d.expect(200, "GET", f"/v1/sandboxes/{sid}").json()["public_ports"], [81], "only that")
     d.delete(sid)
 
 
