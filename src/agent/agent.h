@@ -25,6 +25,7 @@
 #include "agent/kernel.h"
 #include "agent/process.h"
 #include "agent/user.h"
+#include "base/list.h"
 #include "base/path.h"
 
 #define AGENT_BODY_TOTAL_MAX                                                                       \
@@ -51,6 +52,8 @@ struct agent {
 	uv_timer_t trim;        /* of memory.c */
 	size_t body_bytes;      /* request bodies held now */
 	size_t fsjobs;          /* file operations under way, see fsjob.h */
+	struct av_list watches; /* of struct watch, see watch.h */
+	size_t watches_n;
 	uint64_t cpu_seen_usec; /* of the last GET /metrics: processor time used, and when */
 	int64_t cpu_seen_ns;
 };

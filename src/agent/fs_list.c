@@ -289,15 +289,6 @@ static int parse(struct list *l, struct request *rq, struct av_str body, struct 
 	return 0;
 }
 
-/* The one message of a Connect stream's request is framed as all are. */
-static struct av_str unframe(struct av_str body)
-{
-	if (body.n < AV_CONNECT_HEADER || body.p[0] ||
-	    av_get_be32(body.p + 1) != body.n - AV_CONNECT_HEADER)
-		return AV_STR("");
-	return av_str_n(body.p + AV_CONNECT_HEADER, body.n - AV_CONNECT_HEADER);
-}
-
 void fs_list(struct request *rq, struct av_str body)
 {
 	const struct av_str *type = av_http_head_get(&rq->head, "content-type");
@@ -313,7 +304,7 @@ void fs_list(struct request *rq, struct av_str body)
 	l->rq = rq;
 	l->connect = type && av_str_eq_c(av_http_media_type(*type), AV_AGENT_CT_CONNECT);
 	av_buf_init(&l->batch, BATCH_BYTES + ENTRY_BYTES);
-	if (parse(l, rq, l->connect ? unframe(body) : body, &err) < 0) {
+	if (parse(l, rq, l->connect ? fs_unframe(body) : body, &err) < 0) {
 		request_rpc_fail(rq, av_connect_code_from_err(err.kind), "%s", err.message);
 		list_free(l, rq->agent);
 		return;

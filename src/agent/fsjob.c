@@ -10,6 +10,7 @@
 #include "agent/fsop.h"
 #include "agent/memory.h"
 #include "base/avtime.h"
+#include "base/num.h"
 #include "proto/agent_api.h"
 
 #include "base/banned.h"
@@ -126,6 +127,14 @@ int fs_request_path(struct request *rq, const struct agent_user *u, const json_t
 	int r = av_json_get_str(body, field, &path, err);
 
 	return r < 0 ? r : agent_resolve_path(rq->agent, u, av_str_c(path), dst, err);
+}
+
+struct av_str fs_unframe(struct av_str body)
+{
+	if (body.n < AV_CONNECT_HEADER || body.p[0] ||
+	    av_get_be32(body.p + 1) != body.n - AV_CONNECT_HEADER)
+		return AV_STR("");
+	return av_str_n(body.p + AV_CONNECT_HEADER, body.n - AV_CONNECT_HEADER);
 }
 
 bool fs_query_target(

@@ -72,3 +72,6 @@ int fs_request_path(struct request *rq, const struct agent_user *u, const json_t
  * they are bad: answered. */
 bool fs_query_target(
     struct request *rq, struct agent_user *ret_user, char ret_path[AV_PATH_MAX + 1]);
+/* The one message of a Connect stream's request, which is framed as all are; empty (and so no JSON)
+ * when it is not. */
+struct av_str fs_unframe(struct av_str body);

@@ -196,6 +196,7 @@ _Noreturn static void run(struct init *in)
 	if ((r = open_signals(in)) < 0)
 		fatal("signals", r);
 	spawn_prepare(raise_nofile());
+	av_list_init(&a->watches);
 	if ((r = process_table_init(&a->processes, &a->loop, rings_budget())) < 0)
 		fatal("/dev/null", r);
 	if ((r = uv_poll_init(&a->loop, &in->signals, in->signal_fd)) < 0)

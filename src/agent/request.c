@@ -12,6 +12,7 @@
 
 #include "agent/handlers.h"
 #include "agent/server.h"
+#include "agent/watch.h"
 #include "base/codec.h"
 #include "base/json.h"
 
@@ -65,6 +66,7 @@ void request_dispatch(struct request *rq)
 {
 	bool path_known;
 
+	watch_catch_up(rq->agent);
 	if (av_str_eq_c(rq->head.method, "CONNECT")) {
 		tunnel_open(rq);
 		return;

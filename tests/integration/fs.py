@@ -7,6 +7,7 @@ import time
 import urllib.parse
 
 from aviary_test import equal, main, ok
+from ws import HandshakeError, WebSocket
 
 SHARED = {}
 TYPES = ("file", "directory", "symlink")
@@ -30,8 +31,8 @@ def listing(d, path, **body):
     return call(d, "list", path=path, **body).json()["entries"]
 
 
-def sh(d, script):
-    r = d.exec(sandbox(d), script)
+def sh(d, script, **body):
+    r = d.exec(sandbox(d), script, **body)
     equal((r["exit_code"], r["stderr"]), (0, ""), script)
     return r["stdout"]
 
@@ -214,6 +215,81 @@ def test_signed_urls_refused(d):
     d.delete(other)
     d.expect(409, "POST", f"/v1/sandboxes/{other}/files/url", {"path": "/w/f"})
     d.expect(404, "POST", "/v1/sandboxes/sb" + "0" * 25 + "/files/url", {"path": "/w/f"})
+
+
+def watch(d, path, headers=None, **query):
+    query = urllib.parse.urlencode({"path": path, **query})
+    return WebSocket(d.host, d.port, f"/v1/sandboxes/{sandbox(d)}/files/watch?{query}",
+                     {"X-API-Key": d.key} if headers is None else headers)
+
+
+def until(ws, type_, name):
+    """All messages up to this one."""
+    seen = []
+    while not seen or (seen[-1]["type"], seen[-1].get("name")) != (type_, name):
+        seen.append(ws.recv_json())
+        ok(len(seen) < 1000 and seen[-1]["type"] != "error", seen[-1])
+    return [(m["type"], m["name"]) for m in seen]
+
+
+def test_watch(d):
+    sh(d, "mkdir -p /watch/sub")
+    with watch(d, "/watch") as flat, watch(d, "/watch", recursive="true") as deep:
+        equal([flat.recv_json(), deep.recv_json()], [{"type": "start"}] * 2, "both begin")
+        d.expect(204, "PUT", f"/v1/sandboxes/{sandbox(d)}/files?path=/watch/a", b"x")
+        for ws in (flat, deep):
+            equal(until(ws, "write", "a"), [("create", "a"), ("chmod", "a"), ("write", "a")], "an upload")
+        sh(d, "cd /watch && echo >sub/b && mv a c && chmod 600 c && mkdir -p n/m && touch n/m/o && rm c")
+        equal(until(flat, "remove", "c"), [("rename", "a"), ("create", "c"), ("chmod", "c"), ("create", "n"),
+                                           ("remove", "c")], "what happens in the directory")
+        seen = until(deep, "remove", "c")
+        for what in (("create", "sub/b"), ("write", "sub/b"), ("create", "n/m"), ("create", "n/m/o")):
+            ok(what in seen, f"{what} is in {seen}")
+    with watch(d, "~", user="user") as ws:
+        equal(ws.recv_json(), {"type": "start"}, "somebody's home")
+
+
+def test_watch_refusals(d):
+    for path, text in (("/w/none", "does not exist"), ("/w/f", "not a directory")):
+        with watch(d, path) as ws:
+            message = ws.recv_json()
+            ok(message["type"] == "error" and text in message["data"], message)
+    with watch(d, "/root", user="user") as ws:
+        ok("Permission denied" in ws.recv_json()["data"], "not theirs")
+    for query in ({"path": ""}, {"path": "/w", "recursive": "maybe"}, {"path": "/" + "a" * 4500}, {"path": "/w", "user": "u" * 99}):
+        try:
+            watch(d, **query).abort()
+            ok(False, f"{query} was taken")
+        except HandshakeError as e:
+            equal(e.status, 400, f"{str(query)[:60]}")
+    equal(d.expect(400, "GET", f"/v1/sandboxes/{sandbox(d)}/files/watch?path=/w").code, "invalid_request", "no WebSocket")
+    with watch(d, "/w", headers={}) as ws:
+        ws.send_json({"type": "auth", "token": "av_" + "0" * 40})
+        message = ws.recv_json()
+        ok(message["type"] == "error" and "authentication" in message["data"], message)
+
+
+def test_watch_ends_with_the_sandbox(d):
+    sb = d.create()["id"]
+    ws = WebSocket(d.host, d.port, f"/v1/sandboxes/{sb}/files/watch?path=/tmp", {"X-API-Key": d.key})
+    equal(ws.recv_json(), {"type": "start"}, "begins")
+    d.delete(sb)
+    equal(ws.recv_json()["type"], "error", "a definite end")
+    ws.abort()
+
+
+def test_watch_that_nobody_reads(d):
+    """A storm of changes: the daemon and the agent keep their memory, and the loss is told."""
+    before = d.rss_kib()
+    with watch(d, "/watch") as ws:
+        equal(ws.recv_json(), {"type": "start"}, "begins")
+        sh(d, "cd /watch && for i in $(seq 60); do seq -f %06g 1000 | xargs touch; seq -f %06g 1000 | xargs rm; done",
+           timeout_sec=60)
+        d.memory_within(before, 16384)
+        types = set()
+        while "overflow" not in types:
+            types.add(ws.recv_json()["type"])
+        equal(types, {"create", "chmod", "remove", "overflow"}, "types")
 
 
 def test_state_and_shape(d):

@@ -75,3 +75,6 @@ void native_file_remove(struct api_request *rq);
 void native_file_url(struct api_request *rq);
 void native_file_signed_get(struct api_request *rq);
 void native_file_signed_put(struct api_request *rq);
+
+/* watch.c */
+void native_file_watch(struct api_request *rq);

@@ -158,7 +158,7 @@ static void enter(struct session *s)
 		session_fail(s, &err);
 	else if (s->exec)
 		s->state = SESSION_OPEN;
-	else
+	else if (s->state == SESSION_FIRST)
 		av_timer_start(&s->timer, SESSION_FIRST_MS);
 }
 
@@ -219,6 +219,8 @@ static void on_drain(void *ctx, struct av_wsock *ws)
 	(void)ws;
 	if (s->exec)
 		node_exec_pause(s->exec, false);
+	if (s->kind->on_drain)
+		s->kind->on_drain(s);
 }
 
 static void on_close(void *ctx, struct av_wsock *ws, int code)

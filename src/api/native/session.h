@@ -48,11 +48,13 @@ struct session;
 struct session_kind {
 	size_t size;  /* of the struct that begins with struct session */
 	bool lingers; /* OVER ends when the client closes */
-	/* May start without being told anything: called instead of FIRST. NULL where the client
-	 * speaks first. */
+	/* May start without being told anything: called instead of FIRST; sets exec, or, where
+	 * something else is behind it, state to OPEN. NULL where the client speaks first. */
 	int (*begin)(struct session *s, struct av_err *err);
 	/* A message of the client in FIRST, where it must set exec, or OPEN. */
 	int (*on_message)(struct session *s, bool text, struct av_str data, struct av_err *err);
+	/* The client has caught up, for kinds that send without an exec. NULL allowed. */
+	void (*on_drain)(struct session *s);
 	/* Says why it ends; nothing else is sent afterwards. */
 	void (*send_error)(struct session *s, const struct av_err *err);
 	/* OVER begins, or the client is gone: stop timers, free what is held. May come twice. NULL
