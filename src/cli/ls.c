@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/avtime.h"
+#include "base/codec.h"
 #include "base/json.h"
 #include "base/num.h"
 #include "cli/command.h"
@@ -62,6 +63,34 @@ static void add_row(struct table *t, const json_t *sandbox)
 	table_cell(t, "%s", age_of(sandbox, "created_at", age));
 }
 
+static void add_parameter(struct av_buf *path, const char *name, const char *value)
+{
+	(void)av_buf_printf(path, "%c%s=", strchr(av_buf_cstr(path), '?') ? '&' : '?', name);
+	(void)av_percent_encode(path, av_str_c(value), false);
+}
+
+/* The list with what the options ask for; everything is checked by the daemon. */
+static int get_list(struct cli *cli, const struct args *args, json_t **ret, struct av_err *err)
+{
+	static const struct {
+		const char *option, *parameter;
+	} lists[] = {{"metadata", "metadata"}, {"tag", "tag"}, {"status", "status"}};
+	AV_CLEANUP(av_buf_clear) struct av_buf path = AV_BUF_INIT(65536);
+	(void)av_buf_append_c(&path, "/v1/sandboxes");
+	for (size_t i = 0; i < AV_ARRAY_LEN(lists) && !av_buf_error(&path); i++) {
+		const char *text;
+		size_t pos = 0;
+		while ((text = args_next(args, lists[i].option, &pos)) && !av_buf_error(&path))
+			add_parameter(&path, lists[i].parameter, text);
+	}
+	if (args_flag(args, "all") && !av_buf_error(&path))
+		add_parameter(&path, "status", "all");
+	if (av_buf_error(&path))
+		return av_err_set(err, AV_ERR_INVALID, "the options are too long together");
+	struct av_client_request request = {.method = "GET", .path = av_buf_cstr(&path)};
+	return av_client_call(cli->client, &request, ret, err);
+}
+
 static int run(struct cli *cli, const struct args *args)
 {
 	static const char *const titles[] = {
@@ -71,7 +100,7 @@ static int run(struct cli *cli, const struct args *args)
 	int status = cli_connect(cli);
 	if (status)
 		return status;
-	if (cli_call(cli, "GET", NULL, &list, &err, "/v1/sandboxes") < 0)
+	if (get_list(cli, args, &list, &err) < 0)
 		return cli_fail(cli, &err, NULL);
 	if (cli->json) {
 		cli_print_json(cli, list);
@@ -98,6 +127,12 @@ static int run(struct cli *cli, const struct args *args)
 }
 
 static const struct option_spec options[] = {
+    {"all", 'a', OPTION_FLAG, NULL, "also those of the past: the newest 1000", COMPLETE_NONE},
+    {"status", 0, OPTION_LIST, "STATE,…", "only those in these states, such as paused or stopped",
+        COMPLETE_NONE},
+    {"metadata", 0, OPTION_LIST, "KEY=VALUE", "only those with this label; may be repeated",
+        COMPLETE_NONE},
+    {"tag", 0, OPTION_LIST, "TEXT", "only those with this tag; may be repeated", COMPLETE_NONE},
     {"quiet", 'q', OPTION_FLAG, NULL, "print ids only", COMPLETE_NONE},
     {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };

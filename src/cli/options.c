@@ -79,6 +79,20 @@ static int add_metadata(const struct args *args, json_t *body, struct av_err *er
 	return 0;
 }
 
+static int add_tags(const struct args *args, json_t *body, struct av_err *err)
+{
+	AV_CLEANUP(av_json_decrefp) json_t *tags = json_array();
+	size_t pos = 0;
+	const char *text;
+	while ((text = args_next(args, "tag", &pos)))
+		if (json_array_append_new(tags, json_string(text)) < 0)
+			return av_err_set(
+			    err, AV_ERR_INVALID, "--tag: the text is not valid UTF-8");
+	if (json_array_size(tags) > 0)
+		json_object_set(body, "tags", tags);
+	return 0;
+}
+
 json_t *options_sandbox_body(const struct args *args, struct av_err *err)
 {
 	AV_CLEANUP(av_json_decrefp) json_t *body = json_object();
@@ -104,7 +118,7 @@ json_t *options_sandbox_body(const struct args *args, struct av_err *err)
 		json_object_set_new(body, "internet", json_true());
 	if (args_flag(args, "no-sudo"))
 		json_object_set_new(body, "sudo", json_false());
-	if (add_metadata(args, body, err) < 0)
+	if (add_metadata(args, body, err) < 0 || add_tags(args, body, err) < 0)
 		return NULL;
 	return AV_TAKE_PTR(body);
 }

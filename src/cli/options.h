@@ -21,6 +21,7 @@
 	        COMPLETE_NONE},                                                                    \
 	    {"name", 0, OPTION_TEXT, "NAME", "a name to use instead of the id", COMPLETE_NONE},    \
 	    {"metadata", 0, OPTION_LIST, "KEY=VALUE", "a label; may be repeated", COMPLETE_NONE},  \
+	    {"tag", 0, OPTION_LIST, "TEXT", "a tag; may be repeated", COMPLETE_NONE},              \
 	    {"internet", 0, OPTION_FLAG, NULL, "give it access to the internet", COMPLETE_NONE},   \
 	{                                                                                          \
 		"no-sudo", 0, OPTION_FLAG, NULL, "set-uid programs inside gain nothing",           \

@@ -4,7 +4,8 @@
  *
  * The sandbox is deleted however the command ends, also by signals; a signal during the creation
  * takes effect after it, so that nothing is left behind. Should this program itself be killed, the
- * process inside ends with its stream and only an empty sandbox stays.
+ * process inside ends with its stream, and the daemon deletes the sandbox when it was not used for
+ * LEFT_BEHIND_S seconds.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -15,6 +16,8 @@
 #include "cli/session.h"
 
 #include "base/banned.h"
+
+#define LEFT_BEHIND_S 60
 
 /* Runs the command in the sandbox; the exit status. */
 static int run_inside(struct cli *cli, const struct args *args, const char *id, json_t *envs)
@@ -47,6 +50,10 @@ static int run(struct cli *cli, const struct args *args)
 	AV_CLEANUP(av_json_decrefp) json_t *body = options_sandbox_body(args, &err);
 	if (!body || options_envs(args, &envs, &err) < 0)
 		return cli_usage_error(cli, "%s", err.message);
+	if (!args_flag(args, "keep")) {
+		json_object_set_new(body, "timeout_sec", json_integer(LEFT_BEHIND_S));
+		json_object_set_new(body, "on_timeout", json_string("delete"));
+	}
 	int status = cli_connect(cli);
 	if (status)
 		return status;

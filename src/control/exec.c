@@ -42,6 +42,14 @@ static int running(struct control *c, const struct control_actor *a, const char 
 	return 0;
 }
 
+int control_expect(
+    struct control *c, const struct control_actor *a, const char *id, struct av_err *err)
+{
+	struct node_sandbox *handle;
+
+	return running(c, a, id, &handle, err);
+}
+
 static int running_for_exec(struct control *c, const struct control_actor *a, const char *id,
     struct node_sandbox **ret, struct av_err *err)
 {

@@ -10,6 +10,11 @@
 
 #include "control/control.h"
 
+/* For who will open a conversation soon and wants to know now that it can: the same check, the same
+ * use, the same resume. */
+int control_expect(
+    struct control *c, const struct control_actor *a, const char *id, struct av_err *err);
+
 /* ---- processes ---- */
 
 /* Attached: frames go on until the process ends. */

@@ -132,6 +132,16 @@ def test_auto_resume(d):
     pause(d, sb)
     equal(d.expect(200, "GET", path(sb, "/files?path=/etc/hostname")).status, 200, "a download wakes it")
     pause(d, sb)
+    with stream(d, sb) as session:
+        session.send_json({"type": "start", "cmd": "echo", "args": ["x"]})
+        equal([session.recv_json()["type"] for _ in range(3)], ["start", "stdout", "exit"], "a stream wakes it")
+    pause(d, sb)
+    form = b'--b\r\nContent-Disposition: form-data; name="path"\r\n\r\n/tmp/f\r\n' \
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\nxyz\r\n--b--\r\n'
+    d.expect(204, "POST", path(sb, "/files/write"), form, headers={"Content-Type": "multipart/form-data; boundary=b"})
+    equal(d.exec(sb["id"], "cat /tmp/f")["stdout"], "xyz", "an upload wakes it")
+    pause(d, sb)
+    equal(d.expect(409, "POST", path(sb, "/ping")).code, "invalid_state", "a ping does not")
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(d.exec, sb["id"], f"echo {i}") for i in range(8)]
         equal([a.result()["stdout"] for a in answers], [f"{i}\n" for i in range(8)], "many at once")

@@ -147,7 +147,7 @@ void session_on_exec_drain(void *ctx)
 static void enter(struct session *s)
 {
 	struct av_err err;
-	int r = control_ping(s->api->control, &s->actor, s->id, &err);
+	int r = control_expect(s->api->control, &s->actor, s->id, &err);
 
 	s->state = SESSION_FIRST;
 	/* A pager, a suspended terminal: a client may rest for as long as it likes. */
@@ -253,7 +253,7 @@ static int check_client(struct api_request *rq, bool frames, bool *ret_known, st
 	if ((r = api_authenticate(rq, err)) < 0)
 		return early ? r : 0;
 	*ret_known = true;
-	r = control_ping(rq->api->control, &rq->actor, rq->id, err);
+	r = control_expect(rq->api->control, &rq->actor, rq->id, err);
 	return early ? r : 0;
 }
 

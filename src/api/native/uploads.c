@@ -321,7 +321,7 @@ void native_file_write(struct api_request *rq)
 	(void)av_req_header(rq->req, "content-type", &type);
 	/* Before anything is read: is there somebody to send it to? */
 	if (av_multipart_new(type, &u->form, &u->err) < 0 ||
-	    control_ping(rq->api->control, &rq->actor, rq->id, &u->err) < 0) {
+	    control_expect(rq->api->control, &rq->actor, rq->id, &u->err) < 0) {
 		upload_fail(u, &u->err);
 		return;
 	}

@@ -3,13 +3,14 @@
 """The command line against a real daemon: what a user does on the first day"""
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
 import tempfile
 import time
 
-from aviary_test import contains, equal, main, ok, program, wait_for
+from aviary_test import Skip, contains, equal, main, ok, program, wait_for
 
 AVIARY = program("aviary")
 
@@ -72,7 +73,35 @@ def test_killed_run_ends_its_process(d):
     p.kill()
     p.communicate()
     wait_for(lambda: "sleep" not in aviary(d, "ps", "orphan")[0], 10, "process inside ended")
+    got = json.loads(aviary(d, "ls", "--json", "--metadata", "name=orphan")[0])[0]
+    equal((got["timeout_sec"], got["on_timeout"]), (60, "delete"), "the daemon will delete what is left")
     aviary(d, "rm", "orphan")
+
+
+def test_pause_and_resume(d):
+    aviary(d, "create", "--name", "nap", "--tag", "a", "--tag", "b", "--idle-timeout", "1h", "--on-timeout", "delete",
+           "--auto-resume", "--public-port", "8080", "--lifetime", "2h")
+    aviary(d, "create", "--name", "other", "--tag", "a")
+    if b"freezer" in subprocess.run([AVIARY, "pause", "nap"], env={"AVIARY_URL": d.url, "AVIARY_API_KEY": d.key},
+                                    stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, check=False).stderr:
+        raise Skip("nothing can be paused here")
+    contains(aviary(d, "ls")[0], "paused", "ls")
+    got = json.loads(aviary(d, "ls", "--json", "--status", "paused", "--tag", "a", "--tag", "b")[0])
+    equal([(s["metadata"]["name"], s["tags"], s["timeout_sec"], s["max_lifetime_sec"], s["on_timeout"],
+            s["auto_resume"], s["public_ports"]) for s in got],
+          [("nap", ["a", "b"], 3600, 7200, "delete", True, [8080])], "what was asked for")
+    equal(len(aviary(d, "ls", "-q", "--tag", "a")[0].split()), 2, "both have the tag")
+    contains(aviary(d, "pause", "nap", code=125)[1], "not running", "twice")
+    aviary(d, "resume", "nap")
+    equal(len(aviary(d, "ls", "-q", "--status", "running,paused", "--tag", "a")[0].split()), 2, "states")
+    aviary(d, "pause", "nap")
+    aviary(d, "exec", "nap", "true")
+    contains(aviary(d, "resume", "nap", "nobody", code=125)[1], "nobody", "what is not there is named")
+    contains(aviary(d, "ls", "--status", "asleep", code=125)[1], "asleep", "a bad state")
+    contains(aviary(d, "create", "--on-timeout", "sleep", code=2)[1], "pause", "a bad word")
+    contains(aviary(d, "create", "--public-port", "0", code=2)[1], "65535", "a bad port")
+    aviary(d, "rm", "nap", "other")
+    ok(len(aviary(d, "ls", "-q", "--all", "--tag", "b")[0].split()) >= 1, "the past")
 
 
 def test_closed_output(d):
