@@ -43,7 +43,7 @@
 #define PROCESS_LINGER_MS     30000
 #define PROCESS_KILL_GRACE_MS 100
 #define PROCESS_RING_BYTES    ((size_t)1024 * 1024)
-#define PROCESS_CHUNK_PIPE    ((size_t)32 * 1024) /* most that one read of a pipe gives */
+#define PROCESS_CHUNK_PIPE    ((size_t)64 * 1024) /* most that one read of a pipe gives */
 #define PROCESS_CHUNK_PTY     ((size_t)16 * 1024)
 #define PROCESS_TAG_MAX       256
 

@@ -12,6 +12,7 @@ struct process_output {
 	int fd; /* -1 when closed */
 	uint8_t channel;
 	bool reading; /* poll is started */
+	bool grown;   /* the pipe was made larger, as it was full */
 	bool limited; /* after a kill: only `left` more bytes are waited for */
 	size_t left;
 };

@@ -5,6 +5,7 @@
 #include "agent/process.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -14,6 +15,9 @@
 #include "base/fd.h"
 
 #include "base/banned.h"
+
+#define READS_PER_TURN 4
+#define PIPE_BYTES     (256 * 1024) /* of an output that fills its pipe */
 
 /* --- outputs --- */
 
@@ -69,8 +73,19 @@ static void deliver(struct process *p, uint8_t channel, const char *data, size_t
 		sub->ops->on_output(sub, channel, data, n);
 }
 
-/* False when the output is at its end. */
-static bool read_output(struct process_output *o)
+/* A program that fills its pipe is waiting for us: with a larger one both run longer without the
+ * other. Costs memory of the sandbox while it is full; the kernel refuses when the user has too
+ * much of it in pipes. */
+static void grow_pipe(struct process_output *o)
+{
+	if (o->grown || o->process->pty)
+		return;
+	o->grown = true;
+	(void)fcntl(o->fd, F_SETPIPE_SZ, PIPE_BYTES);
+}
+
+/* False when the output is at its end. *ret_more: there is more than fitted into one chunk. */
+static bool read_output(struct process_output *o, bool *ret_more)
 {
 	struct process *p = o->process;
 	size_t want = p->pty ? PROCESS_CHUNK_PTY : PROCESS_CHUNK_PIPE;
@@ -87,6 +102,9 @@ static bool read_output(struct process_output *o)
 		return false;
 	if (o->limited)
 		o->left -= (size_t)n;
+	*ret_more = (size_t)n == want;
+	if ((size_t)n == PROCESS_CHUNK_PIPE)
+		grow_pipe(o);
 	deliver(p, o->channel, buf, (size_t)n);
 	return !(o->limited && o->left == 0);
 }
@@ -97,12 +115,18 @@ static void on_output(uv_poll_t *poll, int status, int events)
 	struct process *p = o->process;
 
 	(void)events;
-	if (status < 0 || !read_output(o)) {
-		close_output(o);
-		process_check_end(p);
-		return;
+	for (int i = 0; i < READS_PER_TURN; i++) {
+		bool more = false;
+
+		if (status < 0 || !read_output(o, &more)) {
+			close_output(o);
+			process_check_end(p);
+			return;
+		}
+		process_update_reading(p);
+		if (!more || o->fd < 0 || !o->reading)
+			return;
 	}
-	process_update_reading(p);
 }
 
 void process_update_reading(struct process *p)

@@ -2,8 +2,8 @@
 /*
  * bench_streams.c - output of a program through a WebSocket: ws_stream_mb_s
  *
- * The program is `cat` of a text in /dev/shm, four times over. Measured from the message that starts
- * it to the Close frame, in both modes; the promise is that of the binary one.
+ * The program is `cat` of a text in /dev/shm, four times over. Measured from the message that
+ * starts it to the Close frame, in both modes; the promise is that of the binary one.
  */
 #include <errno.h>
 #include <math.h>
@@ -26,8 +26,8 @@
 /* Makes the text at path, by a program that runs inside or (floor) here. */
 static int make_command(char *dst, size_t size, const char *path)
 {
-	return snprintf(dst, size, "yes '%s' | head -c %llu >%s", LINE,
-	    (unsigned long long)TEXT_BYTES, path);
+	return snprintf(
+	    dst, size, "yes '%s' | head -c %llu >%s", LINE, (unsigned long long)TEXT_BYTES, path);
 }
 
 static int make_inside(struct bench *b, const char *id, const char *path, struct av_err *err)
@@ -40,8 +40,8 @@ static int make_inside(struct bench *b, const char *id, const char *path, struct
 }
 
 /* One run on an open session: MB/s of the program's output. */
-static int run_once(struct bench_http *h, bool text, struct av_str first, double *ret,
-    struct av_err *err)
+static int run_once(
+    struct bench_http *h, bool text, struct av_str first, double *ret, struct av_err *err)
 {
 	const uint64_t bytes = TEXT_BYTES * CAT_TIMES;
 	char last[256] = "";
@@ -57,9 +57,8 @@ static int run_once(struct bench_http *h, bool text, struct av_str first, double
 	const char *json = last[0] == '{' ? last : last + AV_FRAME_HEADER;
 	bool good = strstr(json, "\"exit_code\":0") || strstr(json, "\"exitCode\":0");
 	if (got < bytes || !good)
-		return av_err_set(err, AV_ERR_INTERNAL,
-		    "%llu bytes came of %llu, and then %.100s", (unsigned long long)got,
-		    (unsigned long long)bytes, json);
+		return av_err_set(err, AV_ERR_INTERNAL, "%llu bytes came of %llu, and then %.100s",
+		    (unsigned long long)got, (unsigned long long)bytes, json);
 	*ret = (double)bytes / 1e6 / s;
 	return 0;
 }

@@ -2,8 +2,8 @@
 /*
  * bench_ws.h - the smallest WebSocket client that can measure, on a connection of bench_http.h
  *
- * As cheap as a client can be: messages are masked with zeroes, and what comes is counted and thrown
- * away.
+ * As cheap as a client can be: messages are masked with zeroes, and what comes is counted and
+ * thrown away.
  */
 #pragma once
 

@@ -22,6 +22,9 @@
  */
 #define HIGH_MARK ((size_t)256 * 1024)
 #define LOW_MARK  ((size_t)64 * 1024)
+/* Messages from this size on are written at once, without a copy; smaller ones of a turn of the
+ * loop leave together. */
+#define DIRECT_MIN ((size_t)4096)
 
 struct av_wsock {
 	struct conn *conn;
@@ -283,23 +286,68 @@ int av_req_upgrade_ws(struct av_req *req, const char *subprotocol,
 
 /* ---- called by the owner ---- */
 
-int av_wsock_send(struct av_wsock *ws, bool text, struct av_str data)
+/* Writes as much as the socket takes of a message that need not wait for another; what is left is
+ * copied. */
+static int send_direct(
+    struct av_wsock *ws, enum av_ws_opcode op, struct av_str head, struct av_str body)
 {
 	struct conn *c = ws->conn;
+	uint8_t frame[AV_WS_HEADER_MAX];
+	size_t k = av_ws_header(frame, op, head.n + body.n);
+	struct av_str parts[3] = {av_str_n((const char *)frame, k), head, body};
+	struct iovec iov[3];
+	for (size_t i = 0; i < AV_ARRAY_LEN(parts); i++)
+		iov[i] = (struct iovec){(void *)(uintptr_t)parts[i].p, parts[i].n};
+	ssize_t r = tp_writev(&c->tp, iov, AV_ARRAY_LEN(iov));
+	if (r < 0 && r != -EAGAIN) {
+		conn_fail(c, -ECONNRESET);
+		return -EPIPE;
+	}
+	size_t done = r > 0 ? (size_t)r : 0, left = k + head.n + body.n - done;
+	conn_wrote(c, done, left > 0, c->ws_write_timeout_ms);
+	if (left == 0)
+		return 0;
+	for (size_t i = 0; i < AV_ARRAY_LEN(parts); i++) {
+		size_t gone = AV_MIN(done, parts[i].n);
+		done -= gone;
+		if (av_ws_append(ws->codec, av_str_n(parts[i].p + gone, parts[i].n - gone)) < 0) {
+			/* Half a message is out. */
+			av_wsock_abort(ws);
+			return -ENOMEM;
+		}
+	}
+	conn_schedule(c);
+	return 0;
+}
+
+int av_wsock_send2(struct av_wsock *ws, bool text, struct av_str head, struct av_str body)
+{
+	enum av_ws_opcode op = text ? AV_WS_TEXT : AV_WS_BINARY;
+	struct conn *c = ws->conn;
+	int rc;
 	if (ws->closing || c->error)
 		return -EPIPE;
-	if (av_ws_buffered(ws->codec) + data.n > AV_RES_PENDING_MAX) {
+	if (av_ws_buffered(ws->codec) + head.n + body.n > AV_RES_PENDING_MAX) {
 		av_wsock_abort(ws);
 		return -ENOBUFS;
 	}
-	int rc = av_ws_send(ws->codec, text ? AV_WS_TEXT : AV_WS_BINARY, data.p, data.n);
+	if (head.n + body.n >= DIRECT_MIN && !c->blocked && av_wsock_pending(ws) == 0) {
+		rc = send_direct(ws, op, head, body);
+	} else {
+		rc = av_ws_send2(ws->codec, op, head, body);
+		conn_schedule(c);
+	}
 	if (rc < 0)
 		return rc;
-	conn_schedule(c);
 	if (av_wsock_pending(ws) <= high_mark(c))
 		return 0;
 	ws->want_drain = true;
 	return 1;
+}
+
+int av_wsock_send(struct av_wsock *ws, bool text, struct av_str data)
+{
+	return av_wsock_send2(ws, text, AV_STR(""), data);
 }
 
 void av_wsock_pause(struct av_wsock *ws)

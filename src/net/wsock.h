@@ -40,6 +40,8 @@ struct av_wsock_handler {
  * Text must be UTF-8 (the caller's promise). 0: go on; 1: taken, but wait for on_drain; -EPIPE:
  * closing or lost; -ENOMEM; -ENOBUFS: over AV_RES_PENDING_MAX waiting, the session is reset. */
 int av_wsock_send(struct av_wsock *ws, bool text, struct av_str data);
+/* The same, the message being head followed by body. */
+int av_wsock_send2(struct av_wsock *ws, bool text, struct av_str head, struct av_str body);
 /* Stops reading from the socket (no on_message) and starts it again. While paused the peer's death
  * is noticed only by pings and writes. */
 void av_wsock_pause(struct av_wsock *ws);

@@ -40,7 +40,6 @@ struct node_exec {
 	void *ctx;
 	struct av_frame_dec dec;
 	struct av_buf error_body; /* of an answer that is not 200 */
-	struct av_buf scratch;    /* one frame for on_frame */
 	int bad_status;
 	bool started;
 	bool have_end;
@@ -89,11 +88,10 @@ static void broken(struct node_exec *e, const char *what)
 
 static void pass_frame(struct node_exec *e, enum av_frame_channel ch, struct av_str payload)
 {
-	av_buf_reset(&e->scratch);
-	if (av_frame_write(&e->scratch, ch, payload) < 0)
-		broken(e, "a frame does not fit into memory");
-	else
-		e->ev.on_frame(e->ctx, av_buf_str(&e->scratch));
+	uint8_t header[AV_FRAME_HEADER];
+
+	av_frame_header(header, ch, payload.n);
+	e->ev.on_frame(e->ctx, av_str_n((const char *)header, sizeof(header)), payload);
 }
 
 /* The end frame, for owners of frames. */
@@ -361,7 +359,6 @@ static void exec_free(struct conv *c)
 	json_decref(e->end_event);
 	av_frame_dec_clear(&e->dec);
 	av_buf_clear(&e->error_body);
-	av_buf_clear(&e->scratch);
 	free(e->agent_err);
 	free(e);
 }
@@ -422,7 +419,6 @@ static int open_frames(struct node_sandbox *sb, const char *path, struct av_str 
 	e->ctx = ctx;
 	av_frame_dec_init(&e->dec);
 	av_buf_init(&e->error_body, ERROR_BODY_MAX);
-	av_buf_init(&e->scratch, AV_FRAME_CONTROL_MAX + AV_FRAME_HEADER);
 	av_timer_init(&e->safety, sb->node->loop, on_safety, e);
 	e->oom_kills = sb->oom_kills;
 	e->frozen_ns = node_sandbox_frozen_ns(sb);

@@ -95,11 +95,11 @@ struct node_exec_events {
 	void (*on_output)(void *ctx, enum node_channel channel, struct av_str data);
 	/* Bytes that the agent had to drop while nobody was attached; NULL allowed. */
 	void (*on_gap)(void *ctx, uint64_t dropped);
-	/* When set, whole frames come here as they are (header included, CONTROL frames too,
-	 * already checked) and none of the three above is called. `end` frames too, right before
-	 * on_end; with "oomKilled": true where oom_killed is set.
+	/* When set, whole frames come here as they are (5 bytes of header and the payload, CONTROL
+	 * frames too, already checked) and none of the three above is called. `end` frames too,
+	 * right before on_end; with "oomKilled": true where oom_killed is set.
 	 */
-	void (*on_frame)(void *ctx, struct av_str frame);
+	void (*on_frame)(void *ctx, struct av_str header, struct av_str payload);
 	/* There is room again after node_exec_send returned false; NULL allowed. */
 	void (*on_drain)(void *ctx);
 	/* Either the process ended (end != NULL, err NULL), or the conversation failed (err !=

@@ -249,7 +249,8 @@ void av_ws_resume(struct av_ws *w)
 	w->paused = false;
 }
 
-static size_t frame_header(uint8_t *dst, enum av_ws_opcode op, size_t n, bool mask)
+static size_t frame_header(
+    uint8_t dst[static AV_WS_HEADER_MAX], enum av_ws_opcode op, size_t n, bool mask)
 {
 	size_t k = 2;
 	dst[0] = (uint8_t)(0x80 | op);
@@ -266,6 +267,16 @@ static size_t frame_header(uint8_t *dst, enum av_ws_opcode op, size_t n, bool ma
 			dst[k++] = (uint8_t)((uint64_t)n >> shift);
 	}
 	return k;
+}
+
+size_t av_ws_header(uint8_t dst[static AV_WS_HEADER_MAX], enum av_ws_opcode op, size_t n)
+{
+	return frame_header(dst, op, n, false);
+}
+
+int av_ws_append(struct av_ws *w, struct av_str bytes)
+{
+	return av_buf_append_str(&w->out, bytes);
 }
 
 int av_ws_send2(struct av_ws *w, enum av_ws_opcode op, struct av_str head, struct av_str body)

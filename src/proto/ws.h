@@ -103,6 +103,12 @@ int av_ws_send(struct av_ws *w, enum av_ws_opcode op, const void *p, size_t n) A
 /* As av_ws_send, the message being head followed by body. */
 int av_ws_send2(
     struct av_ws *w, enum av_ws_opcode op, struct av_str head, struct av_str body) AV_MUST_CHECK;
+#define AV_WS_HEADER_MAX 14
+/* For a server that writes a message itself, without a copy, when no output waits and no CLOSE was
+ * queued: what to write before the n bytes of the message (unmasked); how many bytes that is. What
+ * the transport did not take follows with av_ws_append() before anything else. */
+size_t av_ws_header(uint8_t dst[static AV_WS_HEADER_MAX], enum av_ws_opcode op, size_t n);
+int av_ws_append(struct av_ws *w, struct av_str bytes) AV_MUST_CHECK;
 /* Queues a CLOSE, once (later calls do nothing). The reason is cut to 123 bytes. code 0: without.
  */
 int av_ws_close(struct av_ws *w, uint16_t code, const char *reason);

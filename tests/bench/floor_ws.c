@@ -3,9 +3,9 @@
  * floor_ws.c - the least that a server must do to carry a program's output over a WebSocket
  *
  * Blocking, one connection after the other, no sandbox, no checks: GET /stream?path=F upgrades,
- * reads the client's first message, runs `cat F F F F` with a pipe for its output, and sends what it
- * reads from there in binary messages; then {"exit_code":n} and Close. Prints its URL. The floor of
- * ws_stream_mb_s.
+ * reads the client's first message, runs `cat F F F F` with a pipe for its output, and sends what
+ * it reads from there in binary messages; then {"exit_code":n} and Close. Prints its URL. The floor
+ * of ws_stream_mb_s.
  */
 #include <arpa/inet.h>
 #include <errno.h>

@@ -402,16 +402,16 @@ static void on_exec_end(void *ctx, const struct node_exec_end *end, const struct
 
 static bool frames_say_oom;
 
-static void on_frame(void *ctx, struct av_str frame)
+static void on_frame(void *ctx, struct av_str header, struct av_str payload)
 {
 	struct seen *s = ctx;
 
-	if (memmem(frame.p, frame.n, "oomKilled", 9))
+	if (memmem(payload.p, payload.n, "oomKilled", 9))
 		frames_say_oom = true;
 
 	s->frames++;
-	s->frame_bytes += frame.n;
-	if (frame.n < 5 || av_get_be32(frame.p) != frame.n - 5)
+	s->frame_bytes += header.n + payload.n;
+	if (header.n != 5 || av_get_be32(header.p) != payload.n)
 		ok(false, "each frame is whole");
 }
 

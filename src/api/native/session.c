@@ -27,10 +27,15 @@ static void stop(struct session *s)
 
 /* ---- to the client ---- */
 
+void session_send2(struct session *s, bool text, struct av_str head, struct av_str body)
+{
+	if (av_wsock_send2(s->ws, text, head, body) > 0 && s->exec)
+		node_exec_pause(s->exec, true);
+}
+
 void session_send(struct session *s, bool text, struct av_str message)
 {
-	if (av_wsock_send(s->ws, text, message) > 0 && s->exec)
-		node_exec_pause(s->exec, true);
+	session_send2(s, text, AV_STR(""), message);
 }
 
 void session_send_json(struct session *s, const struct av_buf *json)

@@ -85,6 +85,8 @@ void session_run(struct session *s);
 /* Sends one message; afterwards the process is paused when the client must catch up. A message with
  * a sticky error (no memory) resets the session. */
 void session_send(struct session *s, bool text, struct av_str message);
+/* The message being head followed by body. */
+void session_send2(struct session *s, bool text, struct av_str head, struct av_str body);
 void session_send_json(struct session *s, const struct av_buf *json);
 /* {"type":"error","data":message} and, when not NULL, ,"fatal":... */
 void session_send_error(struct session *s, const struct av_err *err, const bool *fatal);

@@ -21,9 +21,9 @@ struct frames_stream {
 	struct stream_target target;
 };
 
-static void on_frame(void *ctx, struct av_str frame)
+static void on_frame(void *ctx, struct av_str header, struct av_str payload)
 {
-	session_send(ctx, false, frame);
+	session_send2(ctx, false, header, payload);
 }
 
 static void on_end(void *ctx, const struct node_exec_end *end, const struct av_err *err)

@@ -17,6 +17,7 @@
 #include "base/banned.h"
 
 #define START_JSON_MAX 4096
+#define ROOM           8192
 
 struct text_stream {
 	struct session s;
@@ -48,9 +49,15 @@ static void on_start(void *ctx, uint32_t pid, const char *tag)
 static void send_data(struct session *s, enum node_channel ch, struct av_str a, struct av_str b)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(SESSION_MESSAGE_MAX);
+	char *room;
 
 	if (a.n + b.n == 0)
 		return;
+	/* Room for lines of ordinary text at once; more escapes make it grow. */
+	if (av_buf_reserve(&out, (a.n + b.n) / 8 * 9 + ROOM, &room) < 0) {
+		session_send_json(s, &out);
+		return;
+	}
 	(void)av_buf_append_c(&out, ch == NODE_CH_STDERR ? "{\"type\":\"stderr\",\"data\":\""
 	                                                 : "{\"type\":\"stdout\",\"data\":\"");
 	(void)av_json_write_part(&out, a);
