@@ -18,12 +18,12 @@
 #define CAP(c) (1ull << (c))
 
 /* mounts, namespaces, quotas | ids | files of any sandbox | device nodes | namespaces of agents
- * that cannot be traced | network set-up */
+ * that cannot be traced | network set-up | processes of other ids into a v1 cpuset */
 #define WORKER_SET                                                                                 \
 	(CAP(CAP_SYS_ADMIN) | CAP(CAP_SYS_CHROOT) | CAP(CAP_SETUID) | CAP(CAP_SETGID) |            \
 	    CAP(CAP_SETPCAP) | CAP(CAP_SETFCAP) | CAP(CAP_CHOWN) | CAP(CAP_DAC_OVERRIDE) |         \
 	    CAP(CAP_DAC_READ_SEARCH) | CAP(CAP_FOWNER) | CAP(CAP_FSETID) | CAP(CAP_MKNOD) |        \
-	    CAP(CAP_KILL) | CAP(CAP_SYS_PTRACE) | CAP(CAP_NET_ADMIN))
+	    CAP(CAP_KILL) | CAP(CAP_SYS_PTRACE) | CAP(CAP_NET_ADMIN) | CAP(CAP_SYS_NICE))
 
 static int get_sets(uint64_t *ret_effective, uint64_t *ret_permitted)
 {

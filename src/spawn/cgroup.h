@@ -27,6 +27,7 @@
 
 #include "base/err.h"
 #include "base/macros.h"
+#include "base/str.h"
 
 #define CGROUP_ID_MAX 64
 
@@ -69,6 +70,27 @@ struct cgroup_limits {
 	uint32_t cpu_weight;   /* 1 to 10000, 100 is usual; 0: leave the default */
 	uint32_t io_weight;    /* 1 to 10000, 100 is usual; 0: leave the default */
 };
+
+#define CGROUP_CPUS_MAX 1024
+/* CPUs by number. */
+struct cgroup_cpus {
+	uint64_t bits[CGROUP_CPUS_MAX / 64];
+};
+static inline bool cgroup_cpus_has(const struct cgroup_cpus *s, unsigned int cpu)
+{
+	return s->bits[cpu / 64] >> (cpu % 64) & 1;
+}
+static inline void cgroup_cpus_add(struct cgroup_cpus *s, unsigned int cpu)
+{
+	s->bits[cpu / 64] |= UINT64_C(1) << (cpu % 64);
+}
+static inline void cgroup_cpus_remove(struct cgroup_cpus *s, unsigned int cpu)
+{
+	s->bits[cpu / 64] &= ~(UINT64_C(1) << (cpu % 64));
+}
+unsigned int cgroup_cpus_count(const struct cgroup_cpus *s);
+/* A list as the kernel writes it ("0-3,8\n"). Pure. */
+bool cgroup_cpus_parse(struct av_str list, struct cgroup_cpus *ret);
 
 struct cgroup_stat {
 	uint64_t memory_current_bytes;
@@ -120,6 +142,12 @@ int cgroups_wait_empty(struct cgroups *cg, const char *id, int timeout_ms);
  * -EOPNOTSUPP without CGROUP_CAP_FREEZE, -ENOENT. */
 int cgroups_freeze(
     struct cgroups *cg, const char *id, bool frozen, int timeout_ms, struct av_err *err);
+/* Which CPUs sandboxes may use. -EOPNOTSUPP where they cannot be confined to some of them. */
+int cgroups_cpus(struct cgroups *cg, struct cgroup_cpus *ret);
+/* Confines all processes of the sandbox to these; NULL: to nothing less than all. 0 or -errno. */
+int cgroups_set_cpus(struct cgroups *cg, const char *id, const struct cgroup_cpus *cpus);
+/* Its quota in thousandths of a CPU; 0: none, or not known. */
+uint32_t cgroups_cpu_limit(struct cgroups *cg, const char *id);
 /* -ENOENT without such a cgroup. What the kernel does not count stays 0. */
 int cgroups_stat(struct cgroups *cg, const char *id, struct cgroup_stat *ret);
 /* What is read once a second. Starts as CGROUP_READER_INIT and holds descriptors after the first

@@ -15,8 +15,9 @@ enum cgroup_ctl {
 	CTL_CPUACCT = 1 << 3,
 	CTL_BLKIO = 1 << 4, /* "io" on v2 */
 	CTL_FREEZER = 1 << 5,
+	CTL_CPUSET = 1 << 6,
 };
-#define CGROUP_TREES_MAX 7 /* v2 and six v1 controllers */
+#define CGROUP_TREES_MAX 8 /* v2 and seven v1 controllers */
 #define CGROUP_PATH_SIZE 512
 
 /* Where the hierarchies are mounted, as text. */
@@ -96,6 +97,9 @@ int cgroup_v1_freeze(const struct cgroup_tree *t, const char *id, bool frozen, i
 /* SIGKILL to all in <id> of tree t without cgroup.kill; the caller freezes before, thaws after.
  * Returns how many were signalled, or -errno. */
 int cgroup_signal_all(const struct cgroup_tree *t, const char *id);
+/* v1: gives the parent the CPUs and memory nodes of its own parent, and those made below it the
+ * same. 0 or -errno. */
+int cgroup_v1_cpuset_parent(const struct cgroup_tree *t);
 /* Mounts the private named hierarchy. A descriptor, or -errno. */
 int cgroup_favor_mount(const char *name);
 

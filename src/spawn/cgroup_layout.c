@@ -20,6 +20,7 @@ static const struct {
     {"blkio", CTL_BLKIO},
     {"io", CTL_BLKIO},
     {"freezer", CTL_FREEZER},
+    {"cpuset", CTL_CPUSET},
 };
 
 static uint32_t list_controllers(struct av_str list, char sep)

@@ -111,6 +111,12 @@ void cgroup_v1_setup(struct cgroups *cg, const struct cgroup_layout *l)
 			if (t.controllers == 0)
 				(void)unlinkat(t.base_fd, cg->parent, AT_REMOVEDIR);
 		}
+		if (r == 0 && !cg->read_only && (t.controllers & CTL_CPUSET) &&
+		    cgroup_v1_cpuset_parent(&t) < 0) {
+			t.controllers &= ~(uint32_t)CTL_CPUSET;
+			if (t.controllers == 0)
+				(void)unlinkat(t.base_fd, cg->parent, AT_REMOVEDIR);
+		}
 		/* An ordinary user is told once, not once per tree. */
 		if (r < 0 && !(r == -EACCES && cg->reason[0] != 0))
 			cgroup_add_reason(

@@ -24,7 +24,7 @@
 #include "base/path.h"
 #include "base/banned.h"
 
-#define WANTED_MAX 4
+#define WANTED_MAX 5
 static const struct {
 	const char *name;
 	uint32_t ctl;
@@ -33,6 +33,7 @@ static const struct {
     {"pids", CTL_PIDS},
     {"cpu", CTL_CPU},
     {"io", CTL_BLKIO},
+    {"cpuset", CTL_CPUSET},
 };
 
 /* Controllers listed in a control file of the directory. */

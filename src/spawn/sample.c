@@ -7,6 +7,8 @@
  * pages neither hides nor repeats another one. The place of the last page is remembered, so that
  * going through n sandboxes costs n steps; another order of questions only costs a search.
  *
+ * What is read also says who is busy (confine.h).
+ *
  * Descriptors stay open as long as the limit of open files is far away; beyond, they are opened for
  * each sample. Disks are read in turns, a part of them with each tick.
  */
@@ -40,6 +42,7 @@ void sample_remove(struct sandbox *s)
 		s->sp->sample_at = after(s);
 	av_list_remove(&s->numbered);
 	cgroup_reader_close(&s->reader);
+	confine_forget(&s->sp->confine, &s->confined);
 }
 
 static struct sandbox *first_after(struct spawner *sp, uint64_t number)
@@ -62,6 +65,8 @@ static bool read_one(struct sandbox *s, uint32_t tick, struct spawn_sample *e)
 	if (cgroups_sample(sp->cgroups, s->id, &s->reader, &cg) == 0) {
 		e->cpu_usec = cg.cpu_usec;
 		e->memory_bytes = cg.memory_bytes;
+		if (cg.has_cpu)
+			confine_note(&sp->confine, s->id, &s->confined, cg.cpu_usec, av_mono_ns());
 		e->flags = (cg.has_cpu ? (uint32_t)SPAWN_SAMPLED_CPU : 0) |
 		           (cg.has_memory ? (uint32_t)SPAWN_SAMPLED_MEMORY : 0);
 	}

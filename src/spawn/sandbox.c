@@ -141,6 +141,8 @@ static int recover_id(void *ctx, const char *id)
 	int r = sandbox_watch(s, pidfd, &who);
 	if (r < 0)
 		close(pidfd);
+	else
+		confine_recover(&sp->confine, id);
 	return r;
 }
 

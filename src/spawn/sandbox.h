@@ -34,6 +34,7 @@
 #include "base/macros.h"
 #include "base/map.h"
 #include "spawn/cgroup.h"
+#include "spawn/confine.h"
 #include "spawn/disk.h"
 #include "spawn/ids.h"
 #include "spawn/jail.h"
@@ -54,6 +55,7 @@ struct spawner {
 	struct mounts mounts;
 	struct cgroups *cgroups; /* owned */
 	struct disk *disk;       /* owned */
+	struct confine confine;
 	struct template_store templates;
 	struct sweeper sweeper;
 	struct net net;              /* not open when rootless */
@@ -117,6 +119,7 @@ struct sandbox {
 	struct av_list numbered; /* in spawner.numbered */
 	uint64_t number;
 	struct cgroup_reader reader;
+	struct confined confined;
 	bool disk_known;
 	uint64_t disk_used_bytes;
 	struct rundir_template stands_on;

@@ -57,7 +57,10 @@ static int open_cgroups(struct spawner *sp, struct av_err *err)
 	char tag[INSTANCE_TAG_SIZE];
 	instance_tag(sp->o->state_dir, tag);
 	const struct cgroups_config cfg = {.tag = tag, .fast_attach = !sp->o->rootless};
-	return cgroups_new(&cfg, &sp->cgroups, err);
+	int r = cgroups_new(&cfg, &sp->cgroups, err);
+	if (r == 0 && confine_open(&sp->confine, sp->cgroups) < 0)
+		r = av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	return r;
 }
 
 static int load_agent(struct spawner *sp, struct av_err *err)
@@ -351,6 +354,7 @@ static void clear(struct worker *w)
 	sweeper_stop(&w->sp.sweeper);
 	template_clear(&w->sp.templates);
 	disk_free(w->sp.disk);
+	confine_close(&w->sp.confine);
 	cgroups_free(w->sp.cgroups);
 	loop_clear(&w->sp.loop);
 }

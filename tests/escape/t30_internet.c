@@ -94,7 +94,8 @@ static void refuse(const char *address, const char *port)
 	ok(eno != 0 && eno != ETIMEDOUT, "%s port %s is refused in %d ms (%s)", address, port,
 	    (int)(now_ms() - start), strerror(eno));
 	eno = tcp_mapped(&a, AT_ONCE_MS);
-	ok(eno != 0 && eno != ETIMEDOUT, "::ffff:%s port %s too (%s)", address, port, strerror(eno));
+	ok(eno != 0 && eno != ETIMEDOUT, "::ffff:%s port %s too (%s)", address, port,
+	    strerror(eno));
 }
 
 static void silent(const char *address, const char *port)
@@ -115,7 +116,8 @@ static void reach(const char *address, const char *port)
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	if (n > 0 && poll(&p, 1, REACH_MS) == 1)
 		n = recv(fd, answer, sizeof(answer) - 1, 0);
-	ok(n > 0 && strstr(answer, " 200 "), "%s port %s answers (%s)", address, port, strerror(eno));
+	ok(n > 0 && strstr(answer, " 200 "), "%s port %s answers (%s)", address, port,
+	    strerror(eno));
 	close(fd);
 }
 
@@ -177,7 +179,9 @@ static void own_rules(void)
 		char table[8];
 		struct nlmsghdr end;
 		struct nfgenmsg end_g;
-	} rq = {.begin = {.nlmsg_len = 20, .nlmsg_type = NFNL_MSG_BATCH_BEGIN, .nlmsg_flags = NLM_F_REQUEST},
+	} rq = {.begin = {.nlmsg_len = 20,
+	            .nlmsg_type = NFNL_MSG_BATCH_BEGIN,
+	            .nlmsg_flags = NLM_F_REQUEST},
 	    .begin_g = {.res_id = htons(NFNL_SUBSYS_NFTABLES)},
 	    .h = {.nlmsg_len = 32,
 	        .nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_DELTABLE,
@@ -185,17 +189,21 @@ static void own_rules(void)
 	    .g = {.nfgen_family = 1},
 	    .a = {.nla_len = 11, .nla_type = NFTA_TABLE_NAME},
 	    .table = "aviary",
-	    .end = {.nlmsg_len = 20, .nlmsg_type = NFNL_MSG_BATCH_END, .nlmsg_flags = NLM_F_REQUEST},
+	    .end = {.nlmsg_len = 20,
+	        .nlmsg_type = NFNL_MSG_BATCH_END,
+	        .nlmsg_flags = NLM_F_REQUEST},
 	    .end_g = {.res_id = htons(NFNL_SUBSYS_NFTABLES)}};
 	int r = ask_kernel(NETLINK_NETFILTER, &rq, sizeof(rq));
-	ok(r == -EPERM || r == -EPROTONOSUPPORT || r == -EACCES, "no rule can be removed (%s)", strerror(-r));
+	ok(r == -EPERM || r == -EPROTONOSUPPORT || r == -EACCES, "no rule can be removed (%s)",
+	    strerror(-r));
 }
 
 static void own(void)
 {
 	struct ifreq ifr = {.ifr_name = "eth0"};
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	ok(ioctl(fd, SIOCGIFFLAGS, &ifr) == 0 && ifr.ifr_flags & IFF_UP && ifr.ifr_flags & IFF_NOARP,
+	ok(ioctl(fd, SIOCGIFFLAGS, &ifr) == 0 && ifr.ifr_flags & IFF_UP &&
+	        ifr.ifr_flags & IFF_NOARP,
 	    "eth0 is up and does no ARP");
 	ifr.ifr_flags &= (short)~IFF_NOARP;
 	denied(ioctl(fd, SIOCSIFFLAGS, &ifr), "switching ARP on");
@@ -231,8 +239,8 @@ static void source(const char *address)
 
 static void ipv6(void)
 {
-	static const char *const addresses[] = {
-	    "2606:4700::1111", "fd00:ec2::254", "fe80::1", "ff02::1", "64:ff9b::a9fe:a9fe", "::169.254.169.254"};
+	static const char *const addresses[] = {"2606:4700::1111", "fd00:ec2::254", "fe80::1",
+	    "ff02::1", "64:ff9b::a9fe:a9fe", "::169.254.169.254"};
 	for (size_t i = 0; i < AV_ARRAY_LEN(addresses); i++) {
 		struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_port = htons(80)};
 		inet_pton(AF_INET6, addresses[i], &a.sin6_addr);
@@ -240,7 +248,8 @@ static void ipv6(void)
 		                      ? if_nametoindex("eth0")
 		                      : 0;
 		int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-		int sent = fd < 0 ? -1 : (int)sendto(fd, "x", 1, 0, (struct sockaddr *)&a, sizeof(a));
+		int sent =
+		    fd < 0 ? -1 : (int)sendto(fd, "x", 1, 0, (struct sockaddr *)&a, sizeof(a));
 		ok(sent < 0, "[%s]: %s", addresses[i], strerror(errno));
 		close(fd);
 	}
@@ -268,8 +277,8 @@ int main(int argc, char **argv)
 		static const struct {
 			const char *name;
 			void (*with_two)(const char *, const char *);
-		} actions[] = {{"refuse", refuse}, {"silent", silent}, {"reach", reach}, {"udp", udp},
-		    {"flood", flood}};
+		} actions[] = {{"refuse", refuse}, {"silent", silent}, {"reach", reach},
+		    {"udp", udp}, {"flood", flood}};
 		size_t k = 0;
 		while (k < AV_ARRAY_LEN(actions) && strcmp(actions[k].name, what) != 0)
 			k++;
@@ -280,7 +289,8 @@ int main(int argc, char **argv)
 			source(one);
 			i += 2;
 		} else {
-			ok(strcmp(what, "own") == 0 || strcmp(what, "ipv6") == 0, "argument %s", what);
+			ok(strcmp(what, "own") == 0 || strcmp(what, "ipv6") == 0, "argument %s",
+			    what);
 			(strcmp(what, "own") == 0 ? own : ipv6)();
 			i++;
 		}

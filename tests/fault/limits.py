@@ -241,6 +241,28 @@ def test_t10_time_limits(d):
     d.delete(sandbox)
 
 
+def test_t03_busy_sandboxes_keep_to_their_cpus(d):
+    """Two loops under a quota of one CPU end up on one CPU, two such sandboxes on two; quiet, they may run anywhere."""
+    cpus = len(os.sched_getaffinity(0))
+    if cpus < 2 or not any(os.access(f"/sys/fs/cgroup/{p}", os.R_OK) for p in ("cpuset/cpuset.cpus", "cpuset.cpus.effective")):
+        return
+    ids = [d.create(cpus=1)["id"] for _ in range(2)]
+    allowed = "sed -n 's/^Cpus_allowed_list:.//p' /proc/self/status"
+    everywhere = [d.exec(s, allowed)["stdout"] for s in ids]
+    for s in ids:
+        background(d, s, "while :; do :; done & while :; do :; done", tag="hog")
+
+    def apart():
+        where = [d.exec(s, allowed)["stdout"].strip() for s in ids]
+        return where if all(w.isdigit() for w in where) and where[0] != where[1] else None
+    print(f"# confined to CPUs {wait_for(apart, 10, 'each on a CPU of its own')}")
+    for s in ids:
+        d.expect(204, "DELETE", f"/v1/sandboxes/{s}/processes/hog")
+    wait_for(lambda: [d.exec(s, allowed)["stdout"] for s in ids] == everywhere, 20, "all CPUs again")
+    for s in ids:
+        d.delete(s)
+
+
 def test_t03_t60_bystander_keeps_its_pace(d):
     """All of it at once in one sandbox with one CPU; the bystander's p99 stays under twice its usual."""
     by = Bystander(d)
@@ -253,7 +275,7 @@ def test_t03_t60_bystander_keeps_its_pace(d):
                    "timeout 12 head -c 10G /dev/zero"):
         d.request("POST", f"/v1/sandboxes/{sandbox}/exec",
                   {"cmd": "/bin/sh", "args": ["-c", script], "background": True})
-    time.sleep(1)
+    time.sleep(2)  # a busy sandbox is noticed within a second
     during = by.times(8)
     p50, p99 = percentile(usual, 0.5), percentile(usual, 0.99)
     q50, q99 = percentile(during, 0.5), percentile(during, 0.99)

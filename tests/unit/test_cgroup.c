@@ -66,7 +66,18 @@ static void text_files(void)
 	is_avstr(own, "/user.slice/a b", "own v2 path");
 	ok(!cgroup_v2_own_path(AV_STR("4:memory:/x\n"), &own), "no v2 path");
 	is_int(cgroup_v2_controllers(AV_STR("cpuset cpu io memory hugetlb pids\n")),
-	    CTL_CPU | CTL_BLKIO | CTL_MEMORY | CTL_PIDS, "v2 controllers");
+	    CTL_CPU | CTL_BLKIO | CTL_MEMORY | CTL_PIDS | CTL_CPUSET, "v2 controllers");
+	struct cgroup_cpus cpus;
+	ok(cgroup_cpus_parse(AV_STR("0-2,64,1023\n"), &cpus), "a list of CPUs");
+	is_int(cgroup_cpus_count(&cpus), 5, "how many they are");
+	ok(cgroup_cpus_has(&cpus, 64) && cgroup_cpus_has(&cpus, 1023) && !cgroup_cpus_has(&cpus, 3),
+	    "and which");
+	ok(cgroup_cpus_parse(AV_STR("\n"), &cpus) && cgroup_cpus_count(&cpus) == 0, "no CPUs");
+	ok(!cgroup_cpus_parse(AV_STR("0-1024\n"), &cpus) &&
+	        !cgroup_cpus_parse(AV_STR("3-1"), &cpus) &&
+	        !cgroup_cpus_parse(AV_STR("1,,2"), &cpus) &&
+	        !cgroup_cpus_parse(AV_STR("-1"), &cpus),
+	    "no lists");
 	is_int(cgroup_v2_controllers(AV_STR("\n")), 0, "no controllers");
 	is_int(cgroup_flat_key(AV_STR("low 0\noom 3\noom_kill 2\n"), "oom_kill"), 2, "flat key");
 	is_int(cgroup_flat_key(AV_STR("oom_kill_disable 1\noom_kill 7"), "oom_kill"), 7,
