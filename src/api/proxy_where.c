@@ -98,7 +98,7 @@ static int by_headers(const struct av_http_head *head, struct proxy_where *w, st
 
 		if (!id && !port)
 			continue;
-		if (av_http_head_count(head, id_name) != 1 ||
+		if (!id || !port || av_http_head_count(head, id_name) != 1 ||
 		    av_http_head_count(head, port_name) != 1)
 			return av_err_set(err, AV_ERR_INVALID,
 			    "to reach a port of a sandbox send %s and %s, each once", id_name,

@@ -238,7 +238,6 @@ struct control {
 	size_t n_ending, n_changes;
 
 	uint8_t sign_key[CONTROL_KEY_BYTES]; /* see sign.h */
-	bool has_sign_key;
 	struct av_map keys_by_hash;
 	struct av_list keys;
 
@@ -254,6 +253,7 @@ struct control {
 	bool sweeping; /* a sweep is under way */
 
 	struct start *start; /* while control_start goes on */
+	bool has_sign_key;
 	bool started;
 	bool stopping;
 	int64_t stop_deadline_ns;

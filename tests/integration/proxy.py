@@ -12,7 +12,7 @@ import threading
 import time
 
 import ws
-from aviary_test import SLOW, Daemon, Failure, contains, equal, main, ok, wait_for
+from aviary_test import SLOW, Failure, contains, equal, main, ok, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PORT = 3000
@@ -470,25 +470,27 @@ def test_url_requests(d):
 
 
 def test_domain(d):
-    """A daemon with a name for ports, behind a proxy that speaks TLS."""
-    own = Daemon(args=["--domain", "https://ports.example"]).start()
+    """With a name for ports, behind a proxy that speaks TLS."""
+    sid = sandbox(d)
+    plain = list(d.args)
+    d.stop()
+    d.args += ["--domain", "https://ports.example"]
+    d.start()
     try:
-        sid = start_server(own, own.create()["id"])
-        made = own.expect(200, "POST", f"/v1/sandboxes/{sid}/url", {"port": PORT}).json()["url"]
+        made = signed(d)["url"]
         ok(made.startswith(f"https://3000-{sid}.ports.example/?aviary_token="), made)
         to = host(sid, domain="ports.example")
-        equal(ask(own, to=host(sid)).status, 404, "other names are not served")
-        r = ask(own, to=to, headers={"X-Forwarded-For": "6.6.6.6"})
+        equal(status(d, 404).status, 404, "other names are not served")
+        r = status(d, 200, to=to, headers={"X-Forwarded-For": "6.6.6.6"})
         contains(r.data, b"x-forwarded-for: 6.6.6.6, 127.0.0.1\r\n", "what the proxy says stays")
         contains(r.data, b"x-forwarded-proto: https\r\n", "as the client sees it")
-        r = ask(own, target(made), to=to, key=False, headers={"Accept": "text/html"})
+        r = status(d, 303, target(made), to=to, key=False, headers={"Accept": "text/html"})
         ok(r.getheader("set-cookie").startswith("__Host-aviary_port="), "a guarded cookie")
         ok(r.getheader("set-cookie").endswith("; Secure"), "only over TLS")
-        own.delete_all()
-        own.stop()
     finally:
-        own.sweep()
-        own.remove_dir()
+        d.stop()
+        d.args = plain
+        d.start()
 
 
 # -- hostile ------------------------------------------------------------------------------------
