@@ -8,16 +8,19 @@ Modes: default; noseccomp (the filter off: what must hold without it); fd, names
 mounting layers forced); sudo-off. After each attack the daemon answers, a bystander sandbox works, and the
 host is as it was.
 """
+import io
 import os
 import shlex
 import socket
 import stat
 import sys
+import tarfile
 import threading
 import time
 import urllib.parse
 
 import aviary_test
+import ws
 from aviary_test import SLOW, Failure, equal, ok
 
 MODE = "default"
@@ -255,6 +258,135 @@ def test_t26_not_a_file(d):
         ok(time.monotonic() - began < 15 * SLOW and len(r.body) < 64 << 20, f"GET {path} ends, with {len(r.body)} bytes")
     r = get(d, sandbox, "/proc/cpuinfo")
     ok(r.status == 200 and b"processor" in r.body, "a file of /proc, whose size is 0, is read to its end")
+    d.delete(sandbox)
+    host_is_well(d)
+
+
+def files(d, sandbox, verb, **body):
+    return d.request("POST", f"/v1/sandboxes/{sandbox}/files/{verb}", body)
+
+
+def tar(d, sandbox, path, data=None):
+    query = urllib.parse.urlencode({"path": path})
+    return d.request("GET" if data is None else "PUT", f"/v1/sandboxes/{sandbox}/files/tar?{query}", data)
+
+
+def archive(*names):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as t:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            t.addfile(info, io.BytesIO(b"evil"))
+    return out.getvalue()
+
+
+def watch(d, sandbox, path, **query):
+    query = urllib.parse.urlencode({"path": path, **query})
+    return ws.WebSocket(d.host, d.port, f"/v1/sandboxes/{sandbox}/files/watch?{query}", {"X-API-Key": d.key})
+
+
+def test_t24_every_file_call(d):
+    sandbox = d.create()["id"]
+    canary = os.path.join(d.dir, "canary")
+    os.makedirs(os.path.join(d.dir, "tree"), exist_ok=True)
+    with open(canary, "w", encoding="ascii") as f:
+        f.write("untouched")
+    mode = os.stat(canary).st_mode
+    for path in HOSTILE_PATHS + [canary, d.dir, d.dir + "/tree", d.state + "/db", "/proc/self/fd/0", "/proc/1/cwd"]:
+        shown = repr(path[:60])
+        for verb, body in (("stat", {}), ("list", {"depth": 3}), ("chmod", {"mode": "777"}), ("remove", {}), ("url", {})):
+            r = files(d, sandbox, verb, path=path, **body)
+            ok(r.status < 500, f"{verb} {shown}: {r.status} {r.body[:200]}")
+            ok(b"aviary.db" not in r.body or verb == "url", f"{verb} {shown} shows the host")
+        for body in ({"source": path, "destination": "/tmp/moved"}, {"source": "/tmp/moved", "destination": path}):
+            r = files(d, sandbox, "move", **body)
+            ok(r.status < 500, f"move {body}: {r.status} {r.body[:200]}")
+        if any(0xdc80 <= ord(c) < 0xdd00 for c in path):
+            continue
+        for r in (tar(d, sandbox, path), tar(d, sandbox, path, archive("canary", "aviary-escape")),
+                  files(d, sandbox, "mkdir", path=path)):
+            ok(r.status < 500 and b"untouched" not in r.body, f"{shown}: {r.status} {r.body[:200]}")
+        try:
+            with watch(d, sandbox, path) as w:
+                w.recv_json()
+        except ws.HandshakeError as e:
+            ok(400 <= e.status < 500, f"watch {shown}: {e.status}")
+    with open(canary, encoding="ascii") as f:
+        equal((f.read(), os.fstat(f.fileno()).st_mode), ("untouched", mode), "the host's file")
+    equal(os.listdir(os.path.join(d.dir, "tree")), [], "the host's directory")
+    for place in ("/etc/aviary-escape", "/aviary-escape", d.dir + "/aviary-escape"):
+        ok(not os.path.lexists(place), f"{place} was made on the host")
+    d.delete(sandbox)
+    host_is_well(d)
+
+
+def test_t25_races_against_trees(d):
+    """A user swaps a directory and a link to /etc while root's calls go through the tree around them:
+    none of them may reach /etc of the sandbox, let alone of the host."""
+    sandbox = d.create()["id"]
+    upload(d, sandbox, "swap_race")
+    state = "stat -c '%a %U %n' /etc /etc/passwd /etc/hostname; ls /etc | wc -l"
+    d.exec(sandbox, "mkdir -m 777 /race /race2 && mkdir /race/deep")
+    before = d.exec(sandbox, state)["stdout"]
+    host = (set(os.listdir("/etc")), os.stat("/etc").st_mtime)
+    result = {}
+    churn = ("end=$(($(date +%s) + 6)); while [ $(date +%s) -lt $end ]; do for i in 1 2 3 4 5 6 7 8 9; do "
+             "mkdir -p /race2/d/s; rm -rf /race2/d; ln -s /etc /race2/d; rm -f /race2/d; done; done 2>/dev/null; true")
+    threads = [threading.Thread(target=lambda: result.update(d.exec(sandbox, "/tmp/swap_race /race 6", timeout_sec=30))),
+               threading.Thread(target=lambda: d.exec(sandbox, churn, user="user", timeout_sec=30))]
+    for t in threads:
+        t.start()
+    watcher = watch(d, sandbox, "/race", recursive="true")
+    end, n, statuses = time.monotonic() + 5, 0, {}
+    while time.monotonic() < end:
+        listing = files(d, sandbox, "list", path="/race", depth=9)
+        packed = tar(d, sandbox, "/race")
+        for r in (listing, packed, files(d, sandbox, "chmod", path="/race", mode="777", owner="user", recursive=True),
+                  files(d, sandbox, "chmod", path="/race2", mode="777", owner="user", recursive=True),
+                  files(d, sandbox, "remove", path="/race2/d"), tar(d, sandbox, "/race", archive("d/evil-entry", "deep/x")),
+                  files(d, sandbox, "stat", path="/race/d")):
+            statuses[r.status] = statuses.get(r.status, 0) + 1
+            ok(r.status < 500, f"round {n}: {r.status} {r.body[:200]}")
+        ok(b"d/passwd" not in listing.body and b"d/passwd" not in packed.body, "a tree leads through the link")
+        n += 1
+    for t in threads:
+        t.join()
+    print(f"# {n} rounds, answers {statuses}")
+    ok(n > 3 and statuses.get(200, 0) > n, "the calls did their work")
+    judge("swap_race", result)
+    equal(d.exec(sandbox, state)["stdout"], before, "/etc of the sandbox")
+    while True:
+        message = watcher.recv_json()
+        ok(message["type"] != "error" and not message.get("name", "").startswith(("d/passwd", "d.link/passwd")), message)
+        if message.get("name") == "deep/x" or message["type"] == "overflow":
+            break
+    watcher.abort()
+    equal((set(os.listdir("/etc")), os.stat("/etc").st_mtime), host, "the host's /etc")
+    d.delete(sandbox)
+    host_is_well(d)
+
+
+def test_t26_every_file_call(d):
+    sandbox = d.create()["id"]
+    d.exec(sandbox, "mkdir /odd && cd /odd && mkfifo fifo && ln -s loop loop && ln -s /nowhere dangling && ln -s /dev/zero zero "
+           "&& python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"sock\")'; true")
+    began = time.monotonic()
+    for name in ("/odd/fifo", "/odd/sock", "/odd/loop", "/odd/dangling", "/odd/zero", "/dev/tty", "/dev/ptmx"):
+        equal(files(d, sandbox, "stat", path=name).json()["entry"]["type"] in ("file", "symlink"), True, f"stat of {name}")
+        for r in (files(d, sandbox, "list", path=name), tar(d, sandbox, name), tar(d, sandbox, name, archive("x"))):
+            ok(400 <= r.status < 500 and r.message, f"{name}: {r.status} {r.body[:200]}")
+        with watch(d, sandbox, name) as w:
+            equal(w.recv_json()["type"], "error", f"watch of {name}")
+    ok(files(d, sandbox, "list", path="/odd").status == 200, "a list of such")
+    equal(tarfile.open(fileobj=io.BytesIO(tar(d, sandbox, "/odd").body)).getnames(), [".", "./dangling", "./loop", "./zero"],
+          "an archive of such holds the links")
+    ok(files(d, sandbox, "list", path="/proc", depth=3).status == 200, "a list of procfs")
+    equal(tar(d, sandbox, "/proc").status, 400, "an archive of procfs")
+    for name in ("fifo", "sock", "loop", "dangling", "zero"):
+        equal(files(d, sandbox, "remove", path=f"/odd/{name}").status, 204, f"removal of {name}")
+    equal(d.exec(sandbox, "test -c /dev/zero && echo there")["stdout"], "there\n", "the device")
+    ok(time.monotonic() - began < 20 * SLOW, f"all of it took {time.monotonic() - began:.1f} s")
     d.delete(sandbox)
     host_is_well(d)
 
