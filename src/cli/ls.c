@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/avtime.h"
 #include "base/codec.h"
 #include "base/json.h"
 #include "base/num.h"
@@ -20,25 +19,6 @@ static const char *text_of(const json_t *o, const char *field)
 	return s && s[0] ? s : "-";
 }
 
-/* "42s", "17m", "5h", "3d" since a moment. */
-static const char *age_of(const json_t *o, const char *field, char buf[static 24])
-{
-	const char *s = json_string_value(json_object_get(o, field));
-	int64_t ms;
-	if (!s || av_rfc3339_parse(av_str_c(s), &ms) < 0)
-		return "-";
-	long long sec = AV_MAX((av_real_ms() - ms) / 1000, (int64_t)0);
-	if (sec < 120)
-		snprintf(buf, 24, "%llds", sec);
-	else if (sec < 120 * 60)
-		snprintf(buf, 24, "%lldm", sec / 60);
-	else if (sec < 48 * 3600)
-		snprintf(buf, 24, "%lldh", sec / 3600);
-	else
-		snprintf(buf, 24, "%lldd", sec / 86400);
-	return buf;
-}
-
 static void cell_size_mb(struct table *t, const json_t *sandbox, const char *field)
 {
 	char buf[24];
@@ -48,7 +28,6 @@ static void cell_size_mb(struct table *t, const json_t *sandbox, const char *fie
 
 static void add_row(struct table *t, const json_t *sandbox)
 {
-	char age[24];
 	const json_t *cpus = json_object_get(sandbox, "cpus");
 	if (!cpus)
 		cpus = json_object_get(sandbox, "vcpus");
@@ -60,7 +39,7 @@ static void add_row(struct table *t, const json_t *sandbox)
 	table_cell(t, "%g", json_number_value(cpus));
 	cell_size_mb(t, sandbox, "memory_mb");
 	cell_size_mb(t, sandbox, "disk_mb");
-	table_cell(t, "%s", age_of(sandbox, "created_at", age));
+	table_age(t, json_string_value(json_object_get(sandbox, "created_at")));
 }
 
 static void add_parameter(struct av_buf *path, const char *name, const char *value)

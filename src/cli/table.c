@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/avtime.h"
+
 #include "base/banned.h"
 
 void table_init(struct table *t, size_t columns, const char *const *titles)
@@ -70,4 +72,22 @@ void table_print(struct table *t, const char *bold, const char *plain)
 	for (size_t i = 0; i < full; i++, p += strlen(p) + 1)
 		print_cell(t, i % t->columns, p, width[i % t->columns]);
 	av_buf_clear(&t->cells);
+}
+
+void table_age(struct table *t, const char *since)
+{
+	int64_t ms;
+	if (!since || av_rfc3339_parse(av_str_c(since), &ms) < 0) {
+		table_cell(t, "-");
+		return;
+	}
+	long long sec = AV_MAX((av_real_ms() - ms) / 1000, (int64_t)0);
+	if (sec < 120)
+		table_cell(t, "%llds", sec);
+	else if (sec < 120 * 60)
+		table_cell(t, "%lldm", sec / 60);
+	else if (sec < 48 * 3600)
+		table_cell(t, "%lldh", sec / 3600);
+	else
+		table_cell(t, "%lldd", sec / 86400);
 }

@@ -69,6 +69,9 @@ typedef int (*av_client_write_fn)(void *ctx, const char *p, size_t n);
  * when it is not known. Parents are created, an existing file is replaced. */
 int av_client_upload(struct av_client *c, const char *sandbox_id, const char *path, int64_t size,
     av_client_read_fn on_read, void *ctx, struct av_err *err);
+/* Streams a tar archive into the sandbox, where it is unpacked below the directory at path. */
+int av_client_upload_tree(struct av_client *c, const char *sandbox_id, const char *path,
+    av_client_read_fn on_read, void *ctx, struct av_err *err);
 /* Streams a file out of the sandbox. */
 int av_client_download(struct av_client *c, const char *sandbox_id, const char *path,
     av_client_write_fn on_write, void *ctx, struct av_err *err);

@@ -69,8 +69,9 @@ static int finish(struct av_client *c, struct transfer *t, struct av_err *err)
 	return 0;
 }
 
-int av_client_upload(struct av_client *c, const char *sandbox_id, const char *path, int64_t size,
-    av_client_read_fn on_read, void *ctx, struct av_err *err)
+/* PUT of a stream to .../<what>?path=... */
+static int put_stream(struct av_client *c, const char *sandbox_id, const char *what,
+    const char *path, int64_t size, av_client_read_fn on_read, void *ctx, struct av_err *err)
 {
 	AV_CLEANUP(slist_freep) struct curl_slist *headers = NULL;
 	AV_CLEANUP(av_buf_clear) struct av_buf route = AV_BUF_INIT(16 * AV_KIB);
@@ -79,7 +80,7 @@ int av_client_upload(struct av_client *c, const char *sandbox_id, const char *pa
 	    .ctx = ctx,
 	    .reply = AV_BUF_INIT(CLIENT_REPLY_MAX)};
 	int r;
-	av_buf_printf(&route, "/v1/sandboxes/%s/files?path=", sandbox_id);
+	av_buf_printf(&route, "/v1/sandboxes/%s/%s?path=", sandbox_id, what);
 	av_percent_encode(&route, av_str_c(path), true);
 	if (av_buf_error(&route))
 		return av_err_set(err, AV_ERR_INVALID, "the path is too long");
@@ -102,6 +103,18 @@ int av_client_upload(struct av_client *c, const char *sandbox_id, const char *pa
 	curl_easy_reset(c->easy);
 	av_buf_clear(&t.reply);
 	return r;
+}
+
+int av_client_upload(struct av_client *c, const char *sandbox_id, const char *path, int64_t size,
+    av_client_read_fn on_read, void *ctx, struct av_err *err)
+{
+	return put_stream(c, sandbox_id, "files", path, size, on_read, ctx, err);
+}
+
+int av_client_upload_tree(struct av_client *c, const char *sandbox_id, const char *path,
+    av_client_read_fn on_read, void *ctx, struct av_err *err)
+{
+	return put_stream(c, sandbox_id, "files/tar", path, -1, on_read, ctx, err);
 }
 
 int av_client_download(struct av_client *c, const char *sandbox_id, const char *path,

@@ -102,7 +102,8 @@ static int guard_byte(struct av_http1 *p, unsigned char c)
 /* Checks a span that ends at most at its first LF. */
 static int guard_span(struct av_http1 *p, const unsigned char *s, size_t n)
 {
-	if (p->phase == PHASE_CHUNK_SIZE) {
+	/* Framing of a body of any length, not its head: bounded line by line. */
+	if (p->phase == PHASE_CHUNK_SIZE || p->phase == PHASE_CHUNK_END) {
 		if (p->line_n + n > AV_HTTP1_CHUNK_LINE_MAX)
 			return fail(p, AV_ERR_INVALID, "the chunk size line is too long");
 	} else if ((p->head_n += n) > p->limits.head_bytes) {

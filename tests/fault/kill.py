@@ -338,7 +338,8 @@ def _make_failpoint_test(point, layer):
 
 # The worker's; tests/fault/test_spawn.c goes through all of them without a daemon.
 WORKER_POINTS = ["cgroup_made", "disk_subvol_made", "destroy.kill", "destroy.rundir", "destroy.done"]
-# What live_through passes. What the pool discards at the end is another story.
+# What live_through passes. What the pool discards at the end is another story, and snapshots and templates
+# have one of their own (kill_templates.py).
 LIFE = ("create.", "exec.", "pause.", "resume.", "delete.", "pool.")
 POINTS = [(p, "control") for p in failpoints("control") if p.startswith(LIFE) and p != "pool.discarded"] + \
     [(p, "spawn") for p in WORKER_POINTS]

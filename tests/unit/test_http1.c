@@ -495,12 +495,31 @@ static void test_write(void)
 	is_int(av_http1_chunk_head(head, SIZE_MAX), 18, "the largest chunk head fits");
 }
 
+/* A body of any number of chunks has one head: the lines between them are no part of it. */
+static void test_many_chunks(void)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf in = AV_BUF_INIT(65536);
+	AV_CLEANUP(av_buf_clear) struct av_buf log = AV_BUF_INIT(65536);
+	AV_CLEANUP(av_buf_clear) struct av_buf want = AV_BUF_INIT(65536);
+	av_buf_append_c(&in, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+	av_buf_append_c(&want, "[POST / @a chunked body]");
+	for (int i = 0; i < 1000; i++) {
+		av_buf_append_c(&in, "1\r\nx\r\n");
+		av_buf_append_c(&want, "x");
+	}
+	av_buf_append_c(&in, "0\r\n\r\n");
+	av_buf_append_c(&want, "$");
+	parse(av_buf_str(&in), NULL, 0, false, &log);
+	is_bytes(av_buf_str(&log), av_buf_str(&want), "more chunks than a head may have bytes");
+}
+
 int main(void)
 {
 	test_requests();
 	test_refused();
 	test_bad_chunks();
 	test_limits();
+	test_many_chunks();
 	test_responses();
 	test_pause();
 	test_event_error();

@@ -1,0 +1,262 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""`aviary template` and `aviary snapshot`, with a root file system of a few programs; --rootless: as an ordinary user."""
+import io
+import json
+import os
+import pty
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import tempfile
+
+import aviary_test
+from aviary_test import contains, equal, ok, program
+
+ROOTLESS = "--rootless" in sys.argv
+if ROOTLESS:
+    sys.argv.remove("--rootless")
+UID = 54321
+SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "templates")
+
+
+def as_user():
+    return {"user": UID, "group": UID, "extra_groups": []} if ROOTLESS and os.geteuid() == 0 else {}
+
+
+def environment(d, **more):
+    env = {k: v for k, v in os.environ.items() if not k.startswith("AVIARY_")}
+    env.update({"AVIARY_URL": d.url, "AVIARY_CONFIG_DIR": os.path.join(d.dir, "config"), "HOME": d.dir, **more})
+    return env
+
+
+def cli(d, *words, check=True, stdin=None, **env):
+    r = subprocess.run([os.path.join(BIN, "aviary"), *words], capture_output=True, env=environment(d, **env), timeout=60,
+                       cwd="/", check=False, stdin=stdin, **as_user())
+    r.stdout, r.stderr = r.stdout.decode(), r.stderr.decode()
+    if check:
+        equal(r.returncode, 0, f"aviary {' '.join(words)}: {r.stderr}")
+    return r
+
+
+PROGRAMS = ("sh", "cat", "id", "rm", "rmdir", "chown", "chmod", "stat", "echo", "ls")
+
+
+def libraries(path):
+    out = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
+    return {w for line in out.splitlines() for w in line.split() if w.startswith("/")}
+
+
+def make_root():
+    """A root file system as a tar archive: some programs of this machine, and what is easy to lose."""
+    files = {}
+    for name in PROGRAMS:
+        path = os.path.realpath(shutil.which(name))
+        files[f"bin/{name}"] = path
+        for lib in libraries(path):
+            files[lib.lstrip("/")] = os.path.realpath(lib)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        def add(name, kind=tarfile.REGTYPE, data=b"", mode=0o755, link=""):
+            t = tarfile.TarInfo(f"./{name}")
+            t.type, t.mode, t.size, t.linkname, t.mtime = kind, mode, len(data), link, 1700000000
+            tar.addfile(t, io.BytesIO(data))
+
+        for name in ("", "dev", "proc", "etc", "root", "tmp", "home/user", "var/lib/aviary"):
+            add(name, tarfile.DIRTYPE, mode=0o1777 if name == "tmp" else 0o755)
+        t = tarfile.TarInfo("./dev/console")
+        t.type, t.devmajor, t.devminor = tarfile.CHRTYPE, 5, 1
+        tar.addfile(t)
+        for name, path in sorted(files.items()):
+            with open(path, "rb") as f:
+                add(name, data=f.read())
+        add("etc/passwd", data=b"root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n", mode=0o644)
+        add("etc/group", data=b"root:x:0:\nuser:x:1000:\n", mode=0o644)
+        add("etc/os-release", data=b"NAME=little\n", mode=0o644)
+        add("bin/link", tarfile.SYMTYPE, link="sh")
+        add("var/lib/aviary/owners", mode=0o644,
+            data=b'chown 1000:1000 "home/user"; chmod 700 "home/user"\nchown 0:0 "bin/id"; chmod 4755 "bin/id"\n')
+    return out.getvalue()
+
+
+def write(d, name, data):
+    path = os.path.join(d.dir, name)
+    with open(path, "wb") as f:
+        f.write(data)
+    os.chmod(path, 0o755)
+    return path
+
+
+def is_little(d, name):
+    b = d.create(template=name)["id"]
+    r = d.exec(b, "cat /etc/os-release; cd /; stat -c '%a %u %g' home/user bin/id; ls /var/lib/; id -u; echo x >/root/y; cat /root/y")
+    owner = "0 0" if ROOTLESS else "1000 1000"
+    equal(r["stdout"], f"NAME=little\n700 {owner}\n4755 0 0\n0\nx\n", f"a sandbox of {name}: {r['stderr']}")
+    d.delete(b)
+
+
+def test_import(d):
+    tar = write(d, "root.tar", make_root())
+    text = cli(d, "template", "import", "little", tar).stdout
+    contains(text, "little: built in", "the last word")
+    is_little(d, "little")
+    with open(tar, "rb") as f:
+        made = json.loads(cli(d, "template", "import", "little", "--json", stdin=f).stdout)
+    equal((made["name"], made["type"], made["platform"], made["parent"]), ("little", "base", True, "empty"), "again, from a pipe")
+    is_little(d, "little")
+    equal(d.expect(200, "GET", "/v1/sandboxes").json(), [], "no sandbox is left")
+
+
+def test_ls_show_rm(d):
+    text = cli(d, "template", "ls").stdout
+    for word in ("NAME", "little", "minimal", "host"):
+        contains(text, word, "the list")
+    equal(cli(d, "template", "ls", "-q").stdout.split(), ["little", "minimal", "host"], "names only")
+    equal(json.loads(cli(d, "template", "show", "little").stdout)["name"], "little", "show")
+    r = cli(d, "template", "rm", "nothing", "little", check=False)
+    equal((r.returncode, r.stdout), (125, "little\n"), "one is not there, the other goes")
+    contains(r.stderr, "nothing", "the message names it")
+    for words in (("template",), ("template", "what"), ("template", "show"), ("template", "ls", "x"),
+                  ("template", "build", "nothing"), ("template", "build", "../base")):
+        equal(cli(d, *words, check=False).returncode, 2, f"{words}")
+
+
+def test_bad_archives(d):
+    for data, what in ((b"no tar at all" * 100, "tar"), (make_root()[:5000], "")):
+        r = cli(d, "template", "import", "bad", write(d, "bad.tar", data), check=False)
+        equal(r.returncode, 125, f"an archive that is none: {r.stderr}")
+        contains(r.stderr.lower(), what, "why")
+    empty = io.BytesIO()
+    tarfile.open(fileobj=empty, mode="w").close()
+    r = cli(d, "template", "import", "bad", write(d, "empty.tar", empty.getvalue()), check=False)
+    equal(r.returncode, 125, "an empty root file system")
+    contains(r.stderr, "/bin/sh", "what it lacks")
+    equal(d.expect(200, "GET", "/v1/sandboxes").json(), [], "no sandbox is left")
+    ok("bad" not in cli(d, "template", "ls", "-q").stdout, "and no template")
+
+
+RECIPE = """#!/bin/sh
+echo 'I: first step' >&2
+echo 'noise of a program' >&2
+sleep 0.4
+echo 'I: second step' >&2
+cat "$ROOT_TAR"
+"""
+
+
+def test_build(d):
+    """A recipe of one's own, as a person sees it on a terminal and as lines in a pipe."""
+    tar = write(d, "root.tar", make_root())
+    os.makedirs(os.path.join(d.dir, "recipes", "mine"), exist_ok=True)
+    write(d, "recipes/mine/build", RECIPE.encode())
+    env = {"AVIARY_TEMPLATES": os.path.join(d.dir, "recipes"), "ROOT_TAR": tar}
+    lines = cli(d, "template", "build", "mine", **env).stderr.splitlines()
+    equal(lines, ["mine: first step", "mine: second step", "mine: restoring owners", "mine: taking the snapshot"], "in a pipe")
+    is_little(d, "mine")
+    master, slave = pty.openpty()
+    p = subprocess.Popen([os.path.join(BIN, "aviary"), "template", "build", "mine"], stdout=subprocess.PIPE, stderr=slave,
+                         env=environment(d, **env), cwd="/", **as_user())
+    os.close(slave)
+    seen = b""
+    while True:
+        try:
+            part = os.read(master, 4096)
+        except OSError:
+            break
+        if not part:
+            break
+        seen += part
+    contains(p.communicate(timeout=30)[0].decode(), "built in", "the result")
+    equal(p.returncode, 0, "exit status")
+    ok(b"\r\x1b[Kmine: noise of a program" in seen and b"\n" not in seen and seen.endswith(b"\r\x1b[K"),
+       f"one line that is drawn again and taken away: {seen}")
+
+
+def test_build_that_fails(d):
+    write(d, "recipes/mine/build", b"#!/bin/sh\necho 'I: trying' >&2\necho 'E: no mirror' >&2\nexit 3\n")
+    env = {"AVIARY_TEMPLATES": os.path.join(d.dir, "recipes")}
+    r = cli(d, "template", "build", "mine", check=False, **env)
+    equal(r.returncode, 125, "exit status")
+    contains(r.stderr, "the recipe failed: no mirror", "the reason")
+    is_little(d, "mine")  # the old one is there
+    write(d, "recipes/mine/build", b"#!/bin/sh\necho 'I: for ever' >&2\nsleep 1000 & echo $! >" + d.dir.encode() + b"/pid\nwait\n")
+    p = subprocess.Popen([os.path.join(BIN, "aviary"), "template", "build", "mine"], stderr=subprocess.PIPE,
+                         env=environment(d, **env), cwd="/", **as_user())
+    aviary_test.wait_for(lambda: os.path.exists(os.path.join(d.dir, "pid")) and os.path.getsize(os.path.join(d.dir, "pid")), 10, "the recipe runs")
+    p.terminate()
+    equal((p.wait(20), p.stderr.read() != b""), (128 + 15, True), "interrupted")
+    with open(os.path.join(d.dir, "pid"), encoding="ascii") as f:
+        pid = int(f.read())
+    aviary_test.wait_for(lambda: not os.path.exists(f"/proc/{pid}") or "Z" in open(f"/proc/{pid}/stat", encoding="ascii").read(), 10,
+                         "the recipe is gone with all of its processes")
+    equal(d.expect(200, "GET", "/v1/sandboxes").json(), [], "no sandbox is left")
+
+
+def test_snapshot(d):
+    sandbox = d.create(template="mine", metadata={"name": "work"})["id"]
+    d.exec(sandbox, "echo kept >/root/z")
+    if ROOTLESS:
+        r = cli(d, "snapshot", "work", "s1", check=False)
+        if r.returncode:
+            contains(r.stderr, "stop", "where nothing can be frozen: what else there is")
+            equal(cli(d, "snapshot", "work", "s1", "--stop").stdout, "s1\n", "its name")
+    else:
+        equal(cli(d, "snapshot", "work", "s1", "--resume").stdout, "s1\n", "its name")
+        equal(d.exec(sandbox, "cat /root/z")["stdout"], "kept\n", "it goes on")
+        r = cli(d, "snapshot", "work", "s1", check=False)
+        equal(r.returncode, 125, "the name is taken")
+        contains(r.stderr, "overwrite", "and what can be done")
+        cli(d, "snapshot", "work", "s1", "--overwrite", "--stop")
+    aviary_test.wait_for(lambda: not d.expect(200, "GET", "/v1/sandboxes").json(), 10, "the sandbox is gone")
+    r = cli(d, "run", "--template", "s1", "--", "cat", "/root/z")
+    equal(r.stdout, "kept\n", "a sandbox of it")
+    cli(d, "template", "rm", "-q", "s1", "mine")
+
+
+def test_recipes_that_come_along(d):
+    text = cli(d, "template", "build").stdout
+    for name in ("base", "code-interpreter"):
+        contains(text, name, "the list")
+        mode = os.stat(os.path.join(SOURCE, name, "build")).st_mode
+        ok(mode & stat.S_IXUSR, f"{name} can be run")
+    # With an mmdebstrap of ours: what the recipe asks it for.
+    fake = os.path.join(d.dir, "fake")
+    os.makedirs(fake, exist_ok=True)
+    tar = write(d, "root.tar", make_root())
+    write(d, "fake/mmdebstrap", b'#!/bin/sh\necho "$*" >"$ASKED"\necho "I: installing" >&2\ncat "$ROOT_TAR"\n')
+    asked = os.path.join(d.dir, "asked")
+    if ROOTLESS:
+        return  # needs ranges of ids, which this user without a name has not
+    r = cli(d, "template", "build", "code-interpreter", PATH=fake + ":" + os.environ["PATH"], ASKED=asked, ROOT_TAR=tar,
+            AVIARY_SUITE="bookworm", AVIARY_MIRROR="http://mirror.example/debian", AVIARY_TEMPLATES=SOURCE)
+    contains(r.stderr, "http://mirror.example/debian", "it says from where")
+    with open(asked, encoding="ascii") as f:
+        words = f.read()
+    for part in ("--mode=root", "--format=tar", "python3-ipython", "python3-numpy", "nodejs", "sudo", "git", "bookworm - http://mirror.example"):
+        contains(words, part, "what mmdebstrap is asked for")
+    made = d.expect(200, "GET", "/v1/snapshots/code-interpreter").json()
+    ok(made["kernel_warm"] and made["memory_mb"] == 1024, f"its defaults: {made}")
+    for name, noted in (("code-interpreter-v1", True), ("code-interpreter", False), ("base", True)):
+        b = d.create(template=name)
+        equal("template_note" in b, noted, f"{name}: {b.get('template_note')}")
+        d.delete(b["id"])
+    d.expect(204, "DELETE", "/v1/snapshots/code-interpreter")
+
+
+if ROOTLESS and os.geteuid() == 0:
+    probe = subprocess.run(["unshare", "-Ur", "true"], capture_output=True, check=False, cwd="/", **as_user())
+    if probe.returncode:
+        print(f"1..0 # SKIP ordinary users get no user namespace here: {probe.stderr.decode().strip()}")
+        sys.exit(0)
+BIN = tempfile.mkdtemp(prefix="aviary-rootless-") if ROOTLESS else os.path.dirname(program("aviary"))
+if ROOTLESS:
+    os.chmod(BIN, 0o755)
+    for each in ("aviary", "aviaryd", "aviary-spawn", "aviary-agent"):
+        shutil.copy2(program(each), os.path.join(BIN, each))
+    os.environ["AVIARY_BUILD"] = BIN
+elif os.geteuid() != 0:
+    print("1..0 # SKIP needs root; --rootless is the same without")
+    sys.exit(0)
+aviary_test.main(globals(), popen=as_user(), owner=UID if ROOTLESS and os.geteuid() == 0 else None)
