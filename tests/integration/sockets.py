@@ -90,7 +90,7 @@ def test_500_at_once(d):
                 seen += m.get("data", "").encode()
     start = time.monotonic()
     equal(d.exec(boxes[0], "echo quick")["stdout"], "quick\n", "meanwhile")
-    ok(time.monotonic() - start < 2, "and soon")
+    ok(time.monotonic() - start < 5, "and soon")
     d.memory_within(before, 60000)
     for _kind, s, _text in sessions:
         s.abort()
@@ -123,7 +123,7 @@ def test_readers_that_never_read(d):
     ok(grown < 40 * 1024 or d.sanitized(), f"40 of them cost {grown} KiB")
     start = time.monotonic()
     equal(d.exec(sandbox(d), "echo served")["stdout"], "served\n", "the same sandbox")
-    ok(time.monotonic() - start < 3, "soon")
+    ok(time.monotonic() - start < 5, "soon")
     first = cpu_of(d, "yes")
     time.sleep(0.5)
     ok(cpu_of(d, "yes") - first < 10, "all 40 programs are stopped")

@@ -9,7 +9,7 @@ import threading
 import time
 
 import ws
-from aviary_test import contains, equal, main, ok, wait_for
+from aviary_test import Skip, contains, equal, main, ok, wait_for
 
 SHARED = {}
 
@@ -288,6 +288,23 @@ def test_sandbox_dies(d):
         d.delete(sb)
         m = t.last()
         ok(m["type"] == "error" and m["fatal"] is True and m["data"], f"a definite last message: {m}")
+
+
+def test_pause_and_resume(d):
+    sb = d.create()["id"]
+    with Terminal(d, sandbox_id=sb) as t:
+        tag = t.start()["tag"]
+        t.type("echo be''fore\n")
+        t.until("before")
+        if d.request("POST", f"/v1/sandboxes/{sb}/pause", timeout=60).status == 501:
+            raise Skip("nothing can be frozen here")
+        t.type("echo mean''while\n")
+        with Terminal(d, sandbox_id=sb) as other:
+            other.send(type="connect", tag=tag)
+            ok(other.last()["fatal"], "a paused sandbox takes no new terminals")
+        d.expect(200, "POST", f"/v1/sandboxes/{sb}/resume")
+        t.until("meanwhile")
+    d.delete(sb)
 
 
 def test_slow_reader_stops_the_program(d):
