@@ -12,12 +12,17 @@
 #include <unistd.h>
 
 #include "base/avtime.h"
+#include "base/failpoint.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "spawn/rundir.h"
 #include "base/banned.h"
 
-#define FREEZE_TIMEOUT_MS 200
+/* A process that is in the kernel stops when it leaves it: the sandbox is tried again and again,
+ * and the worker has time for others in between. */
+#define FREEZE_TRY_MS     5
+#define FREEZE_FIRST_NS   (5 * AV_NS_PER_MS)
+#define FREEZE_GIVE_UP_NS (2 * AV_NS_PER_S)
 
 static struct sandbox *find(const struct spawner *sp, const char *id)
 {
@@ -233,15 +238,57 @@ static void adopt(struct sandbox *s, struct job *j)
 	job_done(j, &reply, s->pidfd);
 }
 
-static void freeze(struct sandbox *s, struct job *j, bool frozen)
+/* ---- freezing ---- */
+
+static void on_freeze_retry(void *ctx);
+
+static struct job *freeze_over(struct sandbox *s)
 {
-	struct av_err err = {0};
+	struct job *j = AV_LIST_FIRST(&s->jobs, struct job, node);
+	assert(j);
+	loop_timer_stop(&s->retry);
+	s->retry_ns = 0;
+	av_list_remove(&j->node);
+	s->state = SANDBOX_IDLE;
+	return j;
+}
+
+/* The first job, FREEZE or THAW. False: it is not done yet, the timer comes back to it. */
+static bool freeze_try(struct sandbox *s)
+{
+	struct job *j = AV_LIST_FIRST(&s->jobs, struct job, node);
 	struct spawn_reply reply = {0};
-	int r = cgroups_freeze(s->sp->cgroups, s->id, frozen, FREEZE_TIMEOUT_MS, &err);
+	struct av_err err = {0};
+	int r = av_failpoint("freeze.try")
+	            ? -ETIMEDOUT
+	            : cgroups_freeze(s->sp->cgroups, s->id, j->request.op == SPAWN_FREEZE,
+	                  FREEZE_TRY_MS, &err);
+	if (r == -ETIMEDOUT && av_mono_ns() - s->freeze_started_ns < FREEZE_GIVE_UP_NS) {
+		s->retry_ns = s->retry_ns ? 2 * s->retry_ns : FREEZE_FIRST_NS;
+		s->retry.on_due = on_freeze_retry;
+		loop_timer_start(&s->sp->loop, &s->retry, s->retry_ns);
+		return false;
+	}
+	j = freeze_over(s);
 	if (r < 0)
 		job_fail(j, r, &err);
 	else
 		job_done(j, &reply, -1);
+	return true;
+}
+
+static void on_freeze_retry(void *ctx)
+{
+	struct sandbox *s = ctx;
+	if (freeze_try(s))
+		sandbox_job_end(s, false);
+}
+
+/* It is to be destroyed. */
+static void freeze_cancel(struct sandbox *s)
+{
+	job_fail(freeze_over(s), -ECANCELED, NULL);
+	sandbox_job_end(s, false);
 }
 
 /* ---- jobs ---- */
@@ -254,12 +301,6 @@ static void run_short(struct sandbox *s, struct job *j)
 		break;
 	case SPAWN_INSPECT:
 		inspect(s, j);
-		break;
-	case SPAWN_FREEZE:
-		freeze(s, j, true);
-		break;
-	case SPAWN_THAW:
-		freeze(s, j, false);
 		break;
 	default:
 		job_fail(j, -EINVAL, NULL);
@@ -292,6 +333,13 @@ static void run_jobs(struct sandbox *s)
 			destroy_start(s);
 			return;
 		}
+		if (j->request.op == SPAWN_FREEZE || j->request.op == SPAWN_THAW) {
+			s->state = SANDBOX_FREEZING;
+			s->freeze_started_ns = av_mono_ns();
+			if (!freeze_try(s))
+				return;
+			continue;
+		}
 		av_list_remove(&j->node);
 		run_short(s, j);
 	}
@@ -316,8 +364,9 @@ void sandbox_submit(struct spawner *sp, struct job *j)
 		job_fail(j, -ENOMEM, NULL);
 		return;
 	}
-	/* A look does not wait for the copy of a disk. */
-	if (j->request.op == SPAWN_INSPECT && s->state == SANDBOX_SNAPSHOTTING) {
+	/* A look does not wait for the copy of a disk, or for what is slow to freeze. */
+	if (j->request.op == SPAWN_INSPECT &&
+	    (s->state == SANDBOX_SNAPSHOTTING || s->state == SANDBOX_FREEZING)) {
 		inspect(s, j);
 		return;
 	}
@@ -326,6 +375,8 @@ void sandbox_submit(struct spawner *sp, struct job *j)
 		create_cancel(s);
 	else if (j->request.op == SPAWN_DESTROY && s->state == SANDBOX_SNAPSHOTTING)
 		snapshot_cancel(s);
+	else if (j->request.op == SPAWN_DESTROY && s->state == SANDBOX_FREEZING)
+		freeze_cancel(s);
 	else if (s->state == SANDBOX_IDLE)
 		run_jobs(s);
 }

@@ -90,6 +90,7 @@ enum sandbox_state {
 	SANDBOX_CREATING,
 	SANDBOX_DESTROYING,
 	SANDBOX_SNAPSHOTTING,
+	SANDBOX_FREEZING, /* or thawing */
 };
 
 struct sandbox {
@@ -104,9 +105,9 @@ struct sandbox {
 	struct av_err failure;    /* create: what went wrong, answered when the clean-up is done */
 	int failure_errno;        /* 0: none */
 	bool canceled;            /* a DESTROY came while it was made */
-	struct loop_timer retry;  /* destroy: look again; create: the child takes too long */
+	struct loop_timer retry; /* destroy, freeze: look again; create: the child takes too long */
 	int64_t retry_ns;
-	int64_t destroy_started_ns;
+	int64_t destroy_started_ns, freeze_started_ns;
 	/* create */
 	struct jail jail;
 	uint32_t stage; /* 0: nothing is staged */

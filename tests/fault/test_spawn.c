@@ -139,6 +139,47 @@ static void test_frozen(struct spawn_client *c)
 	is_gone(c, id);
 }
 
+static int64_t restart_with(struct spawn_client *c, const char *failpoint)
+{
+	kill(c->supervisor, SIGTERM);
+	waitpid(c->supervisor, NULL, 0);
+	if (failpoint)
+		setenv("AVIARY_FAILPOINT", failpoint, 1);
+	spawn_client_restart(c, NULL);
+	unsetenv("AVIARY_FAILPOINT");
+	return av_mono_ns();
+}
+
+/* What does not freeze at once is tried again, and holds up nobody, least of all its own end. */
+static void test_slow_to_freeze(struct spawn_client *c)
+{
+	struct spawn_request freeze = {.op = SPAWN_FREEZE}, destroy = {.op = SPAWN_DESTROY};
+	struct spawn_reply r, r2;
+	char id[SPAWN_ID_SIZE], other[SPAWN_ID_SIZE];
+	int64_t begun;
+
+	(void)restart_with(c, "freeze.try=error@1");
+	new_sandbox(c, id, NULL, NULL);
+	int e = spawn_client_op(c, SPAWN_FREEZE, id);
+	ok(e == 0 || e == EOPNOTSUPP, "FREEZE that fails at first (%s)", strerror(e));
+	is_int(spawn_client_op(c, SPAWN_DESTROY, id), 0, "DESTROY");
+
+	begun = restart_with(c, "freeze.try=error");
+	new_sandbox(c, id, NULL, NULL);
+	new_sandbox(c, other, NULL, NULL);
+	memcpy(freeze.id, id, sizeof(id));
+	memcpy(destroy.id, id, sizeof(id));
+	ok(spawn_client_send(c, &freeze) && spawn_client_send(c, &destroy) &&
+	        spawn_client_receive(c, &r, NULL) && spawn_client_receive(c, &r2, NULL),
+	    "DESTROY of what is slow to freeze");
+	ok(r.op == SPAWN_FREEZE && r.error == ECANCELED && r2.op == SPAWN_DESTROY && r2.error == 0,
+	    "ends both (%u: %d, %u: %d)", r.op, r.error, r2.op, r2.error);
+	ok(av_mono_ns() - begun < 60 * AV_NS_PER_S, "in time");
+	is_int(spawn_client_op(c, SPAWN_FREEZE, other), ETIMEDOUT, "it is given up in the end");
+	is_int(spawn_client_op(c, SPAWN_DESTROY, other), 0, "DESTROY");
+	(void)restart_with(c, NULL);
+}
+
 static void test_stubborn(struct spawn_client *c)
 {
 	char id[SPAWN_ID_SIZE];
@@ -426,6 +467,7 @@ int main(void)
 	spawn_client_start(&c, NULL);
 	test_life(&c);
 	test_frozen(&c);
+	test_slow_to_freeze(&c);
 	test_stubborn(&c);
 	test_bad_requests(&c);
 	test_cancel(&c);

@@ -3,6 +3,7 @@
 """Pause and resume, what stalls and what goes on, idleness, changes of a living sandbox, deletes from everywhere."""
 
 import concurrent.futures
+import http.client
 import os
 import signal
 import time
@@ -241,7 +242,7 @@ def test_paused_over_a_restart(d):
     def ready():
         try:
             return d.request("GET", "/ready", key=False).status == 200
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
 
     wait_for(ready, 30, "ready again")
