@@ -139,7 +139,19 @@ size_t av_utf8_char(struct av_str s)
 bool av_utf8_valid(struct av_str s)
 {
 	while (s.n) {
-		size_t len = av_utf8_char(s);
+		uint64_t eight;
+		size_t len;
+		/* Mostly it is ASCII. */
+		while (s.n >= sizeof(eight)) {
+			memcpy(&eight, s.p, sizeof(eight));
+			if (eight & 0x8080808080808080ULL)
+				break;
+			s.p += sizeof(eight);
+			s.n -= sizeof(eight);
+		}
+		if (s.n == 0)
+			break;
+		len = av_utf8_char(s);
 		if (len == 0)
 			return false;
 		s.p += len;

@@ -26,10 +26,10 @@
 #define TIMEOUT_MAX_MS     (365LL * 24 * 3600 * 1000)
 #define ENVS_MAX           256
 #define RUN_TEXT_MAX       ((size_t)4 << 20)
-#define RUN_RESULTS_MAX    ((size_t)24 << 20)
+#define RUN_RESULTS_MAX    ((size_t)16 << 20)
 #define ERROR_MAX          ((size_t)8 << 20)
 #define STREAM_LINE_MAX    ((size_t)64 * 1024) /* a "stream" of the agent that is read here */
-#define ANSWER_MAX         ((size_t)96 << 20)
+#define ANSWER_MAX         ((size_t)80 << 20)
 #define KERNEL_ID_MAX      64
 
 /* rq->state */
