@@ -45,6 +45,11 @@ static int kill_recorded(void *ctx, const char *id)
 		if (poll(&p, 1, DEATH_TIMEOUT_MS) == 0)
 			return -ETIMEDOUT;
 	}
+	struct pasta_process pasta;
+	AV_CLEANUP(av_closep) int pasta_fd = -1;
+	if (rundir_read_pasta(*run_fd, id, &pasta) == 0 &&
+	    (pasta_fd = pasta_open(proc, &pasta)) >= 0)
+		av_pidfd_send_signal(pasta_fd, SIGKILL);
 	return rundir_remove(*run_fd, id);
 }
 

@@ -181,17 +181,23 @@ static int parse_start_ticks(const char *stat, uint64_t *ret)
 	return av_parse_u64(field, 0, UINT64_MAX, ret);
 }
 
-int jail_identify(int proc_fd, pid_t pid, struct jail_identity *ret)
+int jail_start_ticks(int proc_fd, pid_t pid, uint64_t *ret)
 {
 	char path[64], buf[1024];
-	struct jail_identity who = {.pid = pid};
 	int r = av_path_printf(path, sizeof(path), "%d/stat", pid);
 	if (r < 0)
 		return r;
 	ssize_t n = av_read_file_at(proc_fd, path, buf, sizeof(buf));
 	if (n < 0)
 		return n == -ENOENT ? -ESRCH : (int)n;
-	r = parse_start_ticks(buf, &who.start_ticks);
+	return parse_start_ticks(buf, ret);
+}
+
+int jail_identify(int proc_fd, pid_t pid, struct jail_identity *ret)
+{
+	char path[64];
+	struct jail_identity who = {.pid = pid};
+	int r = jail_start_ticks(proc_fd, pid, &who.start_ticks);
 	if (r < 0)
 		return r;
 	struct stat st;
@@ -215,6 +221,12 @@ int jail_open(int proc_fd, const struct jail_identity *who, int *ret_pidfd)
 		return pidfd;
 	struct jail_identity now = {0};
 	int r = jail_identify(proc_fd, who->pid, &now);
+	/* Rootless, the sandboxes of an earlier worker are not below this one's user namespace, so
+	 * their namespaces cannot be looked at. The start time says enough. */
+	if (r == -EACCES) {
+		now.pidns_ino = who->pidns_ino;
+		r = jail_start_ticks(proc_fd, who->pid, &now.start_ticks);
+	}
 	if (r < 0)
 		return r;
 	if (now.start_ticks != who->start_ticks || now.pidns_ino != who->pidns_ino)

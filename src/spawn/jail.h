@@ -57,6 +57,8 @@ int jail_result(struct jail *j, struct av_err *err) AV_MUST_CHECK;
 /* Closes, and kills a child that was not handed on (pidfd taken by the caller). */
 void jail_clear(struct jail *j);
 
+/* Start time of a living process. -ESRCH when it is gone. */
+int jail_start_ticks(int proc_fd, pid_t pid, uint64_t *ret) AV_MUST_CHECK;
 /* Start time and pid namespace of a living process. -ESRCH when it is gone. */
 int jail_identify(int proc_fd, pid_t pid, struct jail_identity *ret) AV_MUST_CHECK;
 /* A descriptor (the caller's) of the process with exactly this identity; -ESRCH when nobody has the

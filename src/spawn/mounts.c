@@ -152,8 +152,9 @@ static int fill_root(int root, const struct spawn_options *o, struct av_err *err
 	    {.from = "/sys", .to = "sys", .read_only = true},
 	    {.from = "/dev", .to = "dev"},
 	};
-	/* A child looks up its staged root with the sandbox's ids. */
-	static const char *const dirs[] = {"stage", "disk", "l"};
+	/* A child looks up its staged root with the sandbox's ids. pasta makes its empty root on
+	 * /tmp and asks the resolver of /etc/resolv.conf. */
+	static const char *const dirs[] = {"stage", "disk", "l", "tmp", "etc"};
 	for (size_t i = 0; i < AV_ARRAY_LEN(dirs); i++)
 		if (mkdirat(root, dirs[i], 0711) < 0)
 			return av_err_sys(err, AV_ERR_INTERNAL, errno, "mkdir %s", dirs[i]);

@@ -159,7 +159,13 @@ static int update(struct net *n, struct av_err *err)
 		return av_err_set(err, AV_ERR_UNSUPPORTED,
 		    "this machine itself has no route to the internet (see ip route)");
 	n->mtu = s.mtu;
+	n->n_local = s.n_local;
+	memcpy(n->local, s.local, sizeof(n->local));
 	r = choose_pool(n, &s, err);
+	if (n->rootless)
+		n->rules = rules;
+	if (r < 0 || n->rootless)
+		return r;
 	if (r == 0)
 		r = need_forwarding(n, &s, &rules, err);
 	if (r < 0)
@@ -189,6 +195,9 @@ static bool table_exists(const struct net *n)
 
 /* ---- public ---- */
 
+static const char switched_off[] = "the operator switched it off (internet = no); change it in "
+                                   "aviary.conf and start aviaryd again";
+
 static void unavailable(struct net *n, const char *text)
 {
 	snprintf(n->reason, sizeof(n->reason), "%.*s", (int)sizeof(n->reason) - 1, text);
@@ -212,8 +221,7 @@ void net_open(struct net *n, const struct net_config *config, const char *tag, i
 	n->rules.n_allowed = config->n_allowed;
 	n->rules.connections_max = connections_max(n);
 	if (config->off) {
-		unavailable(n, "the operator switched it off (internet = no); change it in "
-		               "aviary.conf and start aviaryd again");
+		unavailable(n, switched_off);
 		return;
 	}
 	n->route_fd = nl_open(NETLINK_ROUTE);
@@ -232,6 +240,18 @@ void net_open(struct net *n, const struct net_config *config, const char *tag, i
 		av_log(AV_LOG_WARN, "internet access", "error", err.message, NULL);
 }
 
+void net_open_rootless(
+    struct net *n, const struct net_config *config, const char *missing, int root_fd)
+{
+	*n = NET_INIT;
+	n->config = config;
+	n->root_fd = root_fd;
+	n->rootless = true;
+	memcpy(n->rules.allowed, config->allowed, sizeof(n->rules.allowed));
+	n->rules.n_allowed = config->n_allowed;
+	unavailable(n, config->off ? switched_off : missing);
+}
+
 void net_close(struct net *n)
 {
 	av_close_fd(&n->route_fd);
@@ -244,7 +264,7 @@ int net_prepare(struct net *n, struct av_err *err)
 		return av_err_set(
 		    err, AV_ERR_UNSUPPORTED, "no internet access here: %s", n->reason);
 	int64_t now = av_mono_ns();
-	if (n->installed && now - n->checked_ns < REFRESH_NS)
+	if ((n->installed || n->rootless) && n->checked_ns && now - n->checked_ns < REFRESH_NS)
 		return 0;
 	int r = update(n, err);
 	if (r == 0)
@@ -263,6 +283,8 @@ void net_sandbox_rules(const struct net *n, struct net_rules_sandbox *ret)
 {
 	*ret = (struct net_rules_sandbox){.pool = n->pool, .n_allowed = n->rules.n_allowed};
 	memcpy(ret->allowed, n->rules.allowed, sizeof(ret->allowed));
+	memcpy(ret->local, n->local, sizeof(ret->local));
+	ret->n_local = n->n_local;
 }
 
 void net_resolv_conf(const struct net *n, char text[static NET_RESOLV_SIZE])
@@ -274,7 +296,9 @@ void net_resolv_conf(const struct net *n, char text[static NET_RESOLV_SIZE])
 		    "aviaryd(8).\n");
 		return;
 	}
-	for (uint32_t i = 0; i < n->rules.n_resolvers; i++) {
+	/* pasta knows the first only. */
+	size_t count = n->rootless ? 1 : n->rules.n_resolvers;
+	for (uint32_t i = 0; i < count; i++) {
 		uint32_t a = NET_RESOLVER_FIRST + i;
 		at += (size_t)snprintf(text + at, NET_RESOLV_SIZE - at, "nameserver %u.%u.%u.%u\n",
 		    a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255);

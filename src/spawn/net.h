@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * net.h - internet access of sandboxes, as root: what the worker does in the host's namespace
+ * net.h - internet access of sandboxes: what the worker does in the host's namespace
  *
- * Theory of operation. A sandbox with internet access has one interface, an end of a veth pair
- * whose other end is in the host's network namespace. Both ends have the same hardware address and
- * do no ARP: every frame is for the other side, there is nothing to spoof and no neighbour to look
- * for. The host has a route to the sandbox's one address through its end; the routing table is also
- * the allocation of addresses, as a second route to the same address is refused by the kernel
- * (between instances too), and the name of the host's end is the allocation of names. So nothing is
- * to be recovered after a crash, and when the last process of a sandbox dies, its namespace takes
- * the pair, the route and its rules with it: no interface is ever deleted, which would take 27 ms
- * under a lock of the whole kernel.
+ * Theory of operation, as root (else see net_pasta.h). A sandbox with internet access has one
+ * interface, an end of a veth pair whose other end is in the host's network namespace. Both ends
+ * have the same hardware address and do no ARP: every frame is for the other side, there is nothing
+ * to spoof and no neighbour to look for. The host has a route to the sandbox's one address through
+ * its end; the routing table is also the allocation of addresses, as a second route to the same
+ * address is refused by the kernel (between instances too), and the name of the host's end is the
+ * allocation of names. So nothing is to be recovered after a crash, and when the last process of a
+ * sandbox dies, its namespace takes the pair, the route and its rules with it: no interface is ever
+ * deleted, which would take 27 ms under a lock of the whole kernel.
  *
  * What is left in the host's namespace between sandboxes: one table of nftables (net_rules.h), made
  * by the first create that asks for internet access, and, where forwarding was off, a 1 in
@@ -45,6 +45,9 @@ struct net {
 	struct nft_range pool;
 	struct net_rules_host rules;
 	uint32_t mtu;
+	uint32_t local[NET_LOCAL_MAX]; /* see net_rules_sandbox */
+	size_t n_local;
+	bool rootless; /* pasta connects (net_pasta.h), and nothing is made on the host */
 	uint32_t next_name, next_address;
 	int64_t checked_ns;
 	char reason[200]; /* why there is no internet access, and the cure; "" when there is */
@@ -55,6 +58,9 @@ struct net {
  * fails with it. Changes nothing. tag: of the instance. */
 void net_open(struct net *n, const struct net_config *config, const char *tag, int root_fd,
     int proc_fd, int run_fd);
+/* The same for a worker of an ordinary user; missing: why there is no pasta, or "". */
+void net_open_rootless(
+    struct net *n, const struct net_config *config, const char *missing, int root_fd);
 void net_close(struct net *n);
 /* As net_cleanup(), at a stop without sandboxes; 0 when nothing was made. */
 int net_leave(struct net *n) AV_MUST_CHECK;

@@ -10,6 +10,7 @@
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "base/fd.h"
 #include "base/num.h"
@@ -17,6 +18,9 @@
 
 /* <net/if.h> and <linux/if.h> define the same names. */
 extern unsigned int if_nametoindex(const char *name);
+
+#define WAIT_MS      5000
+#define WAIT_STEP_MS 2
 
 int net_child_rules(const struct net_rules_sandbox *rules)
 {
@@ -88,6 +92,17 @@ static void default_route(struct nl_buf *b, uint32_t ifindex)
 	nl_end(b);
 }
 
+static unsigned int wait_for_interface(void)
+{
+	static const struct timespec pause = {.tv_nsec = WAIT_STEP_MS * 1000000};
+	unsigned int ifindex = if_nametoindex(NET_IFNAME);
+	for (int ms = 0; ifindex == 0 && ms < WAIT_MS; ms += WAIT_STEP_MS) {
+		nanosleep(&pause, NULL);
+		ifindex = if_nametoindex(NET_IFNAME);
+	}
+	return ifindex;
+}
+
 int net_child_up(uint32_t address)
 {
 	_Alignas(struct nlmsghdr) uint8_t storage[256];
@@ -95,7 +110,7 @@ int net_child_up(uint32_t address)
 	AV_CLEANUP(av_closep) int fd = nl_open(NETLINK_ROUTE);
 	if (fd < 0)
 		return fd;
-	unsigned int ifindex = if_nametoindex(NET_IFNAME);
+	unsigned int ifindex = wait_for_interface();
 	if (ifindex == 0)
 		return -ENODEV;
 	no_ipv6(fd, (int)ifindex);

@@ -14,6 +14,6 @@
 
 /* Loads the rules, before there is an interface that they are about. -errno. */
 int net_child_rules(const struct net_rules_sandbox *rules) AV_MUST_CHECK;
-/* Gives the interface, which is there, its address and route and brings it up. -errno; -ENODEV when
- * it is not there. */
+/* Gives the interface its address and route and brings it up. -errno; -ENODEV when it does not
+ * appear within 5 s (root's is there already; pasta's comes when pasta is ready). */
 int net_child_up(uint32_t address) AV_MUST_CHECK;

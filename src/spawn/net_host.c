@@ -109,6 +109,44 @@ static int on_route(void *ctx, const struct nlmsghdr *h)
 	return 0;
 }
 
+static void add_local(struct scan *s, uint32_t address)
+{
+	const struct nft_range one = {address, address};
+	struct net_scan *o = s->out;
+	for (size_t i = 0; i < o->n_local; i++)
+		if (o->local[i] == address)
+			return;
+	bool allowed = false;
+	for (size_t i = 0; i < s->rules->n_allowed; i++)
+		allowed |= net_overlap(&one, &s->rules->allowed[i]);
+	for (size_t i = 0; i < net_denied_count && !allowed; i++)
+		if (inside(&one, &net_denied[i]))
+			return;
+	if (o->n_local < NET_LOCAL_MAX)
+		o->local[o->n_local++] = address;
+}
+
+static int on_address(void *ctx, const struct nlmsghdr *h)
+{
+	const void *local = h->nlmsg_type == RTM_NEWADDR
+	                        ? nl_find(h, sizeof(struct ifaddrmsg), IFA_LOCAL, sizeof(uint32_t))
+	                        : NULL;
+	if (local)
+		add_local(ctx, av_get_be32(local));
+	return 0;
+}
+
+static int scan_addresses(int fd, struct scan *ctx)
+{
+	_Alignas(struct nlmsghdr) uint8_t storage[64];
+	struct nl_buf b = NL_BUF_INIT(storage);
+	const struct ifaddrmsg all = {.ifa_family = AF_INET};
+	nl_begin(&b, RTM_GETADDR, NLM_F_DUMP);
+	nl_put(&b, &all, sizeof(all));
+	nl_end(&b);
+	return nl_dump(fd, &b, on_address, ctx);
+}
+
 int net_scan_routes(const struct net_rules_host *rules, struct net_scan *s)
 {
 	_Alignas(struct nlmsghdr) uint8_t storage[64];
@@ -119,13 +157,16 @@ int net_scan_routes(const struct net_rules_host *rules, struct net_scan *s)
 	if (fd < 0 || ioctl_fd < 0)
 		return fd < 0 ? fd : -errno;
 	struct scan ctx = {.rules = rules, .out = s, .ioctl_fd = ioctl_fd};
-	s->n_uplinks = s->n_gateways = 0;
+	s->n_uplinks = s->n_gateways = s->n_local = 0;
 	s->mtu = MTU_MAX;
 	memset(s->taken, 0, sizeof(s->taken));
 	nl_begin(&b, RTM_GETROUTE, NLM_F_DUMP);
 	nl_put(&b, &all, sizeof(all));
 	nl_end(&b);
-	return nl_dump(fd, &b, on_route, &ctx);
+	int r = nl_dump(fd, &b, on_route, &ctx);
+	for (size_t i = 0; i < s->n_gateways; i++)
+		add_local(&ctx, s->gateways[i]);
+	return r < 0 ? r : scan_addresses(fd, &ctx);
 }
 
 /* ---- resolvers ---- */

@@ -16,6 +16,9 @@ struct net_scan {
 	uint32_t mtu;                        /* out: the smallest of theirs */
 	uint32_t gateways[NET_GATEWAYS_MAX]; /* out: of any route */
 	size_t n_gateways;
+	uint32_t local[NET_LOCAL_MAX]; /* out: the host's own and gateways, where `denied` has them
+	                                  not */
+	size_t n_local;
 };
 
 /* net_host.c */

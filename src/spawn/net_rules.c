@@ -281,6 +281,11 @@ static void sandbox_output(struct nl_buf *b, const struct net_rules_sandbox *s)
 	nft_network(
 	    &r, NFT_DESTINATION, NFT_CMP_EQ, s->pool.first, ~(s->pool.first ^ s->pool.last));
 	end(&r, true);
+	for (size_t i = 0; i < s->n_local; i++) {
+		r = nft_rule_begin(b, table, chain);
+		nft_address(&r, NFT_DESTINATION, NFT_CMP_EQ, s->local[i]);
+		end(&r, true);
+	}
 	accept_allowed(b, table, chain, s->n_allowed);
 	refuse(b, table, chain, true);
 }

@@ -28,12 +28,16 @@
 #define NET_RESOLVERS_MAX 3
 #define NET_GUARDED_MAX   4
 #define NET_GATEWAYS_MAX  8
+#define NET_LOCAL_MAX     32
 #define NET_PREFIX_SIZE   12 /* "avy" and 8 hex digits of the instance */
 #define NET_TABLE_SIZE    20
 #define NET_ANY_SANDBOX   "avy" /* prefix of the sandboxes' interfaces of every instance */
 #define NET_SANDBOX_TABLE "aviary"
 #define NET_IFNAME        "eth0" /* inside */
 
+/* Of every rootless sandbox; pasta keeps them apart. */
+#define NET_ROOTLESS      0x0ad50010u
+#define NET_ROOTLESS_TEXT "10.213.0.16"
 /* Addresses that exist on the link between a sandbox and its host only. */
 #define NET_GATEWAY        0xa9fefd01u /* 169.254.253.1 */
 #define NET_RESOLVER_FIRST 0xa9fefd35u /* 169.254.253.53, .54, .55 */
@@ -66,6 +70,9 @@ void net_rules_host_remove(struct nl_buf *b, const char *table);
 
 struct net_rules_sandbox {
 	struct nft_range pool; /* of all sandboxes */
+	/* The host's own and its gateways', as far as `denied` does not have them. */
+	uint32_t local[NET_LOCAL_MAX];
+	size_t n_local;
 	struct nft_range allowed[NET_ALLOWED_MAX];
 	size_t n_allowed;
 };

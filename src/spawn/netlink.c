@@ -173,6 +173,13 @@ const void *nl_find(const struct nlmsghdr *h, size_t header, uint16_t type, size
 	return find_attr((const uint8_t *)h + skip, h->nlmsg_len - skip, type, min);
 }
 
+const void *nl_find_inside(const void *payload, uint16_t type, size_t min)
+{
+	struct nlattr a;
+	memcpy(&a, (const uint8_t *)payload - NLA_HDRLEN, sizeof(a));
+	return find_attr(payload, (size_t)a.nla_len - NLA_HDRLEN, type, min);
+}
+
 /* The errno of an acknowledgement, negative; 0 for success. */
 static int ack_result(const struct nlmsghdr *h, struct av_err *err)
 {

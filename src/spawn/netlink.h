@@ -58,5 +58,8 @@ int nl_try(int fd, const struct nl_buf *b, struct av_err *err) AV_MUST_CHECK;
  * which becomes the result. */
 typedef int nl_message_fn(void *ctx, const struct nlmsghdr *h);
 int nl_dump(int fd, const struct nl_buf *b, nl_message_fn *fn, void *ctx) AV_MUST_CHECK;
-/* The payload of the first attribute `type` at or after p, at least min bytes long; NULL. */
+/* The payload of the first attribute `type` behind the header of a message's protocol, at least min
+ * bytes long; NULL. */
 const void *nl_find(const struct nlmsghdr *h, size_t header, uint16_t type, size_t min);
+/* The same among the attributes inside the payload of one that nl_find() found. */
+const void *nl_find_inside(const void *payload, uint16_t type, size_t min);

@@ -66,6 +66,14 @@ void nft_table_ask(struct nl_buf *b, const char *table)
 	nl_end(b);
 }
 
+void nft_chains_ask(struct nl_buf *b)
+{
+	const struct nfgenmsg g = {.nfgen_family = AF_UNSPEC, .version = NFNETLINK_V0};
+	nl_begin(b, NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN, NLM_F_DUMP);
+	nl_put(b, &g, sizeof(g));
+	nl_end(b);
+}
+
 void nft_table_remove(struct nl_buf *b, const char *table)
 {
 	/* Made first, so that there is something to remove. */

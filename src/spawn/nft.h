@@ -30,6 +30,9 @@ void nft_table_ask(struct nl_buf *b, const char *table);
 void nft_chain(struct nl_buf *b, const char *table, const char *chain, const char *type,
     uint32_t hook, int32_t priority);
 
+/* A dump of all chains of all tables. */
+void nft_chains_ask(struct nl_buf *b);
+
 /* An IPv4 range in host order, both ends included. */
 struct nft_range {
 	uint32_t first, last;

@@ -340,7 +340,9 @@ static void devices(struct probe *p)
 	PROBE_FOUND(f, p->tun ? "/dev/net/tun opens" : "/dev/net/tun: %s", strerror(errno));
 	if (!p->tun) {
 		PROBE_REASON(f, "no internet access for rootless sandboxes");
-		PROBE_CURE(f, "sudo modprobe tun; docker run --device /dev/net/tun");
+		PROBE_CURE(f, errno == EACCES
+		                  ? "sudo chmod 666 /dev/net/tun"
+		                  : "sudo modprobe tun; docker run --device /dev/net/tun");
 	}
 	av_close_fd(&fd);
 }
@@ -383,4 +385,5 @@ void probe_run(struct probe *ret, const char *state_dir)
 	probe_disk(ret, state_dir);
 	usr_merged(ret);
 	devices(ret);
+	probe_net(ret);
 }

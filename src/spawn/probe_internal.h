@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * probe_internal.h - shared by probe.c, probe_disk.c and probe_try.c
+ * probe_internal.h - shared by probe.c, probe_disk.c, probe_net.c and probe_try.c
  */
 #pragma once
 
@@ -35,6 +35,9 @@ void probe_say(char *dst, size_t size, const char *fmt, ...) AV_PRINTF(3, 4);
 /* A file that begins with a number; -1 when there is none. */
 long probe_read_number(const char *path);
 bool probe_has_filesystem(const char *name);
+
+/* probe_net.c: after devices, whose TUN it looks at. */
+void probe_net(struct probe *p);
 
 /* probe_disk.c: facts about limiting disks in the state directory's file system. */
 void probe_disk(struct probe *p, const char *state_dir);

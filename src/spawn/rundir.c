@@ -25,6 +25,7 @@
 #define PROCESS_NAME  "process"
 #define TEMPLATE_NAME "template"
 #define NET_NAME      "net"
+#define PASTA_NAME    "pasta"
 #define BACKLOG       128
 
 static int open_dir(int run_fd, const char *id)
@@ -97,6 +98,31 @@ int rundir_write_net(int run_fd, const char *id, const struct net_link *link)
 	snprintf(text, sizeof(text), "%u.%u.%u.%u %s\n", a >> 24, a >> 16 & 255, a >> 8 & 255,
 	    a & 255, link->ifname);
 	return write_record(run_fd, id, NET_NAME, text);
+}
+
+int rundir_write_pasta(int run_fd, const char *id, const struct pasta_process *p)
+{
+	char text[64];
+	snprintf(text, sizeof(text), "%d %llu\n", p->pid, (unsigned long long)p->start_ticks);
+	return write_record(run_fd, id, PASTA_NAME, text);
+}
+
+int rundir_read_pasta(int run_fd, const char *id, struct pasta_process *ret)
+{
+	char path[AV_ID_SIZE + 16], text[64];
+	int r = av_path_printf(path, sizeof(path), "%s/" PASTA_NAME, id);
+	if (r < 0)
+		return r;
+	ssize_t n = av_read_file_at(run_fd, path, text, sizeof(text));
+	if (n <= 0 || text[n - 1] != '\n')
+		return -ENOENT;
+	struct av_str rest = av_str_n(text, (size_t)n - 1), pid;
+	uint64_t number, ticks;
+	if (!av_str_cut(&rest, ' ', &pid) || av_parse_u64(pid, 1, INT32_MAX, &number) < 0 ||
+	    av_parse_u64(rest, 0, UINT64_MAX, &ticks) < 0)
+		return -ENOENT;
+	*ret = (struct pasta_process){.pid = (pid_t)number, .start_ticks = ticks};
+	return 0;
 }
 
 uint32_t rundir_read_net(int run_fd, const char *id)
@@ -174,7 +200,8 @@ int rundir_remove(int run_fd, const char *id)
 	AV_CLEANUP(av_closep) int dir = open_dir(run_fd, id);
 	if (dir < 0)
 		return dir == -ENOENT ? 0 : dir;
-	static const char *const names[] = {SOCKET_NAME, PROCESS_NAME, TEMPLATE_NAME, NET_NAME};
+	static const char *const names[] = {
+	    SOCKET_NAME, PROCESS_NAME, TEMPLATE_NAME, NET_NAME, PASTA_NAME};
 	for (size_t i = 0; i < AV_ARRAY_LEN(names); i++)
 		if (unlinkat(dir, names[i], 0) < 0 && errno != ENOENT)
 			return -errno;

@@ -5,6 +5,7 @@
  *   agent.sock  bound and listened on by the worker, owned by the daemon, mode 0600
  *   process     "pid start_ticks pidns_ino\n", written before the child gets its go
  *   template    what it stands on, a struct rundir_template, for snapshots of it
+ *   pasta       "pid start_ticks\n" of the process that a rootless sandbox's internet access needs
  *   net         "address ifname\n" with internet access, written before the child gets its go
  *
  * On a tmpfs as a rule: what is here ends with the machine, as the processes do.
@@ -18,6 +19,7 @@
 #include "base/macros.h"
 #include "spawn/jail.h"
 #include "spawn/net.h"
+#include "spawn/net_pasta.h"
 
 /* Makes the directory and the listening socket; *ret_listener is the caller's. -EEXIST when the
  * directory is there. All or nothing. owner: of the socket, (uid_t)-1 leaves the worker's. */
@@ -38,6 +40,9 @@ int rundir_write_template(
 int rundir_read_template(int run_fd, const char *id, struct rundir_template *ret) AV_MUST_CHECK;
 /* "address ifname\n" of a sandbox with internet access. */
 int rundir_write_net(int run_fd, const char *id, const struct net_link *link) AV_MUST_CHECK;
+/* "pid start_ticks\n" of the pasta that serves a rootless sandbox. -ENOENT when there is none. */
+int rundir_write_pasta(int run_fd, const char *id, const struct pasta_process *p) AV_MUST_CHECK;
+int rundir_read_pasta(int run_fd, const char *id, struct pasta_process *ret) AV_MUST_CHECK;
 /* The address, 0 when there is none. */
 uint32_t rundir_read_net(int run_fd, const char *id);
 bool rundir_exists(int run_fd, const char *id);

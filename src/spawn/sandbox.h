@@ -113,7 +113,9 @@ struct sandbox {
 	uint32_t stage; /* 0: nothing is staged */
 	struct loop_source handover;
 	int listener, exit_record; /* owned: for the child's go */
-	bool wants_net, went;      /* it gets an interface; it got its go */
+	int pasta_fd;              /* owned: pidfd of its pasta, or -1 */
+	struct loop_source pasta_death;
+	bool wants_net, went; /* it gets an interface; it got its go */
 	struct template_waiter template_wait;
 	int64_t cloned_ns;
 	/* SAMPLE */
@@ -166,5 +168,8 @@ void sandbox_list_insert(struct spawn_list_reply *l, const char *id);
 /* The current job is answered and off the list: the next one, or the entry goes when nothing is
  * left of the sandbox. */
 void sandbox_job_end(struct sandbox *s, bool gone);
+/* Watches its pasta (pidfd taken over), and ends it; nothing to end is fine. */
+int sandbox_watch_pasta(struct sandbox *s, int pidfd) AV_MUST_CHECK;
+void sandbox_end_pasta(struct sandbox *s);
 /* Watches pidfd (taken over). */
 int sandbox_watch(struct sandbox *s, int pidfd, const struct jail_identity *who) AV_MUST_CHECK;

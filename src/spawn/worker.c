@@ -32,6 +32,7 @@
 #include "spawn/caps.h"
 #include "spawn/client.h"
 #include "spawn/instance.h"
+#include "spawn/net_pasta.h"
 #include "spawn/probe.h"
 #include "spawn/sandbox.h"
 #include "spawn/sys.h"
@@ -153,7 +154,7 @@ static void open_net(struct spawner *sp)
 	char tag[INSTANCE_TAG_SIZE];
 	instance_tag(sp->o->state_dir, tag);
 	if (sp->o->rootless)
-		snprintf(sp->net.reason, sizeof(sp->net.reason), "start aviaryd as root");
+		net_open_rootless(&sp->net, &sp->o->net, pasta_missing(), sp->mounts.host_root_fd);
 	else
 		net_open(&sp->net, &sp->o->net, tag, sp->mounts.host_root_fd, sp->mounts.proc_fd,
 		    sp->mounts.run_fd);
