@@ -59,8 +59,8 @@ _Noreturn static void exec_pasta(pid_t pid)
 		_exit(1);
 	const char *argv[] = {"pasta", "-f", "-q", "-4", "-t", "none", "-u", "none", "-T", "none",
 	    "-U", "none", "--no-map-gw", "--no-dhcp", "--no-ndp", "--no-ra", "--no-dhcpv6", "-I",
-	    NET_IFNAME, "-g", dotted(NET_GATEWAY, gateway), "-a", NET_ROOTLESS_TEXT, "--userns", user,
-	    "--netns", net, "--dns-forward", dotted(NET_RESOLVER_FIRST, forward), NULL};
+	    NET_IFNAME, "-g", dotted(NET_GATEWAY, gateway), "-a", NET_ROOTLESS_TEXT, "--userns",
+	    user, "--netns", net, "--dns-forward", dotted(NET_RESOLVER_FIRST, forward), NULL};
 	char *envp[] = {NULL};
 	execve(PASTA, (char **)(uintptr_t)argv, envp);
 	_exit(1);
@@ -73,8 +73,8 @@ static int name_resolver(uint32_t resolver)
 	if (resolver)
 		snprintf(text, sizeof(text), "nameserver %s\n", dotted(resolver, address));
 	AV_CLEANUP(av_closep)
-	int fd = open("/etc/resolv.conf",
-	    O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+	int fd =
+	    open("/etc/resolv.conf", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
 	return fd < 0 ? -errno : av_write_full(fd, text, strlen(text));
 }
 

@@ -10,7 +10,7 @@
  *   r = nl_send(fd, &b, err);
  *
  * Building never fails: what does not fit sets `overflow`, and nl_send() then says -E2BIG. Why not
- * libmnl: see docs/decisions/0003. No allocation; single-threaded use of one buffer.
+ * libmnl: see docs/decisions/0006. No allocation; single-threaded use of one buffer.
  */
 #pragma once
 

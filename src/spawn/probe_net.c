@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * probe_net.c - whether sandboxes can have internet access here, and what else filters their packets
+ * probe_net.c - whether sandboxes can have internet access here, and what else filters their
+ * packets
  */
 #include "spawn/probe_internal.h"
 
@@ -69,26 +70,29 @@ static void as_root(struct probe *p)
 		PROBE_FOUND(f, "no");
 		PROBE_REASON(f, "the kernel refuses the rules that keep sandboxes apart (%.80s)",
 		    fd < 0 ? strerror(-fd) : err.message);
-		PROBE_CURE(f, "sudo modprobe -a nf_tables nft_fib_inet nft_ct nft_connlimit nft_masq "
-		              "nft_nat nft_reject_inet veth");
+		PROBE_CURE(f,
+		    "sudo modprobe -a nf_tables nft_fib_inet nft_ct nft_connlimit nft_masq "
+		    "nft_nat nft_reject_inet veth");
 		return;
 	}
 	find_foreign(fd, &foreign);
 	if (foreign.table[0]) {
 		f->state = PROBE_WEAK;
-		PROBE_REASON(f, "chain %s of table %s drops what it does not know, perhaps the packets "
-		                "of sandboxes too",
+		PROBE_REASON(f,
+		    "chain %s of table %s drops what it does not know, perhaps the packets "
+		    "of sandboxes too",
 		    foreign.chain, foreign.table);
-		PROBE_CURE(f, "sudo iptables -I FORWARD -i avy+ -j ACCEPT; sudo iptables -I FORWARD -o "
-		              "avy+ -j ACCEPT (Docker: DOCKER-USER; ufw: ufw route allow in on avy+)");
+		PROBE_CURE(f,
+		    "sudo iptables -I FORWARD -i avy+ -j ACCEPT; sudo iptables -I FORWARD -o "
+		    "avy+ -j ACCEPT (Docker: DOCKER-USER; ufw: ufw route allow in on avy+)");
 	}
 }
 
 static void as_user(struct probe *p)
 {
 	bool pasta = access("/usr/bin/pasta", X_OK) == 0;
-	struct probe_fact *f = probe_add(
-	    p, "internet", "internet access", pasta && p->tun ? PROBE_OK : PROBE_MISSING);
+	struct probe_fact *f =
+	    probe_add(p, "internet", "internet access", pasta && p->tun ? PROBE_OK : PROBE_MISSING);
 	PROBE_FOUND(f, pasta ? "pasta" : "no pasta");
 	if (!pasta) {
 		PROBE_REASON(f, "without root, sandboxes get internet access by pasta only");

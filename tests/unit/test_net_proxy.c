@@ -292,7 +292,8 @@ static void test_slow_client(void)
 
 static void test_slow_server(void)
 {
-	struct peer p = connected("POST /u HTTP/1.1\r\nHost: x\r\nContent-Length: 300000000\r\n\r\n");
+	struct peer p =
+	    connected("POST /u HTTP/1.1\r\nHost: x\r\nContent-Length: 300000000\r\n\r\n");
 	static char block[65536];
 	size_t before;
 	bool stopped = false;
@@ -312,14 +313,18 @@ static void test_slow_server(void)
 
 static void test_chunks(void)
 {
-	struct peer p = connected("POST /u HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-	                          "3\r\nabc\r\n0\r\nX-Trailer: dropped\r\n\r\n");
+	struct peer p =
+	    connected("POST /u HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+	              "3\r\nabc\r\n0\r\nX-Trailer: dropped\r\n\r\n");
 
 	ok(pump_until(ch.sent.n > 5 && memmem(ch.sent.p, ch.sent.n, "\r\n0\r\n\r\n", 7)), "ended");
-	ok(memmem(ch.sent.p, ch.sent.n, "\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 17), "in chunks, no trailer");
+	ok(memmem(ch.sent.p, ch.sent.n, "\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 17),
+	    "in chunks, no trailer");
 	ok(!ch.finished, "the server's input stays open");
-	answer("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 1\r\n\r\n");
-	ok(peer_expect(&p, "2\r\nhi\r\n0\r\nx-sum: 1\r\n\r\n"), "answered in chunks, with the trailer");
+	answer("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: "
+	       "1\r\n\r\n");
+	ok(peer_expect(&p, "2\r\nhi\r\n0\r\nx-sum: 1\r\n\r\n"),
+	    "answered in chunks, with the trailer");
 	end(&p);
 }
 
