@@ -2,8 +2,8 @@
 /*
  * cp.c - aviary cp: files and directories between this machine and a sandbox
  *
- * Single files go through the files API, at constant memory. Directories go as tar streams between
- * libarchive here and the sandbox's own tar program there.
+ * Single files go through the files API, directories as tar streams between libarchive here and the
+ * agent there, both at constant memory. Nothing needs to be installed in the sandbox.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -97,17 +97,6 @@ static ssize_t on_read(void *ctx, char *p, size_t n)
 	return r < 0 ? -errno : r;
 }
 
-static int set_mode(struct copy *c, const struct place *to, const char *path, mode_t mode)
-{
-	char text[8];
-	int code = 0;
-	snprintf(text, sizeof(text), "%04o", (unsigned int)(mode & 07777));
-	const char *argv[] = {"chmod", text, "--", path, NULL};
-	if (remote_run(c->cli, to->id, argv, &code, NULL, NULL, NULL) < 0 || code != 0)
-		cli_warn("%s: copied, but its mode could not be set to %s", path, text);
-	return 0;
-}
-
 static int send_file(struct copy *c, const char *from, const struct stat *st,
     const struct place *to, const char *path, bool exists, struct av_err *err)
 {
@@ -119,38 +108,22 @@ static int send_file(struct copy *c, const char *from, const struct stat *st,
 		return r;
 	}
 	/* New files are 0644 there. */
-	if (is_regular && (exists || (st->st_mode & 07777) != 0644))
-		return set_mode(c, to, path, st->st_mode);
-	return 0;
-}
-
-static int make_remote_dir(
-    struct copy *c, const struct place *to, const char *path, struct av_err *err)
-{
-	const char *argv[] = {"mkdir", "-p", "--", path, NULL};
-	AV_CLEANUP(av_freep) char *text = NULL;
-	int code = 0;
-	int r = remote_run(c->cli, to->id, argv, &code, NULL, &text, err);
-	if (r < 0)
-		return r;
-	if (code != 0)
-		return av_err_set(err, AV_ERR_INVALID, "in the sandbox: %s",
-		    text && text[0] ? text : "mkdir failed");
+	if (is_regular && (exists || (st->st_mode & 07777) != 0644) &&
+	    remote_chmod(c->cli, to->id, path, st->st_mode, NULL) < 0)
+		cli_warn("%s: copied, but its mode could not be set to %04o", path,
+		    (unsigned int)(st->st_mode & 07777));
 	return 0;
 }
 
 static int send_tree(
     struct copy *c, const char *from, const struct place *to, const char *path, struct av_err *err)
 {
-	const char *argv[] = {"tar", "-x", "-p", "-o", "-f", "-", "-C", path, NULL};
-	AV_CLEANUP(remote_pipe_freep) struct remote_pipe *pipe = NULL;
-	int r = make_remote_dir(c, to, path, err);
+	AV_CLEANUP(av_tree_freep) struct av_tree *tree = NULL;
+	int r = av_tree_open(c->cli->client, to->id, path, true, &tree, err);
 	if (r == 0)
-		r = remote_pipe_open(c->cli, to->id, argv, true, &pipe, err);
+		r = tree_send(from, tree, &c->progress, err);
 	if (r == 0)
-		r = tree_send(from, pipe, &c->progress, err);
-	if (r == 0)
-		r = remote_pipe_finish(pipe, err);
+		r = av_tree_finish(tree, err);
 	return r;
 }
 
@@ -170,7 +143,7 @@ static int copy_in(struct copy *c, const struct place *from, const struct place 
 	if (r < 0)
 		return r;
 	bool is_dir = rs.exists && S_ISDIR(rs.mode);
-	if (must_be_dir && rs.is_known && !is_dir)
+	if (must_be_dir && !is_dir)
 		return av_err_set(err, AV_ERR_INVALID, "%s is not a directory", to->text);
 	if (is_stdin && (is_dir || ends_with_slash(to->path)))
 		return av_err_set(err, AV_ERR_INVALID,
@@ -228,37 +201,31 @@ static int receive_file(struct copy *c, const struct place *from, const struct r
 static int receive_tree(
     struct copy *c, const struct place *from, const char *path, struct av_err *err)
 {
-	const char *argv[] = {"tar", "-c", "-f", "-", "-C", from->path, ".", NULL};
-	AV_CLEANUP(remote_pipe_freep) struct remote_pipe *pipe = NULL;
+	AV_CLEANUP(av_tree_freep) struct av_tree *tree = NULL;
 	if (mkdir(path, 0777) < 0 && errno != EEXIST)
 		return av_err_sys(err, AV_ERR_INVALID, errno, "%s", path);
-	int r = remote_pipe_open(c->cli, from->id, argv, false, &pipe, err);
+	int r = av_tree_open(c->cli->client, from->id, from->path, false, &tree, err);
 	if (r == 0)
-		r = tree_receive(pipe, path, &c->progress, err);
+		r = tree_receive(tree, path, &c->progress, err);
 	if (r == 0)
-		r = remote_pipe_finish(pipe, err);
+		r = av_tree_finish(tree, err);
 	return r;
 }
 
 /* A directory as tar on standard output. */
 static int print_tree(struct copy *c, const struct place *from, struct av_err *err)
 {
-	const char *argv[] = {"tar", "-c", "-f", "-", "-C", from->path, ".", NULL};
-	AV_CLEANUP(remote_pipe_freep) struct remote_pipe *pipe = NULL;
-	int r = remote_pipe_open(c->cli, from->id, argv, false, &pipe, err);
-	while (r == 0) {
-		const char *p;
-		ssize_t n = remote_pipe_read(pipe, &p, err);
-		if (n <= 0) {
-			r = (int)n;
-			break;
-		}
+	AV_CLEANUP(av_tree_freep) struct av_tree *tree = NULL;
+	const char *p;
+	ssize_t n = 0;
+	int r = av_tree_open(c->cli->client, from->id, from->path, false, &tree, err);
+	while (r == 0 && (n = av_tree_read(tree, &p, err)) > 0) {
 		r = av_write_full(STDOUT_FILENO, p, (size_t)n);
 		if (r < 0)
 			return av_err_sys(err, AV_ERR_INTERNAL, r, "standard output");
 		progress_add(&c->progress, (uint64_t)n);
 	}
-	return r == 0 ? remote_pipe_finish(pipe, err) : r;
+	return r < 0 ? r : (int)n;
 }
 
 static int copy_out(struct copy *c, const struct place *from, const struct place *to,
@@ -269,7 +236,7 @@ static int copy_out(struct copy *c, const struct place *from, const struct place
 	int r = remote_stat(c->cli, from->id, from->path, &rs, err);
 	if (r < 0)
 		return r;
-	if (rs.is_known && !rs.exists)
+	if (!rs.exists)
 		return av_err_set(err, AV_ERR_NOT_FOUND, "%s does not exist", from->text);
 	bool is_tree = rs.exists && S_ISDIR(rs.mode);
 	if (strcmp(to->text, "-") == 0) {
@@ -344,8 +311,7 @@ const struct command command_cp = {
         "start at the user's home. Directories are copied with all that is in them; into a "
         "directory "
         "that exists they get their own name there. Modes are kept, owners are not.\n\n"
-        "Copying directories needs a tar program in the sandbox. What a sandbox sends cannot leave "
-        "the target directory.",
+        "What a sandbox sends cannot leave the target directory.",
     .examples = examples,
     .options = options,
     .min_operands = 2,

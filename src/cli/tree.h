@@ -5,14 +5,14 @@
 #pragma once
 
 #include "cli/progress.h"
-#include "cli/remote.h"
+#include "client/tree.h"
 
-/* Writes the directory at path (its contents, names beginning "./") as tar into the program behind
- * pipe. Sockets, pipes and devices are left out with a warning. */
+/* Writes the directory at path (its contents, names beginning "./") as tar into the transfer.
+ * Sockets, pipes and devices are left out with a warning. */
 int tree_send(
-    const char *path, struct remote_pipe *pipe, struct progress *progress, struct av_err *err);
+    const char *path, struct av_tree *tree, struct progress *progress, struct av_err *err);
 
-/* Reads tar from pipe and makes files, directories and links of it below the existing directory
- * path, and nowhere else, whatever the stream says: see tree_receive.c. */
+/* Reads tar from the transfer and makes files, directories and links of it below the existing
+ * directory path, and nowhere else, whatever the stream says: see tree_receive.c. */
 int tree_receive(
-    struct remote_pipe *pipe, const char *path, struct progress *progress, struct av_err *err);
+    struct av_tree *tree, const char *path, struct progress *progress, struct av_err *err);

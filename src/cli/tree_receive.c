@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "cli/cli.h"
 
 #include "base/banned.h"
 
@@ -31,17 +32,17 @@
 	    ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS)
 
 struct receiver {
-	struct remote_pipe *pipe;
+	struct av_tree *tree;
 	struct progress *progress;
 	struct av_err *err;
-	bool failed; /* in the pipe: *err is set */
+	bool failed; /* in the transfer: *err is set */
 };
 
 static la_ssize_t on_read(struct archive *a, void *ctx, const void **ret)
 {
 	struct receiver *r = ctx;
 	const char *p = NULL;
-	ssize_t n = remote_pipe_read(r->pipe, &p, r->err);
+	ssize_t n = av_tree_read(r->tree, &p, r->err);
 	if (n < 0) {
 		r->failed = true;
 		archive_set_error(a, EPIPE, "the stream ended");
@@ -119,9 +120,9 @@ static int receive_all(const struct receiver *r, struct archive *tar, struct arc
 }
 
 int tree_receive(
-    struct remote_pipe *pipe, const char *path, struct progress *progress, struct av_err *err)
+    struct av_tree *tree, const char *path, struct progress *progress, struct av_err *err)
 {
-	struct receiver r = {.pipe = pipe, .progress = progress, .err = err};
+	struct receiver r = {.tree = tree, .progress = progress, .err = err};
 	AV_CLEANUP(av_closep) int before = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (before < 0 || chdir(path) < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "%s", path);

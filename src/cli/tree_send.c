@@ -17,20 +17,21 @@
 
 #include "base/buf.h"
 #include "base/fd.h"
+#include "cli/cli.h"
 
 #include "base/banned.h"
 
 struct sender {
-	struct remote_pipe *pipe;
+	struct av_tree *tree;
 	struct progress *progress;
 	struct av_err *err;
-	bool failed; /* in the pipe: *err is set */
+	bool failed; /* in the transfer: *err is set */
 };
 
 static la_ssize_t on_write(struct archive *a, void *ctx, const void *p, size_t n)
 {
 	struct sender *s = ctx;
-	if (remote_pipe_write(s->pipe, p, n, s->err) < 0) {
+	if (av_tree_write(s->tree, p, n, s->err) < 0) {
 		s->failed = true;
 		archive_set_error(a, EPIPE, "the stream ended");
 		return -1;
@@ -123,10 +124,9 @@ static int send_all(
 	return r;
 }
 
-int tree_send(
-    const char *path, struct remote_pipe *pipe, struct progress *progress, struct av_err *err)
+int tree_send(const char *path, struct av_tree *tree, struct progress *progress, struct av_err *err)
 {
-	struct sender s = {.pipe = pipe, .progress = progress, .err = err};
+	struct sender s = {.tree = tree, .progress = progress, .err = err};
 	struct archive *disk = archive_read_disk_new(), *tar = archive_write_new();
 	int r;
 	if (!disk || !tar) {

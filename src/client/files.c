@@ -9,8 +9,6 @@
 #include <errno.h>
 
 #include "base/codec.h"
-#include "base/json.h"
-#include "base/path.h"
 #include "client/client_internal.h"
 
 #include "base/banned.h"
@@ -69,24 +67,48 @@ static int finish(struct av_client *c, struct transfer *t, struct av_err *err)
 	return 0;
 }
 
-/* PUT of a stream to .../<what>?path=... */
-static int put_stream(struct av_client *c, const char *sandbox_id, const char *what,
-    const char *path, int64_t size, av_client_read_fn on_read, void *ctx, struct av_err *err)
+/* What all begin with: the route .../<what>?path=..., headers, and where the answer goes. */
+static int begin(struct av_client *c, struct transfer *t, const char *sandbox_id, const char *what,
+    const char *path, struct curl_slist **headers, struct av_err *err)
 {
-	AV_CLEANUP(slist_freep) struct curl_slist *headers = NULL;
 	AV_CLEANUP(av_buf_clear) struct av_buf route = AV_BUF_INIT(16 * AV_KIB);
-	struct transfer t = {.easy = c->easy,
-	    .on_read = on_read,
-	    .ctx = ctx,
-	    .reply = AV_BUF_INIT(CLIENT_REPLY_MAX)};
 	int r;
+
 	av_buf_printf(&route, "/v1/sandboxes/%s/%s?path=", sandbox_id, what);
 	av_percent_encode(&route, av_str_c(path), true);
 	if (av_buf_error(&route))
 		return av_err_set(err, AV_ERR_INVALID, "the path is too long");
-
 	curl_easy_reset(c->easy);
-	if ((r = client_prepare(c, c->easy, av_buf_cstr(&route), &headers, err)) < 0 ||
+	r = client_prepare(c, c->easy, av_buf_cstr(&route), headers, err);
+	if (r < 0)
+		return r;
+	t->easy = c->easy;
+	av_buf_init(&t->reply, CLIENT_REPLY_MAX);
+	curl_easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, on_data);
+	curl_easy_setopt(c->easy, CURLOPT_WRITEDATA, t);
+	return 0;
+}
+
+static int run(
+    struct av_client *c, struct transfer *t, struct curl_slist *headers, struct av_err *err)
+{
+	int r;
+
+	curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, headers);
+	r = finish(c, t, err);
+	curl_easy_reset(c->easy);
+	av_buf_clear(&t->reply);
+	return r;
+}
+
+static int put_stream(struct av_client *c, const char *sandbox_id, const char *what,
+    const char *path, int64_t size, av_client_read_fn on_read, void *ctx, struct av_err *err)
+{
+	AV_CLEANUP(slist_freep) struct curl_slist *headers = NULL;
+	struct transfer t = {.on_read = on_read, .ctx = ctx};
+	int r;
+
+	if ((r = begin(c, &t, sandbox_id, what, path, &headers, err)) < 0 ||
 	    (r = client_add_header(&headers, "Content-Type", "application/octet-stream", err)) <
 	        0 ||
 	    (r = client_add_header(&headers, "Expect", "", err)) < 0)
@@ -96,13 +118,7 @@ static int put_stream(struct av_client *c, const char *sandbox_id, const char *w
 	curl_easy_setopt(c->easy, CURLOPT_READDATA, &t);
 	curl_easy_setopt(c->easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t)size);
 	curl_easy_setopt(c->easy, CURLOPT_UPLOAD_BUFFERSIZE, TRANSFER_BUFFER);
-	curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, headers);
-	curl_easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, on_data);
-	curl_easy_setopt(c->easy, CURLOPT_WRITEDATA, &t);
-	r = finish(c, &t, err);
-	curl_easy_reset(c->easy);
-	av_buf_clear(&t.reply);
-	return r;
+	return run(c, &t, headers, err);
 }
 
 int av_client_upload(struct av_client *c, const char *sandbox_id, const char *path, int64_t size,
@@ -121,34 +137,11 @@ int av_client_download(struct av_client *c, const char *sandbox_id, const char *
     av_client_write_fn on_write, void *ctx, struct av_err *err)
 {
 	AV_CLEANUP(slist_freep) struct curl_slist *headers = NULL;
-	AV_CLEANUP(av_buf_clear) struct av_buf body = AV_BUF_INIT(64 * AV_KIB);
-	struct transfer t = {.easy = c->easy,
-	    .on_write = on_write,
-	    .ctx = ctx,
-	    .reply = AV_BUF_INIT(CLIENT_REPLY_MAX)};
-	char route[256];
-	int r =
-	    av_path_printf(route, sizeof(route), "/v1/sandboxes/%s/files/stream/read", sandbox_id);
-	if (r < 0)
-		return av_err_set(err, AV_ERR_INVALID, "the sandbox id is too long");
-	av_buf_append_c(&body, "{\"path\":");
-	av_json_write_str(&body, av_str_c(path));
-	av_buf_append_c(&body, "}");
-	if (av_buf_error(&body))
-		return av_err_set(err, AV_ERR_INVALID, "the path is too long");
+	struct transfer t = {.on_write = on_write, .ctx = ctx};
+	int r = begin(c, &t, sandbox_id, "files", path, &headers, err);
 
-	curl_easy_reset(c->easy);
-	if ((r = client_prepare(c, c->easy, route, &headers, err)) < 0 ||
-	    (r = client_add_header(&headers, "Content-Type", "application/json", err)) < 0)
+	if (r < 0)
 		return r;
-	curl_easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body.n);
-	curl_easy_setopt(c->easy, CURLOPT_POSTFIELDS, body.p + body.off);
 	curl_easy_setopt(c->easy, CURLOPT_BUFFERSIZE, TRANSFER_BUFFER);
-	curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, headers);
-	curl_easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, on_data);
-	curl_easy_setopt(c->easy, CURLOPT_WRITEDATA, &t);
-	r = finish(c, &t, err);
-	curl_easy_reset(c->easy);
-	av_buf_clear(&t.reply);
-	return r;
+	return run(c, &t, headers, err);
 }

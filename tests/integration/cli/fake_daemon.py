@@ -38,6 +38,7 @@ class Sandbox:
         self.dir = tempfile.mkdtemp(prefix="aviary-fake-")
         self.body = body
         self.status = "running"
+        self.lie = None  # bytes of every archive that is asked for
         self.background = {}  # pid: (tag, argv, output)
 
     def json(self):
@@ -191,15 +192,42 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with open(sandbox.path(query["path"]), "wb") as f:
                 f.write(self.body())
             return self.answer(204)
-        if (self.command, what) == ("POST", "files/stream/read"):
+        if (self.command, what) == ("GET", "files"):
             try:
-                with open(sandbox.path(json.loads(self.body())["path"]), "rb") as f:
+                with open(sandbox.path(query["path"]), "rb") as f:
                     return self.answer(200, raw=f.read())
             except FileNotFoundError:
                 return self.fail(404, "not_found", "no such file")
+        if what == "files/tar":
+            return self.tar(sandbox, query["path"])
+        if (self.command, what) in (("POST", "files/stat"), ("POST", "files/chmod")):
+            return self.entry(sandbox, what, json.loads(self.body()))
         if (self.command, what) == ("GET", "exec/stream"):
             return self.stream(sandbox)
         return self.fail(404, "not_found", "no such route")
+
+    def entry(self, sandbox, what, body):
+        path = sandbox.path(body["path"])
+        if not os.path.exists(path):
+            return self.fail(404, "not_found", f"path '{path}' does not exist")
+        if what == "files/chmod":
+            os.chmod(path, body["mode"])
+            return self.answer(204)
+        st = os.stat(path)
+        return self.answer(200, {"entry": {
+            "name": os.path.basename(path), "path": path, "size": st.st_size, "mode": st.st_mode & 0o7777,
+            "type": "directory" if os.path.isdir(path) else "file"}})
+
+    def tar(self, sandbox, path):
+        """Out: what sandbox.lie says, if anything."""
+        if self.command == "GET" and sandbox.lie is not None:
+            return self.answer(200, raw=sandbox.lie)
+        if self.command == "GET":
+            out = subprocess.run(["tar", "-c", "-C", sandbox.path(path), "."], stdout=subprocess.PIPE, check=True)
+            return self.answer(200, raw=out.stdout)
+        os.makedirs(sandbox.path(path), exist_ok=True)
+        subprocess.run(["tar", "-x", "-p", "-o", "-C", sandbox.path(path)], input=self.body(), check=True)
+        return self.answer(200, {"entries": 1, "bytes": 1, "skipped": 0})
 
     def exec(self, sandbox, body):
         try:

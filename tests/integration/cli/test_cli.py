@@ -331,8 +331,12 @@ def test_background_and_logs():
 # -- cp -------------------------------------------------------------------------------------------
 
 
+def box():
+    return next(s for s in DAEMON.running() if s.body.get("metadata", {}).get("name") == "work")
+
+
 def box_dir():
-    return next(s.dir for s in DAEMON.running() if s.body.get("metadata", {}).get("name") == "work")
+    return box().dir
 
 
 def make_tree(root):
@@ -411,7 +415,7 @@ def hostile_tar():
 
 
 def test_hostile_archives():
-    """A sandbox whose tar program lies cannot write outside the target."""
+    """A sandbox that lies cannot write outside the target."""
     victim = tempfile.mkdtemp(dir=CONFIG)
     secret = os.path.join(victim, "secret")
     cases = {
@@ -436,22 +440,14 @@ def test_hostile_archives():
             tar.close()
         else:
             out = io.BytesIO(os.urandom(70000))
-        box = box_dir()
-        with open(os.path.join(box, "lie.tar"), "wb") as file:
-            file.write(out.getvalue())
-        # The "sandbox" finds this tar first: PATH of the fake daemon's processes.
-        fake = tempfile.mkdtemp(dir=CONFIG)
-        with open(os.path.join(fake, "tar"), "w", encoding="ascii") as file:
-            file.write(f"#!/bin/sh\nexec cat {box}/lie.tar\n")
-        os.chmod(os.path.join(fake, "tar"), 0o755)
-        os.makedirs(os.path.join(box, "dir"), exist_ok=True)
-        old, os.environ["PATH"] = os.environ["PATH"], fake + ":" + os.environ["PATH"]
+        os.makedirs(os.path.join(box_dir(), "dir"), exist_ok=True)
         parent = tempfile.mkdtemp(dir=CONFIG)
         target = os.path.join(parent, "target")
+        box().lie = out.getvalue()
         try:
             r = aviary("cp", "work:dir", target)
         finally:
-            os.environ["PATH"] = old
+            box().lie = None
         # A link in the way of a file is replaced; everything else is refused.
         equal(r.returncode, 0 if name == "through link" else 125, f"{name}: exit status, {r.stderr}")
         equal(open(secret, encoding="ascii").read(), "untouched", f"{name}: file outside")
@@ -468,19 +464,12 @@ def test_devices_are_left_out():
     add("./pipe", tarfile.FIFOTYPE)
     add("./file\x1b[31m", content=b"x")
     tar.close()
-    box = box_dir()
-    with open(os.path.join(box, "lie.tar"), "wb") as file:
-        file.write(out.getvalue())
-    fake = tempfile.mkdtemp(dir=CONFIG)
-    with open(os.path.join(fake, "tar"), "w", encoding="ascii") as file:
-        file.write(f"#!/bin/sh\nexec cat {box}/lie.tar\n")
-    os.chmod(os.path.join(fake, "tar"), 0o755)
-    old, os.environ["PATH"] = os.environ["PATH"], fake + ":" + os.environ["PATH"]
     target = os.path.join(tempfile.mkdtemp(dir=CONFIG), "target")
+    box().lie = out.getvalue()
     try:
         r = check(aviary("cp", "work:dir", target), 0, err="left out")
     finally:
-        os.environ["PATH"] = old
+        box().lie = None
     equal(os.listdir(target), ["file\x1b[31m"], "files made")
     ok(b"\x1b" not in r.stderr, "no escapes in messages")
 
