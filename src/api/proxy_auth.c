@@ -62,6 +62,15 @@ static int by_key(struct api_request *rq, const struct control_port *port, struc
 	return r;
 }
 
+/* Says how to get another. */
+static int refuse_token(const struct proxy_where *w, struct av_err *err)
+{
+	const struct av_err why = *err;
+
+	return av_err_set(
+	    err, why.kind, "%s; `aviary url %s %u` prints a new one", why.message, w->id, w->port);
+}
+
 static int by_query(
     struct api_request *rq, const struct proxy_where *w, struct av_buf *token, struct av_err *err)
 {
@@ -72,7 +81,36 @@ static int by_query(
 	if (r < 0)
 		return av_err_set(err, AV_ERR_FORBIDDEN, "the token of this URL is malformed");
 	r = control_port_check(rq->api->control, w->id, w->port, av_buf_str(token), err);
-	return r < 0 ? r : PROXY_BY_TOKEN;
+	return r < 0 ? refuse_token(w, err) : PROXY_BY_TOKEN;
+}
+
+/* "https://3000-sb….example.com" is the host's own, whatever the scheme: a proxy in front may have
+ * another. "null" is nobody's. */
+static bool is_origin_of(struct av_str origin, struct av_str host)
+{
+	bool tls = av_str_starts(origin, AV_STR("https://"));
+	size_t n = tls ? 8 : 7;
+
+	if (!tls && !av_str_starts(origin, AV_STR("http://")))
+		return false;
+	return av_str_ieq(av_str_n(origin.p + n, origin.n - n), host);
+}
+
+/* A browser sends a cookie along whoever makes it ask. Hosts of one domain count as one site, so
+ * SameSite does not keep the page of another sandbox from using it: that the request comes from
+ * a page of this very host, or from a person who follows a link, does. */
+static bool is_by_visitor(const struct av_req *req, struct av_str host)
+{
+	struct av_str v, mode, dest;
+
+	if (av_req_header(req, "origin", &v) && !is_origin_of(v, host))
+		return false;
+	if (!av_req_header(req, "sec-fetch-site", &v) || av_str_eq_c(v, "same-origin") ||
+	    av_str_eq_c(v, "none"))
+		return true;
+	return av_req_header(req, "sec-fetch-mode", &mode) && av_str_eq_c(mode, "navigate") &&
+	       av_req_header(req, "sec-fetch-dest", &dest) && av_str_eq_c(dest, "document") &&
+	       av_str_eq_c(av_req_head(req)->method, "GET");
 }
 
 static int by_cookie(struct api_request *rq, const struct proxy_where *w, struct av_err *err)
@@ -86,17 +124,21 @@ static int by_cookie(struct api_request *rq, const struct proxy_where *w, struct
 		for (size_t n = 0; n < COOKIES_TRIED && av_proxy_cookie(head, names[i], n, &token);
 		     n++) {
 			r = control_port_check(rq->api->control, w->id, w->port, token, err);
-			if (r == 0)
+			if (r == 0 && is_by_visitor(rq->req, w->host))
 				return PROXY_ALLOWED;
+			if (r == 0)
+				return av_err_set(err, AV_ERR_FORBIDDEN,
+				    "a page of another host made this request, for which the "
+				    "cookie "
+				    "of this private port does not count");
 		}
-	return r;
+	return r < 0 ? refuse_token(w, err) : r;
 }
 
 int proxy_authorize(struct api_request *rq, const struct proxy_where *where,
     struct av_buf *ret_token, struct av_err *err)
 {
 	struct control_port port;
-	struct av_err why;
 	int r = control_port_find(rq->api->control, where->id, where->port, &port, err);
 
 	if (r < 0)
@@ -119,11 +161,6 @@ int proxy_authorize(struct api_request *rq, const struct proxy_where *where,
 		    "'X-API-Key: av_...' or 'Authorization: Bearer av_...', or open the URL that "
 		    "`aviary url %s %u` prints",
 		    where->port, where->id, where->id, where->port);
-	if (err->kind == AV_ERR_FORBIDDEN) {
-		why = *err;
-		r = av_err_set(err, AV_ERR_FORBIDDEN, "%s; `aviary url %s %u` prints a new one",
-		    why.message, where->id, where->port);
-	}
 	return r;
 }
 

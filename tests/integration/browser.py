@@ -18,7 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 PORT = 3000
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
-         "--disable-dev-shm-usage", "--remote-debugging-port=0", "--host-resolver-rules=MAP *.localhost 127.0.0.1"]
+         "--disable-dev-shm-usage", "--remote-debugging-port=0", "--host-resolver-rules=MAP *.localhost 127.0.0.1, MAP *.ports.example 127.0.0.1"]
 
 
 class Browser:
@@ -93,6 +93,7 @@ def test_page_of_a_sandbox(d):
         start(d, other)
         page(d, browser, one)
         stranger(d, browser, one, other)
+        sibling(d, browser, one, other)
         expiring(d, browser, one)
         d.delete(one)
         d.delete(other)
@@ -127,6 +128,25 @@ def stranger(d, browser, private, public):
     browser.js("document.cookie = 'aviary_port=forged; Domain=localhost; Path=/'")
     browser.goto(f"{there}/x")
     contains(browser.js("document.body.innerText"), "GET /x HTTP/1.1", "who was let in stays so")
+
+
+def sibling(d, browser, private, public):
+    """The same where both are hosts of one site, so that the browser does send the cookie along."""
+    head = {"Host": f"ports.example:{d.port}"}
+    made = d.expect(200, "POST", f"/v1/sandboxes/{private}/url", {"port": PORT, "path": "/x"}, headers=head).json()["url"]
+    there = made.split("/x?")[0]
+    browser.goto(made)
+    contains(browser.js("document.body.innerText"), "GET /x HTTP/1.1", "let in")
+    browser.goto(f"http://{PORT}-{public}.ports.example:{d.port}/x")
+    contains(browser.js("document.body.innerText"), "GET /x HTTP/1.1", "a page of the other")
+    socket = (f"new Promise(r => {{ const w = new WebSocket('ws://{there[7:]}/ws'); w.onopen = () => r('open');"
+              " w.onerror = () => r('refused'); })")
+    equal(browser.js(socket), "refused", "no WebSocket in the visitor's name")
+    before = d.log_text().count('status="403"')
+    browser.js(f"fetch('{there}/data', {{method: 'POST', mode: 'no-cors', credentials: 'include', body: 'x'}}).then(() => 1, () => 0)")
+    wait_for(lambda: d.log_text().count('status="403"') > before, 10, "no POST in the visitor's name")
+    browser.goto(f"{there}/x")
+    contains(browser.js("document.body.innerText"), "GET /x HTTP/1.1", "the visitor is let in as before")
 
 
 def expiring(d, browser, sandbox_id):

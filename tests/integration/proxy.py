@@ -413,6 +413,29 @@ def test_signed_url(d):
         equal(r.getheader("location"), expected, "the redirect stays on this host")
 
 
+def test_cookie_is_for_the_visitor(d):
+    """Pages of other hosts cannot use it, though a browser would send it along."""
+    sid = sandbox(d)
+    pair = {"Cookie": f"aviary_port={signed(d)['url'].split('=')[1]}"}
+    own = f"http://{host(sid)}:{d.port}"
+    site, mode, dest = "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest"
+    for allowed in ({}, {"Origin": own}, {"Origin": own.upper().replace("HTTP", "http")}, {site: "same-origin"}, {site: "none"},
+                    {site: "cross-site", mode: "navigate", dest: "document"}):
+        status(d, 200, "/x", key=False, headers={**pair, **allowed})
+    evil = f"http://{host('sb' + '1' * 25)}:{d.port}"
+    for refused in ({"Origin": evil}, {"Origin": "null"}, {"Origin": f"{own}.evil"}, {"Origin": own, site: "same-site"},
+                    {site: "same-site", mode: "no-cors", dest: "script"}, {site: "cross-site"},
+                    {site: "same-site", mode: "navigate", dest: "iframe"}):
+        contains(status(d, 403, "/x", key=False, headers={**pair, **refused}).data, b"another host", str(refused))
+    status(d, 403, "/x", "POST", b"", key=False,
+           headers={**pair, site: "cross-site", mode: "navigate", dest: "document"})
+    try:
+        websocket(d, key=False, headers={**pair, "Origin": evil}).abort()
+        raise Failure("a page of another sandbox opened a WebSocket")
+    except ws.HandshakeError as e:
+        equal(e.status, 403, "WebSocket")
+
+
 def test_signed_url_is_for_one_port_of_one_sandbox(d):
     sid, other = sandbox(d), d.create()["id"]
     token = signed(d)["url"].split("aviary_token=")[1]
