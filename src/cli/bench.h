@@ -21,6 +21,7 @@ struct bench {
 	struct bench_http http; /* the connection that measures */
 
 	/* Of a daemon that bench started itself; empty with --url. */
+	const char *pool; /* how many ready sandboxes it may keep; NULL: none */
 	pid_t daemon_pid; /* of the supervisor; 0 when not ours */
 	char dir[256];    /* everything is below */
 	char state[300], run[300];
@@ -96,13 +97,15 @@ int bench_floor_numbers(const char *const *argv, struct samples *first, struct s
 
 /* The rows. -errno with *err when measuring failed in a way that should not happen. */
 int bench_row_create(struct bench *b, struct av_err *err); /* create_first_byte_cold, delete_gone */
+int bench_row_pool(struct bench *b, struct av_err *err);   /* create_first_byte_pool */
 int bench_row_exec(struct bench *b, struct av_err *err);   /* exec_true */
 int bench_row_code(struct bench *b, struct av_err *err);   /* run_code_first, run_code_warm */
 int bench_row_rate(struct bench *b, struct av_err *err);   /* creates_per_second */
 int bench_row_transfer(struct bench *b, struct av_err *err); /* upload_1gib, download_1gib */
 int bench_row_streams(struct bench *b, struct av_err *err);  /* ws_stream_mb_s */
 int bench_row_load(struct bench *b, struct av_err *err);     /* control_under_load */
-int bench_row_idle(struct bench *b, struct av_err *err);     /* idle_memory_mib */
+int bench_row_idle(
+    struct bench *b, struct av_err *err); /* idle_memory_mib, metrics_sampling_1000 */
 int bench_row_processes(
     struct bench *b, struct av_err *err);                 /* daemon_rss_mib, agent_private_mib */
 int bench_row_peers(struct bench *b, struct av_err *err); /* peer_bwrap, peer_runc, peer_crun */

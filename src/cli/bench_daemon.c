@@ -239,7 +239,7 @@ static int start_and_wait(struct bench *b, struct av_err *err)
 	snprintf(log, sizeof(log), "%s/log", b->dir);
 	const char *argv[] = {"/bin/sh", "-c", "log=$1; shift; exec \"$@\" 2>\"$log\"", "sh", log,
 	    program, "--listen", "127.0.0.1:0", "--print-ready", "--state", b->state, "--run",
-	    b->run, "--log-level", "warn", NULL};
+	    b->run, "--log-level", "warn", "--pool", b->pool ? b->pool : "0", NULL};
 	char **env = own_environment(config);
 	if (!env)
 		return av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "bench");

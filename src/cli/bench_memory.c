@@ -56,6 +56,76 @@ static double used_mib(void)
 	return kib / 1024;
 }
 
+/* The process whose command line has this argument (and begins with that program's name); 0: none.
+ */
+static pid_t find_process(const char *program, const char *argument, const char *value)
+{
+	DIR *d = opendir("/proc");
+	struct dirent *e;
+	pid_t found = 0;
+	while (d && !found && (e = readdir(d))) {
+		char path[300], text[4096];
+		uint64_t pid;
+		if (av_parse_u64(av_str_c(e->d_name), 1, INT32_MAX, &pid) < 0)
+			continue;
+		snprintf(path, sizeof(path), "/proc/%s/cmdline", e->d_name);
+		ssize_t n = av_read_file_at(AT_FDCWD, path, text, sizeof(text));
+		if (n <= 0 || !strstr(text, program))
+			continue;
+		bool has_argument = false, has_value = false;
+		for (const char *p = text; p < text + n; p += strlen(p) + 1) {
+			has_argument = has_argument || strcmp(p, argument) == 0;
+			has_value = has_value || strstr(p, value);
+		}
+		if (has_argument && has_value)
+			found = (pid_t)pid;
+	}
+	if (d)
+		closedir(d);
+	return found;
+}
+
+/* ---- metrics_sampling_1000 ---- */
+
+#define SAMPLING_SANDBOXES 1000
+#define SAMPLING_S         10
+
+/* Processor time that the process has used, in seconds; NAN when it is not there. */
+static double cpu_seconds(pid_t pid)
+{
+	char path[64], text[1024];
+	unsigned long user, kernel;
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	ssize_t n = pid ? av_read_file_at(AT_FDCWD, path, text, sizeof(text)) : -1;
+	if (n <= 0 || (size_t)n >= sizeof(text))
+		return (double)NAN;
+	text[n] = '\0';
+	/* The name may hold anything; numbers begin after its parenthesis. */
+	const char *rest = strrchr(text, ')');
+	if (!rest || sscanf(rest + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
+	                 &kernel) != 2)
+		return (double)NAN;
+	return (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
+}
+
+/* While as many sandboxes do nothing, nearly all that daemon and worker do is to sample them. */
+static void add_sampling(struct bench *b)
+{
+	pid_t daemon = b->dir[0] ? find_process("aviaryd", "--spawn-socket", b->run) : 0;
+	pid_t worker = b->dir[0] ? find_process("aviary-spawn", "--worker", b->run) : 0;
+	bench_say(b, "measuring metrics_sampling_1000 …");
+	usleep(SETTLE_US);
+	double d = cpu_seconds(daemon), w = cpu_seconds(worker);
+	usleep(SAMPLING_S * 1000000);
+	d = (cpu_seconds(daemon) - d) / SAMPLING_S * 100;
+	w = (cpu_seconds(worker) - w) / SAMPLING_S * 100;
+	if (isnan(d + w))
+		bench_skip(b, "metrics_sampling_1000", "%", "daemon or worker was not found");
+	else
+		bench_add(b, "metrics_sampling_1000", "%", SAMPLING_SANDBOXES, d + w, (double)NAN,
+		    (double)NAN, json_pack("{s:f, s:f}", "daemon", d, "worker", w));
+}
+
 /* ---- idle_memory_mib ---- */
 
 /* MiB for each of n idle jails of the floor; NAN without it. */
@@ -117,6 +187,10 @@ int bench_row_idle(struct bench *b, struct av_err *err)
 			bench_add(b, "idle_memory_mib", "MiB", counts[i], each, (double)NAN,
 			    floors[i], NULL);
 	}
+	if (r == 0 && have == SAMPLING_SANDBOXES)
+		add_sampling(b);
+	else if (r == 0)
+		bench_skip(b, "metrics_sampling_1000", "%", "only %zu sandboxes (--quick?)", have);
 	for (size_t i = 0; i < have; i++) {
 		int d = bench_delete(&b->http, ids[i], r < 0 ? NULL : err);
 		r = r < 0 ? r : d;
@@ -126,35 +200,6 @@ int bench_row_idle(struct bench *b, struct av_err *err)
 }
 
 /* ---- daemon_rss_mib, agent_private_mib ---- */
-
-/* The process whose command line has this argument (and begins with that program's name); 0: none.
- */
-static pid_t find_process(const char *program, const char *argument, const char *value)
-{
-	DIR *d = opendir("/proc");
-	struct dirent *e;
-	pid_t found = 0;
-	while (d && !found && (e = readdir(d))) {
-		char path[300], text[4096];
-		uint64_t pid;
-		if (av_parse_u64(av_str_c(e->d_name), 1, INT32_MAX, &pid) < 0)
-			continue;
-		snprintf(path, sizeof(path), "/proc/%s/cmdline", e->d_name);
-		ssize_t n = av_read_file_at(AT_FDCWD, path, text, sizeof(text));
-		if (n <= 0 || !strstr(text, program))
-			continue;
-		bool has_argument = false, has_value = false;
-		for (const char *p = text; p < text + n; p += strlen(p) + 1) {
-			has_argument = has_argument || strcmp(p, argument) == 0;
-			has_value = has_value || strstr(p, value);
-		}
-		if (has_argument && has_value)
-			found = (pid_t)pid;
-	}
-	if (d)
-		closedir(d);
-	return found;
-}
 
 static void add_daemon(struct bench *b)
 {

@@ -63,6 +63,7 @@ struct control_config {
 	int64_t idempotency_ms; /* how long idempotency keys are; 0: 24 h */
 	int64_t pool_max;       /* sandboxes made ahead of time; 0: none */
 	int64_t pool_memory_bytes;
+	bool pool_untried; /* tests whose sandboxes have no agent: members run nothing first */
 };
 
 int control_new(const struct control_config *config, struct control **ret, struct av_err *err);

@@ -27,6 +27,7 @@
 #define RETRY_MAX_NS   (60 * AV_NS_PER_S)
 #define RELIEF_NS      (60 * AV_NS_PER_S)
 #define SHAPES_MAX     16
+#define TRY_OUT_MS     10000
 #define MEMBER_BYTES   AV_MIB /* what a member counts for at least */
 
 struct pool_member {
@@ -312,7 +313,7 @@ static void on_warm(void *ctx, const struct av_err *err)
 	member_ready(m);
 }
 
-/* True: member_ready comes later. */
+/* The interpreter of a template that asks for one. True: member_ready comes later. */
 static bool warm(struct pool_member *m, struct node_sandbox *handle)
 {
 	const struct template *t = template_by_id(m->c, m->template_id);
@@ -320,6 +321,39 @@ static bool warm(struct pool_member *m, struct node_sandbox *handle)
 	if (!t || !t->rec.kernel_warm)
 		return false;
 	m->warming = node_warm_kernel(handle, on_warm, m, NULL, NULL) == 0;
+	return m->warming;
+}
+
+/* Whatever /bin/true ended with (a template may have none), the agent did what it was told. */
+static void on_tried(void *ctx, const struct node_exec_result *result, const struct av_err *err)
+{
+	struct pool_member *m = ctx;
+	struct control *c = m->c;
+	struct node_sandbox *handle = node_find(c->node, m->id);
+
+	(void)result;
+	m->warming = false;
+	if (!m->doomed && err && (err->kind == AV_ERR_AGENT || err->kind == AV_ERR_EXEC_TIMEOUT)) {
+		failed(c, err->message);
+		m->doomed = true;
+	}
+	if (m->doomed || !handle) {
+		c->pool.making = false;
+		if (m->doomed)
+			member_destroy(m);
+		return;
+	}
+	if (!warm(m, handle))
+		member_ready(m);
+}
+
+/* One program that does nothing: who takes the member finds the agent at work, and the files that
+ * every program needs looked up. */
+static bool try_out(struct pool_member *m, struct node_sandbox *handle)
+{
+	const struct node_exec_spec spec = {.cmd = "/bin/true", .timeout_ms = TRY_OUT_MS};
+
+	m->warming = node_exec_collect(handle, &spec, on_tried, m, NULL, NULL) == 0;
 	return m->warming;
 }
 
@@ -335,9 +369,13 @@ static void on_made(void *ctx, struct node_sandbox *handle, const struct driver_
 		create_take_evidence(&m->evidence, ev);
 	m->made_ns = control_boot_ns(c);
 	if (!err && !m->doomed) {
-		if (!warm(m, handle))
+		if (c->config.pool_untried) {
 			member_ready(m);
-		return;
+			return;
+		}
+		if (try_out(m, handle))
+			return;
+		failed(c, "its agent cannot be asked");
 	}
 	c->pool.making = false;
 	if (err && kind != AV_ERR_CANCELED)

@@ -3,12 +3,14 @@
  * pool.h - only for src/control/(*.c): sandboxes made before anybody asks
  *
  * Theory of operation. A member is a sandbox like any other, made by the driver with its final id,
- * in which nothing has run but the agent. It has no record: until it is handed over nobody but the
+ * in which nothing has run but the agent and one /bin/true, which shows that it is not half made
+ * and leaves nothing but warm caches. It has no record: until it is handed over nobody but the
  * pool knows it, no list shows it, no quota counts it, and after a crash the next daemon destroys
  * it as it does everything without a record.
  *
- *   making ─driver made it─→ warming ─kernel is up, if the template wants one─→ ready ─pool_take→
- * given └────────────┴─────────── failed, died, too old, too many ─────────┴──→ destroyed
+ *   making ─driver made it─→ warming ─/bin/true ran; a kernel is up, if the template wants one─→
+ * ready └────────────────────────┴── failed, died, too old, too many → destroyed      ready
+ * ─pool_take→ given
  *
  * What was given never comes back: a create that fails after pool_take destroys it like any other
  * sandbox. Members are kept by shape: whatever the driver was told, the id left out. A create takes

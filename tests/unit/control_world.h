@@ -155,6 +155,7 @@ static inline void world_open(
 	cc.store = w->store;
 	cc.node = w->node;
 	cc.pool_max = pool_max;
+	cc.pool_untried = true;
 	cc.pool_memory_bytes = 64 * AV_MIB;
 	control_limits_init(&cc.limits);
 	if (limits)
