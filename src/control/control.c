@@ -348,6 +348,7 @@ void control_free(struct control *c)
 
 	if (!c)
 		return;
+	templates_clear(c);
 	AV_LIST_FOREACH(sb, &c->live, struct sandbox, link)
 	{
 		free_waiters(&sb->waiters);
@@ -359,7 +360,6 @@ void control_free(struct control *c)
 	free_waiters(&c->deferred);
 	free_waiters(&c->away);
 	keys_clear(c);
-	templates_clear(c);
 	usage_clear(c);
 	pool_clear(c);
 	av_map_clear(&c->sandboxes);

@@ -305,8 +305,10 @@ void templates_collect(struct control *c)
 
 void templates_unused(struct control *c)
 {
-	if (!av_list_empty(&c->templates))
-		c->collect_templates = true;
+	if (av_list_empty(&c->templates))
+		return;
+	c->collect_templates = true;
+	control_wake(c, 0);
 }
 
 int64_t templates_next_ns(const struct control *c)

@@ -97,6 +97,26 @@ static int clean_cgroups(const struct spawn_options *o, struct av_err *err)
 
 /* ---- --all ---- */
 
+/* Their layers were filled by guests, at any depth: they go the way of the sandboxes' disks. */
+static int trash_templates(struct mounts *m, struct disk *d)
+{
+	int fd = openat(m->state_fd, "templates", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	int r = 0;
+	if (!dir) {
+		av_close_fd(&fd);
+		return 0; /* none was ever made */
+	}
+	while (r == 0 && (e = readdir(dir)))
+		if (e->d_name[0] != '.') {
+			r = disk_trash(d, fd, e->d_name);
+			rewinddir(dir);
+		}
+	closedir(dir);
+	return r;
+}
+
 static int clean_disks(const struct spawn_options *o, struct av_err *err)
 {
 	struct mounts m = MOUNTS_INIT;
@@ -114,7 +134,11 @@ static int clean_disks(const struct spawn_options *o, struct av_err *err)
 	r = disk_new(&cfg, &d, err);
 	if (r < 0)
 		return r;
-	r = disk_cleanup(d, err);
+	r = trash_templates(&m, d);
+	if (r < 0)
+		(void)av_err_sys(err, AV_ERR_INTERNAL, r, "cannot remove the templates");
+	else
+		r = disk_cleanup(d, err);
 	disk_free(d);
 	return r;
 }
@@ -137,7 +161,7 @@ static int clean_disks_in_child(const struct spawn_options *o)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
 }
 
-/* Depth is that of templates and the database: shallow, and written by nobody but us. */
+/* Depth is that of the database and its neighbours: shallow, and written by nobody but us. */
 static int remove_tree(int dirfd, const char *name)
 {
 	if (unlinkat(dirfd, name, 0) == 0 || errno == ENOENT)

@@ -426,6 +426,36 @@ static void test_empty(struct spawn_client *c)
 	is_int(delete_template(c, t.id), 0, "delete");
 }
 
+/* Nobody comes back, and everything is removed: also what a guest nested deeply. */
+static void test_cleanup(struct spawn_client *c)
+{
+	char id[SPAWN_ID_SIZE], program[300];
+	struct template t;
+	create(c, "host", NULL, id);
+	spawn_client_shell(c, id,
+	    "cd /root; i=0; while [ $i -lt 900 ]; do mkdir d && cd d || break; i=$((i+1)); done; "
+	    "echo $i",
+	    out, sizeof(out));
+	is_str(out, "900\n", "nested directories");
+	snapshot(c, id, &t);
+	destroy(c, id);
+	av_close_fd(&c->sock);
+	kill(c->supervisor, SIGKILL);
+	waitpid(c->supervisor, NULL, 0);
+	snprintf(program, sizeof(program), "%s/src/spawn/aviary-spawn", getenv("AVIARY_BUILD"));
+	pid_t pid = fork();
+	if (pid == 0) {
+		execl(program, program, "--cleanup", "--state", c->state, "--run", c->run, "--all",
+		    NULL);
+		_exit(127);
+	}
+	int status;
+	waitpid(pid, &status, 0);
+	is_int(status, 0, "--cleanup --all");
+	ok(access(c->state, F_OK) < 0 && access(c->run, F_OK) < 0, "state and run are gone");
+	rmdir(c->dir);
+}
+
 int main(int argc, char **argv)
 {
 	struct spawn_client c;
@@ -454,6 +484,6 @@ int main(int argc, char **argv)
 	test_failpoints(&c);
 	is_clean(&c);
 	test_tampering(&c);
-	spawn_client_stop(&c);
+	test_cleanup(&c);
 	return tap_done();
 }

@@ -33,7 +33,10 @@ struct fake_machine {
 	char boot_id[DRIVER_BOOT_ID_SIZE];
 	bool hold; /* answer nothing */
 	enum av_err_kind fail_create, fail_destroy, fail_freeze, fail_thaw;
+	enum av_err_kind fail_snapshot;
 	int created, destroyed, adopted;
+	char templates[16][AV_ID_SIZE]; /* ids that are there; "": a free place */
+	struct driver_spec last_spec;   /* of the last create */
 };
 
 enum fake_op {
@@ -43,7 +46,10 @@ enum fake_op {
 	FAKE_INSPECT,
 	FAKE_LIST,
 	FAKE_FREEZE,
-	FAKE_THAW
+	FAKE_THAW,
+	FAKE_SNAPSHOT,
+	FAKE_TEMPLATE_DELETE,
+	FAKE_TEMPLATE_LIST
 };
 
 struct fake_req {
@@ -57,7 +63,9 @@ struct fake_req {
 		driver_done_fn *done;
 		driver_status_fn *status;
 		driver_list_fn *list;
+		driver_snapshot_fn *snapshot;
 	} fn;
+	char template_id[AV_ID_SIZE];
 	void *ctx;
 };
 
@@ -185,6 +193,33 @@ static inline int fake_thaw(struct driver *d, const char *id, driver_done_fn *fn
 	return 0;
 }
 
+static inline int fake_snapshot(struct driver *d, const char *id, const char *template_id,
+    bool stop, driver_snapshot_fn *fn, void *ctx)
+{
+	struct fake_req *r = fake_req(d, FAKE_SNAPSHOT, id, ctx);
+
+	(void)stop;
+	memcpy(r->template_id, template_id, strnlen(template_id, AV_ID_LEN));
+	r->fn.snapshot = fn;
+	return 0;
+}
+
+static inline int fake_template_delete(
+    struct driver *d, const char *template_id, driver_done_fn *fn, void *ctx)
+{
+	struct fake_req *r = fake_req(d, FAKE_TEMPLATE_DELETE, "", ctx);
+
+	memcpy(r->template_id, template_id, strnlen(template_id, AV_ID_LEN));
+	r->fn.done = fn;
+	return 0;
+}
+
+static inline int fake_template_list(struct driver *d, driver_list_fn *fn, void *ctx)
+{
+	fake_req(d, FAKE_TEMPLATE_LIST, "", ctx)->fn.list = fn;
+	return 0;
+}
+
 static inline int fake_agent_connect(
     struct driver *d, const char *id, int *ret_fd, struct av_err *err)
 {
@@ -241,6 +276,45 @@ static inline void fake_answer_freezer(struct fake_driver *f, struct fake_req *r
 	r->fn.done(r->ctx, NULL);
 }
 
+static inline char *fake_template(struct fake_machine *m, const char *id)
+{
+	for (size_t i = 0; i < AV_ARRAY_LEN(m->templates); i++)
+		if (strcmp(m->templates[i], id) == 0)
+			return m->templates[i];
+	return NULL;
+}
+
+static inline void fake_answer_snapshot(struct fake_driver *f, struct fake_req *r)
+{
+	struct driver_snapshot snap = {.seal = {1}, .parent = "host", .bytes = 4096, .depth = 1};
+	struct fake_box *b = fake_find(f->m, r->id);
+	char *place = fake_template(f->m, "");
+	struct av_err err;
+
+	if (f->m->fail_snapshot || !b || !place) {
+		(void)av_err_set(&err, f->m->fail_snapshot ? f->m->fail_snapshot : AV_ERR_NOT_FOUND,
+		    "made to fail");
+		r->fn.snapshot(r->ctx, NULL, &err);
+		return;
+	}
+	if (strcmp(b->spec.template_id, "host") != 0)
+		memcpy(snap.parent, b->spec.template_id, sizeof(snap.parent));
+	memcpy(place, r->template_id, AV_ID_SIZE);
+	memcpy(snap.seal + 1, place, 8);
+	r->fn.snapshot(r->ctx, &snap, NULL);
+}
+
+static inline void fake_answer_templates(struct fake_driver *f, struct fake_req *r)
+{
+	char ids[16][AV_ID_SIZE];
+	size_t n = 0;
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(f->m->templates); i++)
+		if (f->m->templates[i][0])
+			memcpy(ids[n++], f->m->templates[i], AV_ID_SIZE);
+	r->fn.list(r->ctx, (const char(*)[AV_ID_SIZE])ids, n, NULL);
+}
+
 static inline void fake_answer(struct fake_driver *f, struct fake_req *r)
 {
 	struct fake_box *b = fake_find(f->m, r->id);
@@ -256,7 +330,7 @@ static inline void fake_answer(struct fake_driver *f, struct fake_req *r)
 		}
 		f->m->created++;
 		b = fake_box_new(f->m, r->id);
-		b->spec = r->spec;
+		b->spec = f->m->last_spec = r->spec;
 		fake_alive(f, r, b);
 		break;
 	case FAKE_DESTROY:
@@ -294,6 +368,17 @@ static inline void fake_answer(struct fake_driver *f, struct fake_req *r)
 	case FAKE_THAW:
 		fake_answer_freezer(f, r);
 		break;
+	case FAKE_SNAPSHOT:
+		fake_answer_snapshot(f, r);
+		break;
+	case FAKE_TEMPLATE_DELETE:
+		if (fake_template(f->m, r->template_id))
+			fake_template(f->m, r->template_id)[0] = '\0';
+		r->fn.done(r->ctx, NULL);
+		break;
+	case FAKE_TEMPLATE_LIST:
+		fake_answer_templates(f, r);
+		break;
 	}
 }
 
@@ -307,7 +392,10 @@ static inline void fake_cancel_all(struct fake_driver *f)
 		av_list_remove(&r->link);
 		if (r->op == FAKE_CREATE || r->op == FAKE_ADOPT)
 			r->fn.alive(r->ctx, NULL, -1, &err);
-		else if (r->op == FAKE_DESTROY || r->op == FAKE_FREEZE || r->op == FAKE_THAW)
+		else if (r->op == FAKE_SNAPSHOT)
+			r->fn.snapshot(r->ctx, NULL, &err);
+		else if (r->op == FAKE_DESTROY || r->op == FAKE_FREEZE || r->op == FAKE_THAW ||
+		         r->op == FAKE_TEMPLATE_DELETE)
 			r->fn.done(r->ctx, &err);
 		else if (r->op == FAKE_INSPECT)
 			r->fn.status(r->ctx, NULL, &err);
@@ -359,6 +447,9 @@ static const struct driver_ops fake_ops = {
     .list = fake_list,
     .freeze = fake_freeze,
     .thaw = fake_thaw,
+    .snapshot = fake_snapshot,
+    .template_delete = fake_template_delete,
+    .template_list = fake_template_list,
     .agent_connect = fake_agent_connect,
     .close = fake_close,
 };
