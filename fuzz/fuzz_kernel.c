@@ -66,13 +66,13 @@ static ssize_t run(const uint8_t *data, size_t n, uint8_t seed, struct run *r)
 	return x < 0 ? x : 0;
 }
 
-/* What jansson takes is valid here too (but for depth, which it counts otherwise). */
+/* What jansson takes is valid here too, but for NUL bytes, over which it steps behind words. */
 static void check_json(struct av_str s)
 {
 	struct av_err err;
 	AV_CLEANUP(av_json_decrefp) json_t *j = av_json_parse_object(s, &err);
 
-	if (j)
+	if (j && !av_str_has_nul(s))
 		FUZZ_CHECK(av_json_valid(s));
 	if (av_json_valid(s)) {
 		AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(1 << 24);

@@ -3,8 +3,8 @@
  * context.c - /contexts: kernels made, listed, restarted, interrupted, deleted
  *
  *   GET    /contexts                  [{"id","language","cwd","state","execution_count",...}]
- *   POST   /contexts                  {"language","cwd","user","shell"}, all optional → one of
- * these POST   /contexts/warm             the same, and "wait": a spare kernel for the next that
+ *   POST   /contexts                  {"language","cwd","user","name","shell"}, all optional → one
+ * of these POST   /contexts/warm             the same, and "wait": a spare kernel for the next that
  * fits GET    /contexts/{id} POST   /contexts/{id}/restart     → null POST /contexts/{id}/interrupt
  * → null DELETE /contexts/{id}             → null
  */
@@ -30,6 +30,8 @@ static void write_kernel(struct av_buf *out, const struct kernel *k)
 	(void)av_buf_printf(
 	    out, "{\"id\":\"%s\",\"language\":\"%s\",\"cwd\":", kernel_id(k), kernel_language(k));
 	(void)av_json_write_str(out, av_str_c(kernel_cwd(k)));
+	(void)av_buf_append_c(out, ",\"name\":");
+	(void)av_json_write_str(out, av_str_c(kernel_name(k)));
 	(void)av_buf_printf(out,
 	    ",\"state\":\"%s\",\"execution_count\":%" PRIu32 ",\"last_activity\":\"%s\""
 	    ",\"interpreter\":",
@@ -81,6 +83,7 @@ static json_t *parse_params(
 	if (av_json_get_str(json, "language", &p.language, err) < 0 ||
 	    av_json_get_str(json, "cwd", &p.cwd, err) < 0 ||
 	    av_json_get_str(json, "user", &p.user, err) < 0 ||
+	    av_json_get_str(json, "name", &p.name, err) < 0 ||
 	    av_json_get_str(json, "shell", &p.shell, err) < 0 ||
 	    av_json_get_bool(json, "wait", ret_wait, err) < 0) {
 		json_decref(json);

@@ -104,6 +104,9 @@ static int new_kernel(struct kernel_table *t, const struct kernel_params *params
 	    strcmp(shell, "ipython") != 0)
 		return av_err_set(err, AV_ERR_INVALID,
 		    "shell is '%.32s'; allowed are auto, plain and ipython", shell);
+	if (params->name && strlen(params->name) > KERNEL_NAME_MAX)
+		return av_err_set(
+		    err, AV_ERR_INVALID, "name has more than %d bytes", KERNEL_NAME_MAX);
 	if ((r = agent_find_user(t->agent, params->user, &user, err)) < 0)
 		return r;
 	k = calloc(1, sizeof(*k));
@@ -119,6 +122,7 @@ static int new_kernel(struct kernel_table *t, const struct kernel_params *params
 	k->language = language;
 	k->cwd_default = !params->cwd || !params->cwd[0];
 	k->user_default = !params->user || !params->user[0];
+	snprintf(k->name, sizeof(k->name), "%s", params->name ? params->name : "");
 	snprintf(k->shell, sizeof(k->shell), "%s", shell);
 	snprintf(k->user, sizeof(k->user), "%s", user.name);
 	av_list_init(&k->node);
@@ -151,6 +155,7 @@ static bool fits(const struct kernel *spare, const struct kernel *k)
 static struct kernel *adopt(struct kernel *spare, struct kernel *k)
 {
 	memcpy(spare->cwd, k->cwd, sizeof(spare->cwd));
+	memcpy(spare->name, k->name, sizeof(spare->name));
 	spare->cwd_default = k->cwd_default;
 	spare->user_default = k->user_default;
 	spare->move = true;
@@ -243,6 +248,11 @@ const char *kernel_id(const struct kernel *k)
 const char *kernel_language(const struct kernel *k)
 {
 	return k->language->name;
+}
+
+const char *kernel_name(const struct kernel *k)
+{
+	return k->name;
 }
 
 const char *kernel_cwd(const struct kernel *k)

@@ -39,13 +39,13 @@
 #include "base/path.h"
 #include "proto/kernel.h"
 
-#define KERNELS_MAX         32
-#define KERNEL_QUEUE_MAX    64
-#define KERNEL_ID_SIZE      37 /* 8-4-4-4-12 hexadecimal digits and NUL */
-#define KERNEL_IDLE_BYTES   ((size_t)64 * 1024)
-#define KERNEL_START_MS     60000 /* until the driver is ready */
-#define KERNEL_CODE_MAX     ((size_t)4 * 1024 * 1024)
-#define KERNEL_LANGUAGE_MAX 16
+#define KERNELS_MAX       32
+#define KERNEL_QUEUE_MAX  64
+#define KERNEL_ID_SIZE    37 /* 8-4-4-4-12 hexadecimal digits and NUL */
+#define KERNEL_IDLE_BYTES ((size_t)64 * 1024)
+#define KERNEL_START_MS   60000 /* until the driver is ready */
+#define KERNEL_CODE_MAX   ((size_t)4 * 1024 * 1024)
+#define KERNEL_NAME_MAX   64
 
 struct agent;
 struct kernel;
@@ -97,6 +97,7 @@ struct kernel_params {
 	const char *language; /* "python", ...; "" or NULL: python */
 	const char *cwd;      /* "" or NULL: the sandbox's workdir, else the user's home */
 	const char *user;     /* "" or NULL: the sandbox's */
+	const char *name;     /* for whoever lists them; "" or NULL: none */
 	const char *shell;    /* "auto", "plain", "ipython"; "" or NULL: auto */
 };
 
@@ -126,6 +127,7 @@ struct kernel *kernel_next(struct kernel_table *t, struct kernel *k);
 
 const char *kernel_id(const struct kernel *k);
 const char *kernel_language(const struct kernel *k);
+const char *kernel_name(const struct kernel *k); /* "" without one */
 const char *kernel_cwd(const struct kernel *k);
 const char *kernel_banner(const struct kernel *k); /* "python 3.11.2"; "" before it was ready */
 enum kernel_state kernel_state(const struct kernel *k);

@@ -35,6 +35,7 @@ struct kernel {
 	struct kernel_table *table;
 	char id[KERNEL_ID_SIZE];
 	const struct kernel_language *language;
+	char name[KERNEL_NAME_MAX + 1];
 	char shell[12];
 	char cwd[AV_PATH_MAX + 1];
 	bool cwd_default; /* nobody named it */

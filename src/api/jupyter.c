@@ -47,6 +47,11 @@ struct ask {
 	char id[ID_MAX + 1];
 };
 
+/* Names under which clients ask for a kernel of Python; the first is the default. */
+static const struct {
+	const char *name, *shown;
+} specs[] = {{"python3", "Python 3"}, {"wrenn", "Python 3"}, {"python", "Python 3"}};
+
 /* ---- answers ---- */
 
 void jupyter_send_err(struct api_request *rq, const struct av_err *err)
@@ -72,19 +77,18 @@ static const char *state_text(const char *state)
 /* A kernel as Jupyter shows it; false when the agent's object is not one. */
 static bool write_model(struct av_buf *out, const json_t *info)
 {
-	const char *id = "", *language = "", *state = "", *time = "";
+	const char *id = "", *name = "", *state = "", *time = "";
 	struct av_err err;
 
 	if (!json_is_object(info) || av_json_get_str(info, "id", &id, &err) < 0 ||
-	    av_json_get_str(info, "language", &language, &err) < 0 ||
+	    av_json_get_str(info, "name", &name, &err) < 0 ||
 	    av_json_get_str(info, "state", &state, &err) < 0 ||
 	    av_json_get_str(info, "last_activity", &time, &err) < 0)
 		return false;
 	(void)av_buf_append_c(out, "{\"id\":");
 	(void)av_json_write_str(out, av_str_c(id));
 	(void)av_buf_append_c(out, ",\"name\":");
-	(void)av_json_write_str(
-	    out, strcmp(language, "python") == 0 ? AV_STR("python3") : av_str_c(language));
+	(void)av_json_write_str(out, av_str_c(name[0] ? name : specs[0].name));
 	(void)av_buf_append_c(out, ",\"last_activity\":");
 	(void)av_json_write_str(out, av_str_c(time));
 	(void)av_buf_append_c(out, ",\"execution_state\":");
@@ -245,13 +249,27 @@ static void send_version(struct api_request *rq)
 
 static void send_specs(struct api_request *rq)
 {
-	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(1024);
+	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(4096);
 
-	(void)av_buf_append_c(&out,
-	    "{\"default\":\"python3\",\"kernelspecs\":{\"python3\":{\"name\":\"python3\","
-	    "\"resources\":{},\"spec\":{\"argv\":[],\"env\":{},\"display_name\":\"Python 3\","
-	    "\"language\":\"python\",\"interrupt_mode\":\"message\",\"metadata\":{}}}}}");
+	(void)av_buf_printf(&out, "{\"default\":\"%s\",\"kernelspecs\":{", specs[0].name);
+	for (size_t i = 0; i < AV_ARRAY_LEN(specs); i++)
+		(void)av_buf_printf(&out,
+		    "%s\"%s\":{\"name\":\"%s\",\"resources\":{},\"spec\":{\"argv\":[],\"env\":{},"
+		    "\"display_name\":\"%s\",\"language\":\"python\",\"interrupt_mode\":"
+		    "\"message\",\"metadata\":{}}}",
+		    i ? "," : "", specs[i].name, specs[i].name, specs[i].shown);
+	(void)av_buf_append_c(&out, "}}");
 	api_send_json(rq, 200, &out);
+}
+
+static int check_spec(const char *name, struct av_err *err)
+{
+	for (size_t i = 0; i < AV_ARRAY_LEN(specs); i++)
+		if (strcmp(name, specs[i].name) == 0)
+			return 0;
+	/* 4xx: clients of this API try again and again after 5xx. */
+	return av_err_set(err, AV_ERR_NOT_FOUND,
+	    "there is no kernel '%.64s' here; GET /api/kernelspecs lists what there is", name);
 }
 
 /* {"name","path"}: what to start, and where. */
@@ -265,9 +283,9 @@ static int create_request(struct av_str body, struct av_buf *out, struct av_err 
 	if (!j)
 		return -EINVAL;
 	if ((r = av_json_get_str(j, "name", &name, err)) < 0 ||
-	    (r = av_json_get_str(j, "path", &path, err)) < 0)
+	    (r = av_json_get_str(j, "path", &path, err)) < 0 || (r = check_spec(name, err)) < 0)
 		return r;
-	(void)av_buf_append_c(out, "{\"language\":");
+	(void)av_buf_append_c(out, "{\"name\":");
 	(void)av_json_write_str(out, av_str_c(name));
 	(void)av_buf_append_c(out, ",\"cwd\":");
 	(void)av_json_write_str(out, av_str_c(path));
