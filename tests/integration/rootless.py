@@ -63,6 +63,19 @@ def test_work_files_and_limits(d):
     d.delete(sandbox)
 
 
+def test_port(d):
+    sandbox = d.create(public_ports=[8000])["id"]
+    d.exec(sandbox, "cd /tmp && echo served >page && { python3 -m http.server 8000 --bind 127.0.0.1 >/dev/null 2>&1 & }")
+
+    def page():
+        r = d.request("GET", "/page", headers={"Host": f"8000-{sandbox}.localhost:{d.port}"}, key=False)
+        ok(r.status in (200, 502), f"{r.status} {r.body}")
+        return r.body if r.status == 200 else None
+
+    equal(aviary_test.wait_for(page, 20, "the server answers"), b"served\n", "through the proxy")
+    d.delete(sandbox)
+
+
 def test_nothing_of_the_user_is_inside(d):
     secret = os.path.join(d.dir, "secret")
     with open(secret, "w", encoding="ascii") as f:
