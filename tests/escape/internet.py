@@ -84,6 +84,18 @@ def test_the_internet_is_reached(d):
     ok(seen["stdout"].rstrip().endswith(UPLINK), f"the server saw another source: {seen['stdout']!r}")
 
 
+def cli(d, *words):
+    env = {"PATH": os.environ["PATH"], "HOME": d.dir, "AVIARY_URL": d.url, "AVIARY_CONFIG_DIR": os.path.join(d.dir, "config")}
+    return subprocess.run([program("aviary"), *words], capture_output=True, text=True, env=env, timeout=60, check=False)
+
+
+def test_the_command_line(d):
+    r = cli(d, "run", "--internet", "--", "cat", "/proc/net/dev")
+    ok(r.returncode == 0 and "eth0:" in r.stdout, f"run --internet: {r}")
+    r = cli(d, "run", "--", "cat", "/proc/net/dev")
+    ok(r.returncode == 0 and "eth0:" not in r.stdout, f"run: {r}")
+
+
 # ---- T30 ----
 
 
@@ -276,6 +288,8 @@ def test_the_operator_s_no(d):
         r = other.request("POST", "/v1/sandboxes", {"internet": True})
         equal((r.status, r.code), (501, "unsupported"), "create with internet access")
         ok("internet = no" in r.message, f"the message names the cause: {r.message}")
+        r = cli(other, "run", "--internet", "--", "true")
+        ok(r.returncode == 125 and "internet = no" in r.stderr, f"run --internet: {r}")
         equal(tables_of(other), [], "tables")
     finally:
         other.sweep()

@@ -2,11 +2,13 @@
 """An internet for tests: a network namespace behind a veth pair, with a public-looking address, private networks
 and a name server. The machine's own interfaces are not touched and nothing leaves the machine."""
 import atexit
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 
 from aviary_test import Failure, equal
 
@@ -15,7 +17,8 @@ GATEWAY = "198.51.100.67"
 PRIVATE, RESOLVER = "10.99.77.5", "10.99.77.53"
 CGNAT, HOME = "100.127.77.5", "192.168.250.5"
 SERVER = """
-import http.server, socket, socketserver, struct, threading
+import ctypes, http.server, socket, socketserver, struct, threading
+ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: ends with the test
 class H(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.end_headers(); self.wfile.write(self.client_address[0].encode() + b"\\n")
@@ -87,6 +90,14 @@ def skip(reason):
     sys.exit(0)
 
 
+def remove_stale():
+    """Of a test that was killed; under the lock there is no other."""
+    for name in os.listdir("/run/netns") if os.path.isdir("/run/netns") else ():
+        if name.startswith("avtest-"):
+            run("ip", "link", "delete", f"avt{int(name[7:]) % 100000}", check=False)
+            run("ip", "netns", "delete", name, check=False)
+
+
 def make():
     """The internet of a test that needs one; it goes with the process. Ends a test that cannot have one."""
     if os.geteuid() != 0:
@@ -94,6 +105,10 @@ def make():
     for name in ("ip", "nft", "nsenter"):
         if not shutil.which(name):
             skip(f"needs {name}(8)")
+    # Its addresses are this machine's: one test at a time, and no open descriptor for children.
+    lock = os.open(os.path.join(tempfile.gettempdir(), "aviary-fake-internet.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    remove_stale()
     net = Internet()
     atexit.register(net.remove)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

@@ -23,13 +23,15 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 # In dependency order is not needed: the guest's modprobe of busybox reads modules.dep.
-MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "ext4", "overlay", "loop", "btrfs", "quota_v2", "veth"]
+MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "ext4", "overlay", "loop", "btrfs", "quota_v2", "veth",
+           "nf_tables", "nft_fib_inet", "nft_ct", "nft_connlimit", "nft_masq", "nft_nat", "nft_chain_nat",
+           "nft_reject_inet", "nf_conntrack_netlink"]
 # What the guest's user space consists of: programs with their libraries, and whole directories.
 PROGRAMS = """
 bash cat chgrp chmod chown cp cut date dash dd df du echo env false find getent getfacl grep head hostname id kill
 ln ls mkdir mkfifo mknod mktemp mount mv nice nohup nproc od printf ps pwd python3 readlink rm rmdir sed seq setpriv
 setsid sh sleep sort stat strace stty su sudo sync tail tar tee test timeout touch tr true truncate tty umount uname uniq
-unshare wc which whoami xargs yes mkfs.btrfs mkfs.ext4 mke2fs losetup busybox ip
+unshare wc which whoami xargs yes mkfs.btrfs mkfs.ext4 mke2fs losetup busybox ip nft nsenter
 """.split()
 TREES = ["/usr/lib/python3.11", "/usr/lib/sudo", "/usr/libexec/sudo", "/etc/pam.d", "/etc/security", "/etc/alternatives",
          "/usr/share/pam-configs", "/usr/lib/x86_64-linux-gnu/security", "/usr/share/zoneinfo/Etc"]
