@@ -370,6 +370,7 @@ int driver_start(struct kernel *k, struct av_err *err)
 	    .cwd = cwd,
 	    .user = &user,
 	    .tag = tag,
+	    .is_service = true,
 	    .config = av_buf_str(&s.config),
 	    .stdin_fd = s.source,
 	    .channel_fd = s.theirs,

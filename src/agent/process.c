@@ -276,10 +276,18 @@ static void on_grace(uv_timer_t *timer)
 	process_check_end(p);
 }
 
+/* Late means that nothing ran here: perhaps because the sandbox was frozen. The daemon says so
+ * before it thaws it, but the timer may be looked at before its message. */
 static void on_timeout(uv_timer_t *timer)
 {
 	struct process *p = AV_CONTAINER_OF(timer, struct process, timer);
 
+	if (!p->spared && uv_now(timer->loop) > p->due_ms + TIMEOUT_LATE_MS) {
+		p->spared = true;
+		uv_timer_start(timer, on_timeout, TIMEOUT_NEWS_MS, 0);
+		return;
+	}
+	p->due_ms = 0;
 	p->end.timed_out = true;
 	uv_timer_start(timer, on_grace, PROCESS_KILL_GRACE_MS, 0);
 	process_kill(p);
@@ -383,6 +391,7 @@ static struct process *new_process(struct process_table *t, const struct process
 	p->pty = params->pty;
 	p->kill_group = params->kill_group;
 	p->end_at_exit = params->end_at_exit;
+	p->is_service = params->is_service;
 	p->in.fd = p->out[0].fd = p->out[1].fd = -1;
 	av_list_init(&p->node);
 	av_list_init(&p->subs);
@@ -462,6 +471,7 @@ int process_start(struct process_table *t, const struct process_params *params,
 		 * early. */
 		uv_update_time(t->loop);
 		uv_timer_start(&p->timer, on_timeout, params->timeout_ms + 1, 0);
+		p->due_ms = uv_now(t->loop) + params->timeout_ms + 1;
 	}
 	if (sub)
 		process_attach(p, sub);
@@ -469,6 +479,21 @@ int process_start(struct process_table *t, const struct process_params *params,
 		process_update_reading(p);
 	*ret = p;
 	return 0;
+}
+
+void process_table_was_frozen(struct process_table *t, uint64_t frozen_ms)
+{
+	uint64_t now = uv_now(t->loop);
+	struct process *p;
+
+	AV_LIST_FOREACH(p, &t->live, struct process, node)
+	{
+		if (!p->due_ms || p->ended)
+			continue;
+		p->due_ms += frozen_ms;
+		p->spared = false;
+		uv_timer_start(&p->timer, on_timeout, p->due_ms > now ? p->due_ms - now : 0, 0);
+	}
 }
 
 /* --- find and look --- */
@@ -527,6 +552,11 @@ const char *process_tag(const struct process *p)
 struct av_str process_config(const struct process *p)
 {
 	return av_str_n(p->config, p->config_n);
+}
+
+bool process_is_service(const struct process *p)
+{
+	return p->is_service;
 }
 
 bool process_is_pty(const struct process *p)

@@ -42,6 +42,8 @@
 #define PROCESS_FINISHED_MAX  512
 #define PROCESS_LINGER_MS     30000
 #define PROCESS_KILL_GRACE_MS 100
+#define TIMEOUT_LATE_MS       500 /* a time-out that comes so late may be one of a frozen sandbox, */
+#define TIMEOUT_NEWS_MS       300 /* and waits so long to hear of it */
 #define PROCESS_RING_BYTES    ((size_t)1024 * 1024)
 #define PROCESS_CHUNK_PIPE    ((size_t)64 * 1024) /* most that one read of a pipe gives */
 #define PROCESS_CHUNK_PTY     ((size_t)16 * 1024)
@@ -103,6 +105,7 @@ struct process_params {
 	int stdin_fd;        /* borrowed: standard input instead of the above; 0: none */
 	int channel_fd;      /* borrowed: descriptor 3 of the process; 0: none */
 	bool end_at_exit;    /* what it left behind does not hold its end back */
+	bool is_service;     /* ours, which waits for work: its life is no use of the sandbox */
 };
 
 /* Called when all bytes of one process_write() were taken by the pipe (status 0), or never will be
@@ -143,6 +146,9 @@ pid_t process_pid(const struct process *p);
 const char *process_tag(const struct process *p); /* NULL if none */
 struct av_str process_config(const struct process *p);
 bool process_is_pty(const struct process *p);
+bool process_is_service(const struct process *p);
+/* Nothing ran for so long: time-outs that were running do not count it. */
+void process_table_was_frozen(struct process_table *t, uint64_t frozen_ms);
 bool process_is_live(const struct process *p);
 /* NULL while it runs. */
 const struct process_end *process_ended(const struct process *p);

@@ -43,7 +43,7 @@ struct process {
 	char *tag;    /* owned, or NULL */
 	char *config; /* owned, config_n bytes */
 	size_t config_n;
-	bool pty, kill_group, end_at_exit;
+	bool pty, kill_group, end_at_exit, is_service;
 	bool reaped; /* the kernel no longer knows the pid */
 	bool killed; /* do not wait for the outputs */
 	bool ended;
@@ -54,6 +54,8 @@ struct process {
 	struct av_list subs;
 	struct ring ring;
 	uv_timer_t timer;     /* time-out, later the grace after a kill */
+	uint64_t due_ms;      /* loop time of the time-out; 0: none, or it is over */
+	bool spared;          /* its time-out came late, and may turn out to be not due */
 	uint64_t finished_ms; /* loop time of the end */
 	int open_handles;     /* libuv handles that are not closed yet */
 	bool dying;           /* freed when open_handles is 0 */

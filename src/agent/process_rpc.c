@@ -118,6 +118,8 @@ void process_rpc_list(struct request *rq, struct av_str body)
 			av_buf_append_c(&out, ",\"tag\":");
 			av_json_write_str(&out, av_str_c(process_tag(p)));
 		}
+		if (process_is_service(p))
+			av_buf_append_c(&out, ",\"service\":true");
 		av_buf_append_char(&out, '}');
 		first = false;
 	}

@@ -11,6 +11,8 @@
 
 #include "base/banned.h"
 
+#define FROZEN_MAX_MS (10LL * 366 * 24 * 3600 * 1000)
+
 #define ENVS_BYTES_MAX ((size_t)8 * 1024 * 1024)
 
 void system_health(struct request *rq)
@@ -93,4 +95,19 @@ void system_init(struct request *rq, struct av_str body)
 		request_fail(rq, 503, "out of memory in the sandbox's agent");
 	}
 	free(new);
+}
+
+void system_thawed(struct request *rq, struct av_str body)
+{
+	AV_CLEANUP(av_json_decrefp) json_t *j = NULL;
+	struct av_err err = {0};
+	int64_t ms = 0;
+
+	j = av_json_parse_object(body, &err);
+	if (!j || av_json_get_i64(j, "frozen_ms", 0, FROZEN_MAX_MS, &ms, &err) < 0) {
+		request_fail_err(rq, &err);
+		return;
+	}
+	process_table_was_frozen(&rq->agent->processes, (uint64_t)ms);
+	request_reply(rq, 200, AV_AGENT_CT_JSON, AV_STR("{}"));
 }

@@ -9,6 +9,7 @@
 
 #include "base/avtime.h"
 #include "base/json.h"
+#include "base/path.h"
 #include "node/node_internal.h"
 #include "proto/agent_api.h"
 
@@ -203,6 +204,17 @@ static int read_processes(
 	return 0;
 }
 
+/* Those that were not started by the agent for itself. */
+static size_t count_commands(const json_t *answer)
+{
+	const json_t *item;
+	size_t n = 0, i;
+
+	json_array_foreach (json_object_get(answer, "processes"), i, item)
+		n += !json_is_true(json_object_get(item, "service"));
+	return n;
+}
+
 static void on_process_list(void *ctx, const json_t *answer, const struct av_err *err)
 {
 	struct translate *t = ctx;
@@ -217,7 +229,7 @@ static void on_process_list(void *ctx, const json_t *answer, const struct av_err
 		err = &own;
 	}
 	if (t->count)
-		t->count(t->ctx, n, err);
+		t->count(t->ctx, err ? 0 : count_commands(answer), err);
 	else
 		t->processes(t->ctx, v, n, err);
 	free(v);
@@ -271,6 +283,22 @@ int node_count_processes(struct node_sandbox *sb, node_count_fn *fn, void *ctx,
 
 	return translate_rpc(
 	    sb, &model, AV_AGENT_PATH_LIST, AV_STR("{}"), on_process_list, ret, err);
+}
+
+static void on_told(void *ctx, const json_t *answer, const struct av_err *err)
+{
+	(void)ctx;
+	(void)answer;
+	(void)err; /* an older agent does not know it */
+}
+
+void node_tell_thaw(struct node_sandbox *sb, int64_t frozen_ms)
+{
+	const struct rpc rpc = {.max = 4096, .fn = on_told, .conv.quiet = true};
+	char body[64];
+
+	if (av_path_printf(body, sizeof(body), "{\"frozen_ms\":%lld}", (long long)frozen_ms) == 0)
+		(void)rpc_open(sb, AV_AGENT_PATH_THAWED, av_str_c(body), &rpc, NULL, NULL);
 }
 
 int node_process_signal(struct node_sandbox *sb, const struct node_selector *sel, int signo,

@@ -493,12 +493,15 @@ int node_freeze(struct node *n, const char *id, node_done_fn *fn, void *ctx)
 
 int node_thaw(struct node *n, const char *id, node_done_fn *fn, void *ctx)
 {
+	struct node_sandbox *sb = av_map_get(&n->sandboxes, av_str_c(id));
 	struct wrap *w = n->closing ? NULL : wrap_new(n, id, ctx);
 	int r;
 
 	if (!w)
 		return -ENOMEM;
 	w->fn.done = fn;
+	if (sb && sb->frozen && !sb->dead)
+		node_tell_thaw(sb, (av_mono_ns() - sb->frozen_since_ns) / AV_NS_PER_MS);
 	r = n->driver->ops->thaw(n->driver, id, on_thawed, w);
 	if (r < 0)
 		wrap_free(w);

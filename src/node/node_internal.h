@@ -100,6 +100,8 @@ struct conv {
 /* ---- node.c ---- */
 
 void node_sandbox_activity(struct node_sandbox *sb);
+/* To the agent of a frozen sandbox: that it is going to run again. Nobody waits for an answer. */
+void node_tell_thaw(struct node_sandbox *sb, int64_t frozen_ms);
 /* How long it has been frozen in its life, until now. */
 int64_t node_sandbox_frozen_ns(const struct node_sandbox *sb);
 

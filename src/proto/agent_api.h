@@ -22,10 +22,12 @@
 #define AV_AGENT_ENV_ID         "AVIARY_SANDBOX_ID"
 
 /* Routes. */
-#define AV_AGENT_PATH_HEALTH       "/health"
-#define AV_AGENT_PATH_METRICS      "/metrics"
-#define AV_AGENT_PATH_ENVS         "/envs"
-#define AV_AGENT_PATH_INIT         "/init"
+#define AV_AGENT_PATH_HEALTH  "/health"
+#define AV_AGENT_PATH_METRICS "/metrics"
+#define AV_AGENT_PATH_ENVS    "/envs"
+#define AV_AGENT_PATH_INIT    "/init"
+/* {"frozen_ms":n}: nothing ran for so long; sent right before the sandbox is thawed. */
+#define AV_AGENT_PATH_THAWED       "/thawed"
 #define AV_AGENT_PATH_FILES        "/files"
 #define AV_AGENT_PATH_TAR          "/files/tar"
 #define AV_AGENT_PATH_PROCESS      "/process.Process/" /* + method */

@@ -125,6 +125,21 @@ def test_foreground_exec_waits(d):
     d.delete(sb["id"])
 
 
+def test_time_does_not_count_while_paused(d):
+    """A command with a timeout that passes during a pause has the rest of its time afterwards."""
+    sb = d.create()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        answer = pool.submit(d.exec, sb["id"], "sleep 1.5; echo in time", timeout_sec=3)
+        late = pool.submit(d.request, "POST", path(sb, "/exec"), {"cmd": "sleep", "args": ["60"], "timeout_sec": 3 * SLOW})
+        wait_for(lambda: len(d.expect(200, "GET", path(sb, "/processes")).json()["processes"]) >= 2, 10, "they run")
+        pause(d, sb)
+        time.sleep(3.5 * SLOW)
+        resume(d, sb)
+        equal(answer.result()["stdout"], "in time\n", "the command ended by itself")
+        equal(late.result().status, 504, "the other's time comes too")
+    d.delete(sb["id"])
+
+
 def test_auto_resume(d):
     sb = d.create(auto_resume=True)
     pause(d, sb)
@@ -187,12 +202,18 @@ def test_idle_sandbox_is_paused(d):
     busy = d.create(timeout_sec=0.5)
     gone = d.create(timeout_sec=0.5, on_timeout="delete")
     work = d.create(timeout_sec=0.5)
+    kernel = d.create(timeout_sec=0.5)
+    d.expect(200, "POST", path(kernel, "/run_code"), {"code": "x = 41"})
     d.expect(202, "POST", path(work, "/exec"), {"cmd": "sleep", "args": ["1000"], "background": True, "tag": "w"})
     with stream(d, busy) as session:
         session.send_json({"type": "start", "cmd": "cat", "stdin": True})
         equal(session.recv_json()["type"], "start", "a stream")
         equal(wait_for(lambda: status(d, sb) == "paused", 20, "it is paused"), True, "idle")
         wait_for(lambda: status(d, gone) == "stopped", 20, "the other is deleted")
+        wait_for(lambda: status(d, kernel) == "paused", 20, "a kernel that waits for code is no use")
+        resume(d, kernel)
+        equal(d.expect(200, "POST", path(kernel, "/run_code"), {"code": "print(x + 1)"}).json()["stdout"], "42\n",
+              "and keeps its state")
         equal(d.expect(200, "GET", path(gone)).json()["reason"], "timeout", "reason")
         time.sleep(1)
         equal(status(d, busy), "running", "what has a stream attached runs")
@@ -202,7 +223,7 @@ def test_idle_sandbox_is_paused(d):
     wait_for(lambda: status(d, work) == "paused", 20, "and without the command")
     got = resume(d, sb)
     equal(got["timeout_sec"], 0.5, "the timeout is kept")
-    for s in (sb, busy, work):
+    for s in (sb, busy, work, kernel):
         d.delete(s["id"])
 
 
