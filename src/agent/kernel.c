@@ -177,6 +177,9 @@ int kernel_create(struct kernel_table *t, const struct kernel_params *params, st
 		return r;
 	if (t->spare && fits(t->spare, k))
 		k = adopt(AV_TAKE_PTR(t->spare), k);
+	else if (t->spare && k->user_default && strcmp(t->spare->user, k->user) != 0)
+		/* The sandbox's default user has changed: it will never fit. */
+		free_kernel(AV_TAKE_PTR(t->spare));
 	av_list_append(&t->kernels, &k->node);
 	t->n++;
 	*ret = k;

@@ -35,8 +35,8 @@ static int wait_ready(struct bench *b, struct av_err *err)
 		}
 		usleep(2000);
 	}
-	return av_err_set(err, AV_ERR_INTERNAL, "the pool has nothing ready after %d s",
-	    READY_MS / 1000);
+	return av_err_set(
+	    err, AV_ERR_INTERNAL, "the pool has nothing ready after %d s", READY_MS / 1000);
 }
 
 static int one(

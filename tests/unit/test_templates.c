@@ -145,7 +145,8 @@ static void test_seal_and_use(struct world *w)
 	is_int(remove_template(w, "t").kind, AV_ERR_NOT_FOUND, "it has no name any more");
 	(void)delete (w, a.id);
 	run_for(w, 50);
-	is_int((long long)on_disk(w), 1, "the upper one is gone, a sandbox stands on the lower one");
+	is_int(
+	    (long long)on_disk(w), 1, "the upper one is gone, a sandbox stands on the lower one");
 	(void)delete (w, b.id);
 	run_for(w, 50);
 	is_int((long long)on_disk(w), 0, "then that goes too");

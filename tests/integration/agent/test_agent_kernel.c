@@ -296,6 +296,26 @@ static void test_e2b(void)
 	EXPECT("", "'V' in os.environ", "the variables of one call are gone after it", "False");
 }
 
+static void test_timeouts(void)
+{
+	struct agent_stream *s = agent_call(&cl, "POST", "/execute", lines_headers,
+	    "{\"code\":\"import time\\nprint('on')\\ntime.sleep(60)\",\"timeout_ms\":200}");
+
+	ok(agent_has(&s->body, "on\\n") && agent_has(&s->body, "\"ename\":\"KeyboardInterrupt\"") &&
+	        agent_has(&s->body, "\"timed_out\":true"),
+	    "what takes too long is interrupted");
+	agent_stream_free(s);
+	EXPECT("", "marker = 1", "and its kernel goes on", "\"status\":\"ok\"");
+	s = agent_call(&cl, "POST", "/execute", lines_headers,
+	    "{\"code\":\"import signal\\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\\n"
+	    "while True: time.sleep(1)\",\"timeout_ms\":100}");
+	ok(agent_has(&s->body, "\"status\":\"restarted\"") &&
+	        agent_has(&s->body, "\"timed_out\":true"),
+	    "what ignores that loses its kernel");
+	agent_stream_free(s);
+	EXPECT("", "'marker' in globals()", "for a fresh one", "False");
+}
+
 static void test_warm(void)
 {
 	struct agent_stream *s;
@@ -332,6 +352,7 @@ int main(void)
 	test_deaths();
 	test_much();
 	test_e2b();
+	test_timeouts();
 	test_warm();
 	agent_client_close(&cl);
 	agent_proc_stop(&agent);
