@@ -653,6 +653,11 @@ bool node_exec_signal(struct node_exec *e, int signo, bool group)
 	return node_exec_send(e, NODE_CH_CONTROL, av_str_c(text));
 }
 
+bool node_exec_is_backed_up(const struct node_exec *e)
+{
+	return e->conv.h2s && av_h2s_pending(e->conv.h2s) > 0;
+}
+
 void node_exec_pause(struct node_exec *e, bool paused)
 {
 	size_t owed = e->owed;

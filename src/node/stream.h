@@ -118,6 +118,9 @@ bool node_exec_close_stdin(struct node_exec *e);
 bool node_exec_resize(struct node_exec *e, uint32_t cols, uint32_t rows);
 /* signo as in signal.h; group: its process group. */
 bool node_exec_signal(struct node_exec *e, int signo, bool group);
+/* Whether something sent still waits here for the agent to take it: a signal would wait behind it.
+ */
+bool node_exec_is_backed_up(const struct node_exec *e);
 /* While paused the agent may send what fits in the stream's window (it still arrives here) and then
  * must wait: a slow reader slows the process. */
 void node_exec_pause(struct node_exec *e, bool paused);

@@ -124,6 +124,27 @@ def test_text_stop_kills_the_group(d):
     wait_for(lambda: not alive(d, "sleep.5151"), 3, "its child too")
 
 
+def test_text_stop_overtakes_input(d):
+    """More input than the sandbox takes, for a process that reads none: it can be stopped all the same."""
+    for path, start, kill, stdin in (
+            ("exec/stream", {"type": "start", "cmd": "sleep", "args": ["100"], "stdin": True}, "stop",
+             {"type": "stdin", "data": "x" * 50000}),
+            ("pty", {"type": "start", "cmd": "/bin/sh", "args": ["-c", "stty raw -echo; sleep 100"]}, "kill",
+             {"type": "input", "data": "eHh4" * 12500})):
+        with connect(d, path) as s:
+            s.send_json(start)
+            s.recv_json()
+            time.sleep(0.3)
+            for _ in range(9):
+                s.send_json(stdin)
+            s.send_json({"type": kill})
+            while True:
+                m = s.recv_json()
+                if m["type"] in ("exit", "error"):
+                    break
+            equal((m["type"], m.get("exit_code")), ("exit", 137), f"{path} is stopped")
+
+
 def test_text_timeout(d):
     with connect(d) as s:
         s.send_json(shell("sleep 100", timeout_sec=0.5))

@@ -5,6 +5,7 @@
 #include "api/native/session.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 
 #include "api/auth.h"
@@ -138,6 +139,27 @@ void session_pause_input(struct session *s)
 		return;
 	s->input_paused = true;
 	av_wsock_pause(s->ws);
+}
+
+static void on_killed(void *ctx, const struct av_err *err)
+{
+	(void)ctx;
+	(void)err; /* it has ended, which the stream tells */
+}
+
+void session_kill(struct session *s)
+{
+	struct node_selector sel = {.pid = s->pid};
+	struct node_call *call = NULL;
+	bool late = node_exec_is_backed_up(s->exec);
+	struct av_err err;
+
+	(void)node_exec_signal(s->exec, SIGKILL, true);
+	if (!late || !s->pid)
+		return;
+	/* That waits behind the input. Nobody waits for the answer to this. */
+	(void)control_process_signal(
+	    s->api->control, &s->actor, s->id, &sel, SIGKILL, on_killed, NULL, &call, &err);
 }
 
 void session_on_exec_drain(void *ctx)

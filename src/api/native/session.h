@@ -70,6 +70,7 @@ struct session {
 	struct control_actor actor;
 	enum session_state state;
 	bool input_paused; /* the process does not read: the client must wait */
+	uint32_t pid;      /* of the process, once it has started */
 	struct av_timer timer;
 	char id[AV_ID_SIZE];
 };
@@ -92,6 +93,8 @@ void session_send_json(struct session *s, const struct av_buf *json);
 void session_send_error(struct session *s, const struct av_err *err, const bool *fatal);
 /* {"type":"exit","exit_code":...} */
 void session_send_exit(struct session *s, const struct node_exec_end *end);
+/* SIGKILL to the process group, past input that the process does not take. */
+void session_kill(struct session *s);
 /* Stops reading from the client until the process takes more. */
 void session_pause_input(struct session *s);
 

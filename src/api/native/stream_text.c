@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 
 #include "api/native/shapes.h"
 #include "base/textcut.h"
@@ -36,14 +35,16 @@ static struct text_stream *to_text(struct session *s)
 static void on_start(void *ctx, uint32_t pid, const char *tag)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(START_JSON_MAX);
+	struct session *s = ctx;
 
+	s->pid = pid;
 	(void)av_buf_printf(&out, "{\"type\":\"start\",\"pid\":%" PRIu32, pid);
 	if (tag && tag[0]) {
 		(void)av_buf_append_c(&out, ",\"tag\":");
 		(void)av_json_write_str(&out, av_str_c(tag));
 	}
 	(void)av_buf_append_char(&out, '}');
-	session_send_json(ctx, &out);
+	session_send_json(s, &out);
 }
 
 static void send_data(struct session *s, enum node_channel ch, struct av_str a, struct av_str b)
@@ -152,7 +153,7 @@ static int later(struct session *s, const json_t *message, struct av_err *err)
 	if ((r = av_json_get_str(message, "type", &type, err)) < 0)
 		return r;
 	if (av_str_eq_c(AV_STR("stop"), type))
-		(void)node_exec_signal(s->exec, SIGKILL, true);
+		session_kill(s);
 	else if (av_str_eq_c(AV_STR("stdin_close"), type) && !to_text(s)->stdin_closed)
 		(void)node_exec_close_stdin(s->exec);
 	else if (av_str_eq_c(AV_STR("stdin"), type) &&

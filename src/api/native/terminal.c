@@ -5,8 +5,9 @@
  * Theory of operation
  * -------------------
  * The first message starts a process on a new terminal or connects to one by tag. Then input,
- * resize and kill go to the agent on one stream, in the order in which they came; input that the
- * terminal does not take stops the client, and nothing is dropped. The process is not the socket's:
+ * resize and kill go to the agent on one stream, in the order in which they came (but a kill passes
+ * input that is stuck); input that the terminal does not take stops the client, and nothing is
+ * dropped. The process is not the socket's:
  * it lives on when the client goes away, and its output waits in the agent's ring for who connects
  * next.
  *
@@ -24,7 +25,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 
 #include "api/native/session.h"
 #include "api/native/shapes.h"
@@ -135,6 +135,7 @@ static void on_start(void *ctx, uint32_t pid, const char *tag)
 	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(4096);
 	struct terminal *t = ctx;
 
+	t->s.pid = pid;
 	av_timer_start(&t->ping, PING_MS);
 	if (!t->decided)
 		av_timer_start(&t->hold, HOLD_MS);
@@ -330,7 +331,7 @@ static int later(struct terminal *t, struct av_str data, struct av_err *err)
 	if (av_str_eq_c(AV_STR("resize"), type))
 		return resize(t, message, err);
 	if (av_str_eq_c(AV_STR("kill"), type))
-		(void)node_exec_signal(t->s.exec, SIGKILL, true);
+		session_kill(&t->s);
 	return 0;
 }
 
