@@ -32,6 +32,13 @@ void native_snapshot_get(struct api_request *rq);
 void native_snapshot_delete(struct api_request *rq);
 void native_builds(struct api_request *rq);
 
+/* docs.c */
+void native_openapi_yaml(struct api_request *rq);
+void native_openapi_json(struct api_request *rq);
+void native_docs(struct api_request *rq);
+void native_docs_js(struct api_request *rq);
+void native_docs_css(struct api_request *rq);
+
 /* usage.c */
 void native_sandbox_metrics(struct api_request *rq);
 void native_team_stats(struct api_request *rq);

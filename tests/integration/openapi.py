@@ -1,0 +1,369 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The OpenAPI document against routes.def and against a running daemon: every route is in it, every answer that it
+promises is asked for and has the shape that it says, and every member of every body is sent with wrong values."""
+
+import base64
+import io
+import json
+import os
+import re
+import socket
+import tarfile
+import time
+import urllib.parse
+
+import jsonschema
+import yaml
+from aviary_test import contains, equal, main, ok, short
+
+ROUTES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src", "api", "routes.def")
+UNKNOWN = "sb" + "0" * 25
+SEEN = set()  # (method, path, status) that were answered and fit
+DOC = {}
+
+
+def follow(value):
+    while isinstance(value, dict) and "$ref" in value:
+        at = DOC
+        for key in value["$ref"][2:].split("/"):
+            at = at[key]
+        value = at
+    return value
+
+
+def operations():
+    for path, methods in DOC["paths"].items():
+        for method, op in methods.items():
+            yield path, method.upper(), op
+
+
+def check(method, path, response):
+    """The answer fits what the document says about it."""
+    what = f"{method} {path} {response.status}"
+    documented = DOC["paths"][path][method.lower()]["responses"].get(str(response.status))
+    ok(documented is not None, f"{what} is not documented: {short(response.body)}")
+    content = follow(documented).get("content")
+    if content:
+        kind = response.headers["Content-Type"].split(";")[0]
+        ok(kind in content, f"{what}: {kind}, not {list(content)}")
+        if "schema" in content[kind]:
+            schema = {**content[kind]["schema"], "components": DOC["components"]}
+            try:
+                jsonschema.validate(response.json(), schema, jsonschema.Draft202012Validator)
+            except jsonschema.ValidationError as error:
+                raise AssertionError(f"{what}: {error.message} at {list(error.path)}") from None
+    else:
+        equal(response.body, b"", f"{what} has no body")
+    SEEN.add((method, path, response.status))
+    return response
+
+
+def ask(d, method, path, expected, body=None, query="", headers=None, key=True, **names):
+    """Asks, and checks status and shape. names: values of {name} in the path."""
+    real = re.sub(r"\{(\w+)\}", lambda m: urllib.parse.quote(str(names[m.group(1)])), path)
+    r = d.request(method, real + query, body, headers=headers, key=key, timeout=90)
+    equal(r.status, expected, f"{method} {real}{query}: {short(r.body)}")
+    return check(method, path, r)
+
+
+def test_it_is_served(d):
+    r = d.expect(200, "GET", "/openapi.yaml", key=False)
+    equal(r.headers["Content-Type"], "application/yaml", "type")
+    DOC.update(yaml.safe_load(r.body))
+    equal(d.expect(200, "GET", "/openapi.json", key=False).json(), DOC, "as JSON it is the same")
+    ok(DOC["openapi"].startswith("3.1"), "version")
+    ids = [op["operationId"] for _, _, op in operations()]
+    equal(len(ids), len(set(ids)), "names of operations are unique")
+
+    def walk(value):
+        if isinstance(value, dict):
+            if "$ref" in value:
+                follow(value)
+            for v in value.values():
+                walk(v)
+        elif isinstance(value, list):
+            for v in value:
+                walk(v)
+    walk(DOC)
+
+
+def test_every_route_is_in_it_and_nothing_else(_d):
+    with open(ROUTES, encoding="utf-8") as f:
+        text = re.sub(r"/\*.*?\*/", "", f.read(), flags=re.S)
+    routes = {(m, p) for m, p in re.findall(r'API_ROUTE\(\s*\w+,\s*(\w+),\s*"([^"]+)"', text)}
+    documented = {(m, p) for p, m, _ in operations()}
+    equal(sorted(routes - documented), [], "routes that are not documented")
+    equal(sorted(documented - routes), [], "documented routes that do not exist")
+
+
+def test_the_page_needs_nobody_else(d):
+    page = d.expect(200, "GET", "/docs", key=False)
+    contains(page.headers["Content-Security-Policy"], "default-src 'none'", "policy")
+    ok("unsafe" not in page.headers["Content-Security-Policy"], "no inline script or style")
+    for path in ("/docs", "/docs/page.js", "/docs/page.css"):
+        r = d.expect(200, "GET", path, key=False)
+        equal(re.findall(rb"(?:https?:)?//[a-z0-9.-]+\.[a-z]+", r.body), [], f"{path} names no other host")
+        equal(r.headers["X-Content-Type-Options"], "nosniff", "no guessing")
+    ok(b"innerHTML" not in d.expect(200, "GET", "/docs/page.js", key=False).body, "text is no markup")
+
+
+def values(names):
+    return {"id": UNKNOWN, "selector": "1", "name": "no-such-template", "build": "x", **names}
+
+
+def body_for(op):
+    """A well-formed body of required members only."""
+    content = op.get("requestBody", {}).get("content", {}).get("application/json")
+    if not content:
+        return None
+    schema = follow(content["schema"])
+    samples = {"port": 80, "sandbox_id": UNKNOWN, "timeout_sec": 1}
+    body = {name: samples.get(name, "/tmp/x") for name in schema.get("required", [])}
+    return body or {"timeout_sec": 1}
+
+
+def query_for(op):
+    wanted = [follow(p) for p in op.get("parameters", [])]
+    pairs = {p["name"]: "/tmp" for p in wanted if p["in"] == "query" and p.get("required")}
+    return "?" + urllib.parse.urlencode(pairs) if pairs else ""
+
+
+def is_socket(op):
+    return "101" in op["responses"]
+
+
+def test_no_key_and_no_such_sandbox(d):
+    for path, method, op in operations():
+        errors = set(op["responses"])
+        if "401" in errors:
+            ask(d, method, path, 401, body_for(op), query_for(op), key=False, **values({}))
+        if "404" in errors and path != "/v1/sandboxes":
+            body = body_for(op)
+            headers = None
+            if "multipart/form-data" in op.get("requestBody", {}).get("content", {}):
+                body, headers = form("/tmp/x", b"x")
+            ask(d, method, path, 404, body, query_for(op), headers=headers, **values({}))
+        if "400" in errors and "{id}" in path:
+            ask(d, method, path, 400, body_for(op), query_for(op), **values({"id": "nonsense"}))
+        if "413" in errors and "application/json" in op.get("requestBody", {}).get("content", {}):
+            big = b'{"x":"' + b"y" * (5 << 20) + b'"}'
+            ask(d, method, path, 413, big, **values({}))
+        if "501" in errors:
+            ask(d, method, path, 501, **values({}))
+
+
+def form(path, data):
+    boundary = "b0undary"
+    body = (f'--{boundary}\r\nContent-Disposition: form-data; name="path"\r\n\r\n{path}\r\n--{boundary}\r\n'
+            'Content-Disposition: form-data; name="file"; filename="upload"\r\n\r\n').encode() + data + \
+        f"\r\n--{boundary}--\r\n".encode()
+    return body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+
+
+def upgrade(d, path, query="", key=True, **names):
+    real = re.sub(r"\{(\w+)\}", lambda m: str(names[m.group(1)]), path) + query
+    head = (f"GET {real} HTTP/1.1\r\nHost: {d.host}:{d.port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\n")
+    head += f"X-API-Key: {d.key}\r\n" if key else ""
+    with socket.create_connection((d.host, d.port), timeout=20) as s:
+        s.sendall((head + "\r\n").encode())
+        answer = s.recv(4096)
+    ok(answer.startswith(b"HTTP/1.1 101 "), f"{real}: {answer[:80]!r}")
+    SEEN.add(("GET", path, 101))
+
+
+S, I, F = "/v1/sandboxes", "/v1/sandboxes/{id}", "/v1/sandboxes/{id}/files"
+
+
+def test_system(d):
+    for path in ("/health", "/ready", "/metrics", "/openapi.yaml", "/openapi.json", "/docs", "/docs/page.js",
+                 "/docs/page.css"):
+        ask(d, "GET", path, 200, key=False)
+
+
+def test_sandboxes(d):
+    sb = ask(d, "POST", S, 201, {"metadata": {"a": "b"}, "tags": ["t"], "timeout_sec": 600}).json()["id"]
+    d.ids.add(sb)
+    ask(d, "POST", S, 400, {"memory_mb": -1})
+    ask(d, "POST", S, 404, {"template": "no-such-template"})
+    ask(d, "POST", S, 201, {}, headers={"Idempotency-Key": "openapi"})
+    ask(d, "POST", S, 409, {"tags": []}, headers={"Idempotency-Key": "openapi"})
+    ask(d, "GET", S, 200, query="?status=all&limit=10")
+    ask(d, "GET", S, 400, query="?limit=0")
+    ask(d, "GET", I, 200, id=sb)
+    ask(d, "PATCH", I, 200, {"tags": ["u"], "metadata": {"a": None}}, id=sb)
+    ask(d, "POST", I + "/ping", 204, id=sb)
+    ask(d, "GET", I + "/usage", 200, id=sb)
+    ask(d, "GET", I + "/metrics", 200, id=sb)
+    ask(d, "GET", I + "/metrics", 400, query="?range=1y", id=sb)
+    for path in (S + "/stats", S + "/usage"):
+        ask(d, "GET", path, 200)
+    ask(d, "GET", S + "/stats", 400, query="?range=1y")
+    ask(d, "GET", S + "/usage", 400, query="?from=x")
+    ask(d, "POST", I + "/url", 200, {"port": 8000}, id=sb)
+    ask(d, "POST", I + "/resume", 409, id=sb)
+    ask(d, "POST", I + "/pause", 200, id=sb)
+    ask(d, "POST", I + "/pause", 409, id=sb)
+    for path, method, op in operations():
+        if "409" in op["responses"] and (method, path, 409) not in SEEN and "{id}" in path and method != "PATCH":
+            body, headers = body_for(op), None
+            if "multipart/form-data" in op.get("requestBody", {}).get("content", {}):
+                body, headers = form("/tmp/x", b"x")
+            if not path.endswith("/resume"):
+                ask(d, method, path, 409, body, query_for(op), headers=headers, id=sb, selector="1")
+    ask(d, "POST", I + "/resume", 200, id=sb)
+    ask(d, "DELETE", I, 204, id=sb)
+    ask(d, "GET", I, 200, id=sb)
+    ask(d, "PATCH", I, 409, {"tags": []}, id=sb)
+
+
+def test_commands(d):
+    sb = d.create()["id"]
+    ask(d, "POST", I + "/exec", 200, {"cmd": "echo", "args": ["x"]}, id=sb)
+    tag = ask(d, "POST", I + "/exec", 202, {"cmd": "sleep", "args": ["100"], "background": True}, id=sb).json()["tag"]
+    ask(d, "GET", I + "/processes", 200, id=sb)
+    upgrade(d, I + "/processes/{selector}/stream", id=sb, selector=tag)
+    ask(d, "DELETE", I + "/processes/{selector}", 400, query="?signal=SIGHUP", id=sb, selector=tag)
+    ask(d, "DELETE", I + "/processes/{selector}", 204, id=sb, selector=tag)
+    upgrade(d, I + "/exec/stream", id=sb)
+    upgrade(d, I + "/pty", id=sb)
+    upgrade(d, F + "/watch", query="?path=/tmp", id=sb)
+    ask(d, "POST", I + "/run_code", 200, {"code": "1+1"}, id=sb)
+    d.delete(sb)
+
+
+def test_files(d):
+    sb = d.create()["id"]
+    ask(d, "PUT", F, 204, b"hello", query="?path=/tmp/a", id=sb)
+    ask(d, "GET", F, 200, query="?path=/tmp/a", id=sb)
+    for path in (F + "/write", F + "/stream/write"):
+        body, headers = form("/tmp/b", b"data")
+        ask(d, "POST", path, 204, body, headers=headers, id=sb)
+    body, headers = form("/tmp/b", b"x" * (101 << 20))
+    ask(d, "POST", F + "/write", 413, body, headers=headers, id=sb)
+    for path in (F + "/read", F + "/stream/read"):
+        ask(d, "POST", path, 200, {"path": "/tmp/a"}, id=sb)
+    ask(d, "POST", F + "/stat", 200, {"path": "/tmp/a"}, id=sb)
+    ask(d, "POST", F + "/mkdir", 200, {"path": "/tmp/dir/x"}, id=sb)
+    ask(d, "POST", F + "/list", 200, {"path": "/tmp", "depth": 2}, id=sb)
+    ask(d, "POST", F + "/move", 200, {"source": "/tmp/a", "destination": "/tmp/dir/a"}, id=sb)
+    ask(d, "POST", F + "/chmod", 204, {"path": "/tmp/dir", "mode": "0700"}, id=sb)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("x"), io.BytesIO(b""))
+    ask(d, "PUT", F + "/tar", 200, archive.getvalue(), query="?path=/tmp/tree", id=sb)
+    ask(d, "GET", F + "/tar", 200, query="?path=/tmp/tree", id=sb)
+    for method, status, data in (("PUT", 204, b"signed"), ("GET", 200, None)):
+        url = ask(d, "POST", F + "/url", 200, {"path": "/tmp/s", "method": method}, id=sb).json()["url"]
+        query = "?" + urllib.parse.urlsplit(url).query
+        ask(d, method, F + "/signed", status, data, query=query, key=False, id=sb)
+        ask(d, method, F + "/signed", 403, data, query=query + "x", key=False, id=sb)
+    ask(d, "POST", F + "/remove", 204, {"path": "/tmp/dir"}, id=sb)
+    d.delete(sb)
+
+
+def test_templates(d):
+    sb = d.create()["id"]
+    T = "/v1/snapshots/{name}"
+    ask(d, "POST", "/v1/snapshots", 400, {"sandbox_id": "x"})
+    ask(d, "POST", "/v1/snapshots", 201, {"sandbox_id": sb, "name": "openapi"})
+    ask(d, "POST", "/v1/snapshots", 409, {"sandbox_id": sb, "name": "openapi"})
+    ask(d, "GET", "/v1/snapshots", 200)
+    ask(d, "GET", T, 200, name="openapi")
+    ask(d, "DELETE", T, 403, name="host")
+    ask(d, "DELETE", T, 204, name="openapi")
+    for method in ("GET", "DELETE"):
+        ask(d, method, T, 400, name="\0")
+    d.delete(sb)
+
+
+def wrong_values(schema):
+    """Values that the schema does not allow, each with what is wrong about it."""
+    kinds = [schema["type"]] if isinstance(schema.get("type"), str) else schema.get("type", [])
+    samples = {"string": "text", "integer": 5, "number": 5.5, "boolean": True, "array": [1], "object": {"a": 1}}
+    for kind, value in samples.items():
+        fits = kind in kinds or (kind == "integer" and "number" in kinds)
+        if not fits:
+            yield value
+    if "integer" in kinds and "number" not in kinds and "string" not in kinds:
+        yield 1.5
+        yield 10 ** 30
+    if "minimum" in schema:
+        yield schema["minimum"] - 1
+    if "maximum" in schema:
+        yield schema["maximum"] + 1
+    if "enum" in schema:
+        yield "no-such-value"
+    if "string" in kinds:
+        yield "a\0b"
+    if "array" in kinds:
+        yield [None]
+        yield [{}]
+    if "object" in kinds:
+        yield {"a": []}
+
+
+def test_wrong_values_everywhere(d):
+    sb = d.create()["id"]
+    tried = 0
+    for path, method, op in operations():
+        content = op.get("requestBody", {}).get("content", {}).get("application/json")
+        if not content:
+            continue
+        schema = follow(content["schema"])
+        real = path.replace("{id}", sb)
+        good = {k: sb if k == "sandbox_id" else v for k, v in (body_for(op) or {}).items()}
+        for body in (b"[]", b"1", b"null", b"{", b'{"a":1}x', b'{"a":"\xff"}', b"\xff", b'{"a":1,"a":2}', b'{"a":NaN}',
+                     b'{"a":' * 100 + b"1" + b"}" * 100):
+            r = d.request(method, real, body)
+            equal((r.status, r.code), (400, "invalid_request"), f"{method} {path} {body[:40]!r}")
+            ok(len(r.message) > 10, "a message")
+            tried += 1
+        for name in schema.get("required", []):
+            r = d.request(method, real, {k: v for k, v in good.items() if k != name})
+            equal(r.status, 400, f"{method} {path} without {name}: {short(r.body)}")
+            contains(r.message, name, f"{method} {path} without it")
+        for name, member in schema["properties"].items():
+            for value in wrong_values(follow(member)):
+                r = d.request(method, real, {**good, name: value})
+                equal(r.status, 400, f"{method} {path} {name}={short(json.dumps(value))}: {short(r.body)}")
+                if "\\u0000" not in json.dumps(value) and value != 10 ** 30:
+                    contains(r.message, name, f"{method} {path} {name}={value!r}: the message names it")
+                tried += 1
+    ok(tried > 300, f"{tried} wrong requests")
+    equal(d.exec(sb, "echo fine")["stdout"], "fine\n", "the sandbox is as before")
+    d.delete(sb)
+
+
+test_wrong_values_everywhere.timeout_s = 120
+
+
+def test_a_hundred_megabytes_where_a_kilobyte_is_expected(d):
+    before = d.rss_kib()
+    for path in (S, I.format(id=UNKNOWN) + "/exec", "/v1/snapshots"):
+        with socket.create_connection((d.host, d.port), timeout=20) as s:
+            s.sendall((f"POST {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {d.key}\r\n"
+                       f"Content-Length: {100 << 20}\r\n\r\n").encode())
+            answer = b""
+            try:
+                for _ in range(100):
+                    s.sendall(b"x" * (1 << 20))
+            except OSError:
+                pass
+            try:
+                answer = s.recv(65536)
+            except OSError:
+                pass
+        ok(answer.startswith(b"HTTP/1.1 413 ") or answer == b"", f"{path}: {answer[:60]!r}")
+    time.sleep(0.2)
+    d.memory_within(before, 20000)
+
+
+def test_every_documented_answer_was_given(_d):
+    documented = {(m, p, int(status)) for p, m, op in operations() for status in op["responses"]}
+    equal(sorted(documented - SEEN), [], "answers that no test here got")
+
+
+if __name__ == "__main__":
+    main(dict(globals()))
