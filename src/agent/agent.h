@@ -54,6 +54,7 @@ struct agent {
 	size_t fsjobs;          /* file operations under way, see fsjob.h */
 	struct av_list watches; /* of struct watch, see watch.h */
 	size_t watches_n;
+	uint64_t frozen_ms;     /* how long nothing ran here, in sum, as the daemon told */
 	uint64_t cpu_seen_usec; /* of the last GET /metrics: processor time used, and when */
 	int64_t cpu_seen_ns;
 };

@@ -9,7 +9,8 @@
  * two pieces is one line here, and so that a character is never cut. When the client goes away
  * before the end, what runs is interrupted and what waits does not run. A client that does not read
  * stops the code. "timeout_ms" runs from the request on: what runs then is interrupted, and when it
- * ignores that for GRACE_MS its kernel is restarted.
+ * ignores that for GRACE_MS its kernel is restarted. Time for which the sandbox was frozen does not
+ * count: a time-out that comes late waits a moment for the daemon to say so.
  *
  * The struct outlives its stream until its timer is closed.
  */
@@ -37,6 +38,9 @@ struct execute {
 	struct av_buf held[2]; /* stdout, stderr */
 	uv_timer_t timer;      /* held output, else keep-alive */
 	uv_timer_t deadline;   /* the time-out, later the grace */
+	uint64_t due_ms;       /* loop time of the time-out */
+	uint64_t frozen_ms;    /* of the agent, as far as due_ms knows */
+	bool spared;           /* it came late */
 	bool timed_out;
 	uint32_t count;
 };
@@ -50,6 +54,7 @@ struct execute_request {
 };
 
 static void on_timer(uv_timer_t *timer);
+static void on_deadline(uv_timer_t *timer);
 
 /* --- sending --- */
 
@@ -209,12 +214,27 @@ static void on_grace(uv_timer_t *timer)
 		(void)kernel_restart(e->x.kernel, &err);
 }
 
+/* True if the time-out is not due yet, or perhaps not. */
+static bool is_early(struct execute *e)
+{
+	uint64_t now = uv_now(e->deadline.loop), frozen = e->rq->agent->frozen_ms - e->frozen_ms;
+	bool late = now > e->due_ms + TIMEOUT_LATE_MS && !e->spared;
+
+	e->spared = late;
+	e->frozen_ms += frozen;
+	e->due_ms += frozen;
+	if (!late && now >= e->due_ms)
+		return false;
+	uv_timer_start(&e->deadline, on_deadline, late ? TIMEOUT_NEWS_MS : e->due_ms - now, 0);
+	return true;
+}
+
 static void on_deadline(uv_timer_t *timer)
 {
 	struct execute *e = AV_CONTAINER_OF(timer, struct execute, deadline);
 	struct kernel *k = e->x.kernel;
 
-	if (!k)
+	if (!k || !e->rq || is_early(e))
 		return;
 	e->timed_out = true;
 	if (!kernel_exec_runs(&e->x)) {
@@ -412,6 +432,8 @@ static int run(
 	arm_timer(e);
 	if (q.timeout_ms) {
 		uv_update_time(&rq->agent->loop);
+		e->due_ms = uv_now(&rq->agent->loop) + (uint64_t)q.timeout_ms + 1;
+		e->frozen_ms = rq->agent->frozen_ms;
 		uv_timer_start(&e->deadline, on_deadline, (uint64_t)q.timeout_ms + 1, 0);
 	}
 	return 0;

@@ -108,6 +108,7 @@ void system_thawed(struct request *rq, struct av_str body)
 		request_fail_err(rq, &err);
 		return;
 	}
+	rq->agent->frozen_ms += (uint64_t)ms;
 	process_table_was_frozen(&rq->agent->processes, (uint64_t)ms);
 	request_reply(rq, 200, AV_AGENT_CT_JSON, AV_STR("{}"));
 }

@@ -303,6 +303,25 @@ def test_deaths(d):
         ok("error" in names and "execute_reply" in names, "a sandbox that is deleted ends it in good order")
 
 
+def test_pause(d):
+    """A paused sandbox keeps its kernels; the time for which it sleeps is not the code's."""
+    sb = d.create()["id"]
+    run(d, "import time\nx = 5", sb)
+    if d.request("POST", f"/v1/sandboxes/{sb}/pause").status == 501:
+        raise Skip("this machine cannot freeze")
+    equal(d.request("POST", f"/v1/sandboxes/{sb}/run_code", {"code": "x"}).status, 409, "paused")
+    d.expect(200, "POST", f"/v1/sandboxes/{sb}/resume")
+    equal(run(d, "x", sb)["results"][0]["data"]["text/plain"], "5", "after the resume")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(run, d, "for i in range(10): time.sleep(0.1)\n'end'", sb, timeout_sec=3)
+        time.sleep(0.3)
+        d.expect(200, "POST", f"/v1/sandboxes/{sb}/pause")
+        time.sleep(3)
+        d.expect(200, "POST", f"/v1/sandboxes/{sb}/resume")
+        equal(answer.result()["status"], OK, "code that a pause went through")
+    d.delete(sb)
+
+
 def test_much(d):
     r = run(d, "for i in range(300000): print(i)", timeout_sec=60)
     equal((r["status"], r["truncated"]), (OK, False), "megabytes of lines")
