@@ -8,7 +8,7 @@ import sys
 import tempfile
 
 import aviary_test
-from aviary_test import contains, equal, ok, program
+from aviary_test import contains, equal, ok, program, wait_for
 
 UID = 54321  # has no entry in /etc/passwd, as in many containers
 
@@ -47,6 +47,22 @@ def test_root_of_a_little_world(d):
     equal(lines[0], "0", "uid inside")
     contains(lines[1], "aviary-agent", "process 1")
     ok(int(lines[2]) < 10, "only own processes")
+    d.delete(sandbox)
+
+
+def test_pause_or_the_reason_why_not(d):
+    """With cgroups of its own a sandbox is paused; without, that is said, and idleness deletes."""
+    sandbox = d.create()["id"]
+    r = d.request("POST", f"/v1/sandboxes/{sandbox}/pause")
+    if r.status == 200:
+        d.expect(200, "POST", f"/v1/sandboxes/{sandbox}/resume")
+        equal(d.exec(sandbox, "echo awake")["stdout"], "awake\n", "after the resume")
+    else:
+        equal((r.status, r.code), (501, "unsupported"), "pause")
+        contains(r.message, "doctor", "and where to look")
+        d.expect(200, "PATCH", f"/v1/sandboxes/{sandbox}", {"timeout_sec": 0.3})
+        wait_for(lambda: d.expect(200, "GET", f"/v1/sandboxes/{sandbox}").json().get("reason") == "timeout", 20,
+                 "idle: deleted, as it cannot be paused")
     d.delete(sandbox)
 
 
