@@ -36,19 +36,10 @@ struct taking {
 
 /* ---- what a request says ---- */
 
-static bool name_char(char ch, bool first)
-{
-	bool alnum =
-	    (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9');
-
-	return alnum || (!first && (ch == '.' || ch == '_' || ch == '-'));
-}
-
 static int take_name(const char *name, struct store_template *rec, struct av_err *err)
 {
 	static const char digits[] = "0123456789abcdef";
 	unsigned char random[4];
-	size_t n;
 
 	if (!name) {
 		av_random(random, sizeof(random));
@@ -59,19 +50,12 @@ static int take_name(const char *name, struct store_template *rec, struct av_err
 		}
 		return 0;
 	}
-	n = strlen(name);
-	for (size_t i = 0; i < n; i++)
-		if (!name_char(name[i], i == 0))
-			n = 0;
-	if (n == 0 || n > 64)
-		return av_err_set(err, AV_ERR_INVALID,
-		    "the name of a template has 1 to 64 characters: letters, digits, and, but not "
-		    "first, '.', '_' and '-'");
+	if (template_name_check(name, err) < 0)
+		return err ? -av_err_errno(err->kind) : -EINVAL;
 	if (template_name_reserved(name))
 		return av_err_set(err, AV_ERR_CONFLICT,
 		    "the name %s belongs to the platform; choose another", name);
-	memcpy(rec->name, name, n);
-	return 0;
+	return av_str_copy(rec->name, sizeof(rec->name), av_str_c(name));
 }
 
 static int take_text(

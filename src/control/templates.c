@@ -126,6 +126,28 @@ static const struct template *find_instead(
 	return NULL;
 }
 
+static bool name_char(char ch, bool first)
+{
+	bool alnum =
+	    (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9');
+
+	return alnum || (!first && (ch == '.' || ch == '_' || ch == '-'));
+}
+
+int template_name_check(const char *name, struct av_err *err)
+{
+	size_t n = strlen(name);
+
+	for (size_t i = 0; i < n; i++)
+		if (!name_char(name[i], i == 0))
+			n = 0;
+	if (n == 0 || n > 64)
+		return av_err_set(err, AV_ERR_INVALID,
+		    "the name of a template has 1 to 64 characters: letters, digits, and, but not "
+		    "first, '.', '_' and '-'");
+	return 0;
+}
+
 int template_resolve(const struct control *c, const char *team_id, const char *name,
     const struct template **ret, const char **ret_id, struct av_err *err)
 {
@@ -141,6 +163,8 @@ int template_resolve(const struct control *c, const char *team_id, const char *n
 	t = template_by_name(c, team_id, name);
 	if (!t)
 		t = find_instead(c, team_id, name, &is_alias);
+	if (!t && !is_alias && template_name_check(name, err) < 0)
+		return -EINVAL;
 	if (!t && !is_alias)
 		return av_err_set(err, AV_ERR_NOT_FOUND,
 		    "there is no template %.72s; `aviary template ls` (GET /v1/snapshots) lists "

@@ -30,6 +30,8 @@ struct template *template_by_id(const struct control *c, const char *id);
 /* A ready one: the team's own, else the platform's. */
 struct template *template_by_name(const struct control *c, const char *team_id, const char *name);
 /* host, empty, minimal. */
+/* Whether a template could have this name: INVALID, saying what is allowed. */
+int template_name_check(const char *name, struct av_err *err);
 bool template_name_reserved(const char *name);
 void template_describe(
     const struct control *c, const struct template *t, struct template_info *ret);

@@ -697,6 +697,16 @@ void av_h2s_end(struct av_h2s *s)
 	schedule(s->conn);
 }
 
+void av_h2s_flush(struct av_h2s *s)
+{
+	struct av_h2c *c = s->conn;
+	if (!s->stream || c->depth > 0)
+		return;
+	enter(c);
+	flush(c);
+	leave(c);
+}
+
 void av_h2s_cancel(struct av_h2s *s)
 {
 	reset(s, -ECANCELED);

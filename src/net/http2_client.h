@@ -124,6 +124,10 @@ int av_h2c_request(struct av_h2c *c, const struct av_h2s_request *request,
 int av_h2s_write(struct av_h2s *s, struct av_str data);
 /* Ends the request body. Again: ignored. */
 void av_h2s_end(struct av_h2s *s);
+/* Sends what was written now, as far as windows and the socket take it, since a cancel takes back
+ * what has not left. Not
+ * from callbacks of this connection, where it does nothing. */
+void av_h2s_flush(struct av_h2s *s);
 /* RST_STREAM(CANCEL); on_close(-ECANCELED) follows, nothing else before it. */
 void av_h2s_cancel(struct av_h2s *s);
 /* n bytes of on_data are done with: gives window back to the peer. */

@@ -673,6 +673,9 @@ void node_exec_pause(struct node_exec *e, bool paused)
 void node_exec_cancel(struct node_exec *e)
 {
 	av_timer_stop(&e->safety);
+	/* What was typed, or a signal, just before the client went is for the process. */
+	if (!e->asking && e->conv.h2s)
+		av_h2s_flush(e->conv.h2s);
 	if (e->asking)
 		e->told = true; /* over already; on_inspected frees it */
 	else
