@@ -36,6 +36,7 @@ static const struct row {
     {"daemon_rss_mib agent_private_mib", bench_row_processes},
     {"create_first_byte_cold delete_gone", bench_row_create},
     {"create_first_byte_pool", bench_row_pool},
+    {"create_internet", bench_row_internet},
     {"exec_true", bench_row_exec},
     {"run_code_first run_code_warm", bench_row_code},
     {"creates_per_second", bench_row_rate},
@@ -52,6 +53,7 @@ static const struct {
 } meanings[] = {
     {"create_first_byte_cold", "POST create, then exec of a program: until its output is here"},
     {"create_first_byte_pool", "the same, when a sandbox of the pool is ready"},
+    {"create_internet", "POST create with internet access, after the deletion of another"},
     {"metrics_sampling_1000", "of one CPU, to sample 1000 idle sandboxes (daemon and worker)"},
     {"delete_gone", "DELETE until process, cgroup, socket and directory are gone"},
     {"exec_true", "POST exec of 'true' in a running sandbox"},

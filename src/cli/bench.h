@@ -97,10 +97,11 @@ int bench_floor_numbers(const char *const *argv, struct samples *first, struct s
 
 /* The rows. -errno with *err when measuring failed in a way that should not happen. */
 int bench_row_create(struct bench *b, struct av_err *err); /* create_first_byte_cold, delete_gone */
-int bench_row_pool(struct bench *b, struct av_err *err);   /* create_first_byte_pool */
-int bench_row_exec(struct bench *b, struct av_err *err);   /* exec_true */
-int bench_row_code(struct bench *b, struct av_err *err);   /* run_code_first, run_code_warm */
-int bench_row_rate(struct bench *b, struct av_err *err);   /* creates_per_second */
+int bench_row_internet(struct bench *b, struct av_err *err); /* create_internet */
+int bench_row_pool(struct bench *b, struct av_err *err);     /* create_first_byte_pool */
+int bench_row_exec(struct bench *b, struct av_err *err);     /* exec_true */
+int bench_row_code(struct bench *b, struct av_err *err);     /* run_code_first, run_code_warm */
+int bench_row_rate(struct bench *b, struct av_err *err);     /* creates_per_second */
 int bench_row_transfer(struct bench *b, struct av_err *err); /* upload_1gib, download_1gib */
 int bench_row_streams(struct bench *b, struct av_err *err);  /* ws_stream_mb_s */
 int bench_row_load(struct bench *b, struct av_err *err);     /* control_under_load */

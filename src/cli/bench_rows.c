@@ -118,6 +118,36 @@ static int create_once(
 	return r;
 }
 
+/* ---- create_internet ---- */
+
+int bench_row_internet(struct bench *b, struct av_err *err)
+{
+	size_t n = b->quick ? 30 : 200, warm_up = 3;
+	size_t made = 0;
+	struct samples s;
+	int r = samples_init(&s, n, err);
+	for (size_t i = 0; r == 0 && i < n + warm_up; i++) {
+		char id[AV_ID_SIZE];
+		int64_t start = av_mono_ns();
+		r = bench_create(&b->http, "\"internet\":true", id, err);
+		made += r == 0;
+		if (i >= warm_up)
+			samples_add(&s, ms_since(start));
+		if (r == 0)
+			r = bench_delete(&b->http, id, err);
+		r = r < 0 ? r : interrupted(err);
+	}
+	/* The first one says whether this machine can. */
+	if (r < 0 && made == 0) {
+		bench_skip(b, "create_internet", "ms", "%s", err->message);
+		r = 0;
+	} else if (r == 0) {
+		bench_add_samples(b, "create_internet", "ms", &s, NULL);
+	}
+	samples_clear(&s);
+	return r;
+}
+
 static void scale(struct samples *s, double factor)
 {
 	for (size_t i = 0; i < s->n; i++)
