@@ -23,6 +23,7 @@
 #include "base/banned.h"
 
 #define SNAPSHOT_TIMEOUT_MS (15 * 60 * 1000)
+#define BUILDER_IDLE_S      300
 #define SANDBOX_DISK_MB     5120 /* of those made from it */
 #define OWNERS              "/var/lib/aviary/owners"
 
@@ -61,9 +62,11 @@ static int make_builder(
     struct cli *cli, const struct recipe *recipe, char id[static AV_ID_SIZE], struct av_err *err)
 {
 	AV_CLEANUP(av_json_decrefp)
-	json_t *body = json_pack("{s:s, s:I, s:I, s:{s:s}}", "template", "empty", "memory_mb",
-	    (json_int_t)1024, "disk_mb", recipe->disk_mb ? recipe->disk_mb : (json_int_t)8192,
-	    "metadata", "purpose", "template build");
+	/* Should nobody come back to it, it goes by itself. */
+	json_t *body = json_pack("{s:s, s:i, s:s, s:I, s:I, s:{s:s}}", "template", "empty",
+	    "timeout_sec", BUILDER_IDLE_S, "on_timeout", "delete", "memory_mb", (json_int_t)1024,
+	    "disk_mb", recipe->disk_mb ? recipe->disk_mb : (json_int_t)8192, "metadata", "purpose",
+	    "template build");
 	if (!body)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	return options_create_sandbox(cli, body, id, NULL, err);

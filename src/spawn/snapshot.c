@@ -169,6 +169,10 @@ static int sum_layer(struct snapshot *n, int dir, struct av_err *err)
 		    "directories of the sandbox are nested more than %d deep", LAYER_DEPTH_MAX);
 	if (r < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot sum up the layer");
+	if (n->meta.flags & TEMPLATE_IN_IMAGE)
+		r = disk_layer_generation(root_fd, &n->meta.generation);
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot read the layer's generation");
 	template_content(&root, &usr, n->meta.content);
 	n->meta.bytes = root.bytes + usr.bytes;
 	n->meta.entries = root.entries + usr.entries;

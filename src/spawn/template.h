@@ -8,12 +8,14 @@
  * template_meta.h says.
  *
  * What is promised about a layer on the disk: its record is sealed and the seal is compared with
- * what the control plane remembers, at each use. Its files are compared with their checksum at the
- * first use after the worker's start, by a forked child while creates of it wait, and again
- * whenever the cheap mark has changed: inode and times of the record and of the layer's top
- * directories, and, for a layer in the btrfs image, the subvolume's generation, which every change
- * moves. So in the image any change made through the file system is noticed at the next use; in
- * other layers a change deep inside is noticed after the next start.
+ * what the control plane remembers, at each use. A layer in the btrfs image is a read-only
+ * subvolume, whose generation is sealed too: every change made through the file system moves it,
+ * and btrfs's own checksums tell, at reading, what the disk below did; so as long as it is the
+ * sealed one its files are not read. Otherwise, and for layers that were copied, the files are
+ * compared with their checksum at the first use after the worker's start, by a forked child while
+ * creates of it wait, and again whenever the cheap mark has changed: inode and times of the record
+ * and of the layer's top directories. A change deep inside of a copied layer is noticed after the
+ * next start.
  */
 #pragma once
 

@@ -53,11 +53,12 @@ struct template_meta {
 	char host_fingerprint[32];     /* with TEMPLATE_ON_HOST */
 	uint64_t bytes, entries;
 	int64_t created_ms;
+	uint64_t generation; /* of the subvolume as it was sealed (TEMPLATE_IN_IMAGE) */
 	uint8_t content[LAYER_HASH_SIZE];
 	uint8_t parent_seal[LAYER_HASH_SIZE];
 	uint8_t seal[LAYER_HASH_SIZE];
 };
-static_assert(sizeof(struct template_meta) == 304, "no padding, one size for ever");
+static_assert(sizeof(struct template_meta) == 312, "no padding, one size for ever");
 
 /* "tp" and 25 of [0-9a-z]. */
 bool template_id_ok(const char *id);

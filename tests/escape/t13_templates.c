@@ -28,7 +28,7 @@
 #include "tests/lib/tap.h"
 #include "base/banned.h"
 
-#define RACE_NS   (4 * AV_NS_PER_S)
+#define RACE_NS   (2 * AV_NS_PER_S)
 #define SOME_USER 61234
 
 static char out[65536];

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -192,6 +193,50 @@ def test_build_that_fails(d):
     aviary_test.wait_for(lambda: not os.path.exists(f"/proc/{pid}") or "Z" in open(f"/proc/{pid}/stat", encoding="ascii").read(), 10,
                          "the recipe is gone with all of its processes")
     equal(d.expect(200, "GET", "/v1/sandboxes").json(), [], "no sandbox is left")
+
+
+def ready(d):
+    def probe():
+        try:
+            return d.request("GET", "/ready", key=False, timeout=5).status == 200
+        except OSError:
+            return False
+    aviary_test.wait_for(probe, 30, "ready again")
+
+
+def test_deaths_in_the_middle_of_a_build(d):
+    """Daemon, worker or the command itself killed during the upload: no template, nothing that stays, and again works."""
+    data = make_root()
+    for victim in ("daemon", "worker", "command"):
+        p = subprocess.Popen([os.path.join(BIN, "aviary"), "template", "import", "late"], stdin=subprocess.PIPE,
+                             stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(d), cwd="/", **as_user())
+        p.stdin.write(data[:len(data) // 2])
+        p.stdin.flush()
+        aviary_test.wait_for(lambda: d.expect(200, "GET", "/v1/sandboxes").json(), 10, "a sandbox to build in")
+        pid = p.pid if victim == "command" else d.pids()[victim]
+        os.kill(pid, signal.SIGKILL)
+        if victim == "daemon":
+            aviary_test.wait_for(lambda: d.pids().get("daemon", pid) != pid, 15, "another daemon")
+        try:
+            p.stdin.write(data[len(data) // 2:])
+            p.stdin.close()
+        except BrokenPipeError:
+            pass
+        p.stdin = None
+        p.communicate(timeout=60)
+        ready(d)
+        if victim == "worker" and p.returncode == 0:
+            is_little(d, "late")  # only the snapshot needs it, and that came later
+            cli(d, "template", "rm", "late")
+        else:
+            ok(p.returncode != 0, f"{victim} died, and the command says so")
+        ok("late" not in cli(d, "template", "ls", "-q").stdout.split(), "no template")
+        for left in d.expect(200, "GET", "/v1/sandboxes").json():
+            equal((left["on_timeout"], left["timeout_sec"]), ("delete", 300), "what is left goes by itself")
+            d.delete(left["id"])
+    cli(d, "template", "import", "late", write(d, "root.tar", data))
+    is_little(d, "late")
+    cli(d, "template", "rm", "late")
 
 
 def test_snapshot(d):
