@@ -106,5 +106,9 @@ int bench_row_pool(struct bench *b, struct av_err *err)
 		bench_daemon_stop(pooled);
 	}
 	free(pooled);
-	return r;
+	if (r < 0)
+		return r;
+	/* The other daemon has closed what was silent for so long. */
+	bench_http_close(&b->http);
+	return bench_http_open(&b->http, b->url, b->key, err);
 }

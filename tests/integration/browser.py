@@ -101,6 +101,22 @@ def test_page_of_a_sandbox(d):
         browser.close()
 
 
+def test_page_of_the_documentation(d):
+    browser = Browser()
+    try:
+        browser.open()
+        browser.goto(d.url + "/docs")
+        wait_for(lambda: (browser.js("document.querySelectorAll('details').length") or 0) > 40, 20, "operations are shown")
+        equal(browser.js("document.querySelectorAll('details').length"),
+              sum(len(v) for v in d.expect(200, "GET", "/openapi.json", key=False).json()["paths"].values()), "all of them")
+        contains(browser.js("document.body.innerText"), "/v1/sandboxes/{id}/run_code", "by path")
+        browser.js("(() => { const f = document.getElementById('filter'); f.value = 'pause'; "
+                   "f.dispatchEvent(new Event('input')); })()")
+        equal(browser.js("[...document.querySelectorAll('details')].filter((e) => !e.hidden).length"), 1, "the filter")
+    finally:
+        browser.close()
+
+
 def page(d, browser, sandbox_id):
     """By its signed URL: the script of the page opens a WebSocket and posts, by the cookie it got."""
     browser.goto(url(d, sandbox_id, "/page?x=1"))
