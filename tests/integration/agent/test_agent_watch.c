@@ -46,7 +46,7 @@ static void check(const char *method, const char *body, int status, const char *
 static void create(const char *more, char id[static 64])
 {
 	struct agent_stream *s;
-	char body[512];
+	char body[1024];
 	const char *p;
 
 	snprintf(body, sizeof(body), "{\"path\":\"%s\"%s}", dir, more);
@@ -87,7 +87,7 @@ static void events(const char *id, const char *want, const char *what)
 
 static void upload(const char *name)
 {
-	char url[512];
+	char url[1024];
 	struct agent_stream *s;
 
 	snprintf(url, sizeof(url), "/files?path=%s/%s", dir, name);
@@ -98,7 +98,7 @@ static void upload(const char *name)
 
 static void rpc_path(const char *method, const char *name)
 {
-	char body[512];
+	char body[1024];
 
 	snprintf(body, sizeof(body), "{\"path\":\"%s\"}", file(name));
 	check(method, body, 200, "");
@@ -115,7 +115,7 @@ static void remove_watcher(const char *id, int status)
 /* The order and number of events that clients of this protocol count on. */
 static void test_polling(void)
 {
-	char id[64], body[512];
+	char id[64], body[1024];
 
 	create("", id);
 	events(id, "", "nothing yet");
@@ -190,7 +190,7 @@ static struct agent_stream *stream(const char *name, const char *more)
 	static const char *const headers[] = {
 	    "content-type", "application/connect+json", "keepalive-ping-interval", "1", NULL};
 	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(4096);
-	char body[512];
+	char body[1024];
 
 	snprintf(body, sizeof(body), "{\"path\":\"%s\"%s}", file(name), more);
 	if (av_connect_write(&out, 0, av_str_c(body)) < 0)
@@ -257,7 +257,7 @@ static void test_overflow(void)
 
 static void test_limits(void)
 {
-	char id[64], body[512];
+	char id[64], body[1024];
 
 	snprintf(body, sizeof(body), "{\"path\":\"%s\"}", dir);
 	for (int i = 0; i < 64; i++)
