@@ -112,7 +112,7 @@ static int put_header(struct tar_get *t, enum av_tar_type type, const struct sta
 static int open_root(struct tar_get *t)
 {
 	int fd = fsop_openat(AT_FDCWD, t->path, O_RDONLY | O_DIRECTORY, 0);
-	struct stat st;
+	struct stat st = {0};
 	int r;
 
 	if (fd == -ENOTDIR)

@@ -41,6 +41,7 @@ struct tar_put {
 	struct agent_user user;
 	char path[AV_PATH_MAX + 1];
 	struct av_list blocks; /* collected by the loop */
+	struct block *newest;  /* of them, or NULL */
 	size_t bytes;          /* in them */
 	bool body_ended;
 	/* The job's while working: */
@@ -150,6 +151,7 @@ static void answer(struct tar_put *t)
 
 	rq->data = NULL;
 	free_blocks(&t->blocks);
+	t->newest = NULL;
 	if (t->error < 0) {
 		request_fail_err(rq, &t->err);
 		return;
@@ -172,6 +174,7 @@ static void run_batch(struct tar_put *t)
 		av_list_remove(n);
 		av_list_append(&t->batch, n);
 	}
+	t->newest = NULL;
 	t->batch_bytes = t->bytes;
 	t->bytes = 0;
 	t->last = t->body_ended;
@@ -207,9 +210,7 @@ static void put_body(struct request *rq, const uint8_t *p, size_t n)
 
 	t->bytes += n;
 	while (n) {
-		struct block *b = av_list_empty(&t->blocks)
-		                      ? NULL
-		                      : AV_CONTAINER_OF(t->blocks.prev, struct block, node);
+		struct block *b = t->newest;
 		size_t take;
 
 		if (!b || b->n == BLOCK_BYTES) {
@@ -220,6 +221,7 @@ static void put_body(struct request *rq, const uint8_t *p, size_t n)
 			}
 			b->n = 0;
 			av_list_append(&t->blocks, &b->node);
+			t->newest = b;
 		}
 		take = AV_MIN(n, BLOCK_BYTES - b->n);
 		memcpy(b->data + b->n, p, take);

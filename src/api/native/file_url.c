@@ -69,8 +69,8 @@ void native_file_url(struct api_request *rq)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf url = AV_BUF_INIT(URL_MAX_BYTES);
 	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(2 * URL_MAX_BYTES);
-	char token[CONTROL_TOKEN_SIZE], when[32];
-	struct control_file_url what;
+	char token[CONTROL_TOKEN_SIZE] = "", when[32];
+	struct control_file_url what = {.id = rq->id, .user = "", .path = AV_STR("")};
 	struct av_err err;
 	int64_t expires_s = 0;
 

@@ -355,9 +355,14 @@ void native_file_list(struct api_request *rq)
 	struct listing *l = calloc(1, sizeof *l);
 	int64_t depth = 1;
 	struct av_err err;
-	int r = l ? 0 : av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
+	int r;
 
-	if (r == 0 && (r = av_json_get_i64(rq->body, "depth", 0, DEPTH_MAX, &depth, &err)) == 0)
+	if (!l) {
+		(void)av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
+		api_send_err(rq, &err);
+		return;
+	}
+	if ((r = av_json_get_i64(rq->body, "depth", 0, DEPTH_MAX, &depth, &err)) == 0)
 		r = begin_call(&b, rq->body, one_path, &err);
 	(void)av_buf_printf(&b, ",\"depth\":%" PRId64 "}", depth);
 	if (r == 0 && av_connect_write(&framed, 0, av_buf_str(&b)) < 0)

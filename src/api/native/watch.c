@@ -284,7 +284,7 @@ static int parse(struct api_request *rq, struct watch *ret, struct av_err *err)
 
 void native_file_watch(struct api_request *rq)
 {
-	struct watch wish, *w;
+	struct watch wish = {0}, *w;
 	struct session *s;
 	struct av_err err;
 
