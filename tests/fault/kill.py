@@ -234,10 +234,10 @@ def live_through(d, steps):
         r = d.request(method, f"/v1/sandboxes{'/' + sandbox if sandbox else ''}{rest}", body, timeout=20)
         steps.append(f"{what} {r.status}")
         if what == "create":
-            sandbox = r.json()["id"] if r.status == 201 else None
-            steps.append(sandbox)
-            if not sandbox:
+            if r.status != 201:
                 return
+            sandbox = r.json()["id"]
+            steps.append(sandbox)
 
 
 def is_as_answered(d, sandbox, last):
