@@ -313,7 +313,7 @@ def test_pause(d):
     d.expect(200, "POST", f"/v1/sandboxes/{sb}/resume")
     equal(run(d, "x", sb)["results"][0]["data"]["text/plain"], "5", "after the resume")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(run, d, "for i in range(10): time.sleep(0.1)\n'end'", sb, timeout_sec=3)
+        answer = pool.submit(run, d, "for i in range(10): time.sleep(0.1)\n'end'", sb, timeout_sec=2.5)
         time.sleep(0.3)
         d.expect(200, "POST", f"/v1/sandboxes/{sb}/pause")
         time.sleep(3)
