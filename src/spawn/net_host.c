@@ -85,7 +85,7 @@ static int on_route(void *ctx, const struct nlmsghdr *h)
 	uint32_t oif = 0;
 	if (h->nlmsg_type != RTM_NEWROUTE || h->nlmsg_len < NLMSG_LENGTH(sizeof(m)))
 		return 0;
-	memcpy(&m, NLMSG_DATA(h), sizeof(m));
+	memcpy(&m, nl_payload(h), sizeof(m));
 	if (m.rtm_family != AF_INET || m.rtm_type != RTN_UNICAST || m.rtm_dst_len > 32)
 		return 0;
 	const void *dst = nl_find(h, sizeof(m), RTA_DST, sizeof(uint32_t));

@@ -186,7 +186,7 @@ static int ack_result(const struct nlmsghdr *h, struct av_err *err)
 	struct nlmsgerr e;
 	if (h->nlmsg_len < NLMSG_LENGTH(sizeof(e)))
 		return -EPROTO;
-	memcpy(&e, NLMSG_DATA(h), sizeof(e));
+	memcpy(&e, nl_payload(h), sizeof(e));
 	if (e.error == 0)
 		return 0;
 	const char *text = NULL;
@@ -212,8 +212,8 @@ static int send_and_read(int fd, const struct nl_buf *b, int *ret_acks, struct a
 	ssize_t got;
 	while ((got = receive(fd, answer, sizeof(answer))) > 0) {
 		unsigned int left = (unsigned int)got;
-		for (const struct nlmsghdr *h = (const struct nlmsghdr *)(void *)answer;
-		     NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
+		for (struct nlmsghdr *h = (struct nlmsghdr *)(void *)answer; NLMSG_OK(h, left);
+		     h = NLMSG_NEXT(h, left)) {
 			if (h->nlmsg_type != NLMSG_ERROR)
 				continue;
 			++*ret_acks;
@@ -249,7 +249,7 @@ int nl_dump(int fd, const struct nl_buf *b, nl_message_fn *fn, void *ctx)
 	ssize_t got = 0;
 	while (r == 0 && (got = receive(fd, answer, sizeof(answer))) > 0) {
 		unsigned int left = (unsigned int)got;
-		for (const struct nlmsghdr *h = (const struct nlmsghdr *)(void *)answer;
+		for (struct nlmsghdr *h = (struct nlmsghdr *)(void *)answer;
 		     r == 0 && NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
 			if (h->nlmsg_type == NLMSG_DONE)
 				return 0;

@@ -54,6 +54,11 @@ int nl_send(int fd, const struct nl_buf *b, struct av_err *err) AV_MUST_CHECK;
  * (a batch of nftables without its end). */
 int nl_try(int fd, const struct nl_buf *b, struct av_err *err) AV_MUST_CHECK;
 
+/* What follows the header of a message (NLMSG_DATA takes no const). */
+static inline const void *nl_payload(const struct nlmsghdr *h)
+{
+	return (const uint8_t *)h + NLMSG_HDRLEN;
+}
 /* Sends one dump request and calls fn for each message of the answer until it returns non-zero,
  * which becomes the result. */
 typedef int nl_message_fn(void *ctx, const struct nlmsghdr *h);

@@ -147,7 +147,7 @@ static int ask_kernel(int protocol, void *message, size_t n)
 	close(fd);
 	if (got < (ssize_t)sizeof(struct nlmsgerr))
 		return got < 0 ? (int)got : -EPROTO;
-	const struct nlmsghdr *h = (const struct nlmsghdr *)(void *)answer;
+	struct nlmsghdr *h = (struct nlmsghdr *)(void *)answer;
 	const struct nlmsgerr *e = NLMSG_DATA(h);
 	return h->nlmsg_type == NLMSG_ERROR ? e->error : -EPROTO;
 }
