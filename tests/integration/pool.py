@@ -127,6 +127,29 @@ def test_one_that_dies_is_replaced(d):
     filled(d)
 
 
+def test_a_template_that_asks_for_it_has_its_kernel_warm(d):
+    sb = d.create()["id"]
+    d.expect(201, "POST", "/v1/snapshots", {"sandbox_id": sb, "name": "warm", "kernel_warm": True})
+    d.delete(sb)
+    found = []
+
+    def is_hit():
+        known = hits(d)
+        found.append(d.create(template="warm", envs={"WHO": "me"})["id"])
+        return hits(d) > known
+
+    wait_for(is_hit, 40, "one of that template is ready")
+    r = d.expect(200, "POST", f"/v1/sandboxes/{found[-1]}/run_code",
+                 {"code": "import os; os.environ['WHO'] + os.environ['AVIARY_SANDBOX_ID']"}).json()
+    equal((r["status"], r["results"][0]["data"]["text/plain"]), ("ok", f"'me{found[-1]}'"), "with its own environment")
+    ok(r["duration_ms"] < 1000, f"warm: {r['duration_ms']} ms")
+    for sandbox in found:
+        d.delete(sandbox)
+    d.expect(204, "DELETE", "/v1/snapshots/warm")
+    wait_for(lambda: not [i for i in os.listdir(os.path.join(d.state, "templates")) if i.startswith("tp")], 20,
+             "its files go, members or not")
+
+
 def test_bounds(d):
     for _ in range(12):
         d.delete(d.create()["id"])
