@@ -144,7 +144,7 @@ def test_t02_the_agent_dies_of_it(d):
         r = d.request("POST", f"/v1/sandboxes/{sandbox}/exec", {
             "cmd": "/bin/sh", "args": ["-c", "head -c 2M /dev/zero; exec sleep 20"], "background": True})
         answers.append(r.status)
-        return get(d, sandbox)["status"] != "running"
+        return get(d, sandbox)["status"] == "stopped"
     try:
         wait_for(ended, 20, "the end of the sandbox")
     except Failure as e:
