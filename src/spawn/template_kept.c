@@ -195,8 +195,8 @@ static void compared(void *ctx, int error, const struct chore_result *res)
 	}
 }
 
-/* A subvolume of the image that nothing was written to since it was sealed; what the disk below does
- * to it btrfs's own checksums tell when it is read. */
+/* A subvolume of the image that nothing was written to since it was sealed; what the disk below
+ * does to it btrfs's own checksums tell when it is read. */
 static bool is_as_sealed(struct template_kept *k)
 {
 	uint64_t now = 0;
