@@ -15,6 +15,11 @@
 #include "base/fd.h"
 #include "base/banned.h"
 
+/* Version 1 was the same without generation. */
+#define V1_HEAD offsetof(struct template_meta, generation)
+#define V1_SIZE (sizeof(struct template_meta) - sizeof(uint64_t))
+#define V1_TAIL (V1_SIZE - V1_HEAD)
+
 static const char magic[8] = {'A', 'V', 'T', 'M', 'P', 'L', '\r', '\n'};
 
 static void hash(
@@ -34,7 +39,10 @@ bool template_id_ok(const char *id)
 
 static void make_seal(const struct template_meta *m, uint8_t ret[static LAYER_HASH_SIZE])
 {
-	hash(m, offsetof(struct template_meta, seal), "", 0, ret);
+	if (m->version == 1)
+		hash(m, V1_HEAD, m->content, V1_TAIL - LAYER_HASH_SIZE, ret);
+	else
+		hash(m, offsetof(struct template_meta, seal), "", 0, ret);
 }
 
 void template_meta_seal(struct template_meta *m)
@@ -64,7 +72,8 @@ static int bad(struct av_err *err, const char *id, const char *why)
 	return -EBADMSG;
 }
 
-static int open_record(int dirfd, const char *id, int *ret_fd, struct av_err *err)
+static int open_record(
+    int dirfd, const char *id, int *ret_fd, uint32_t *ret_version, struct av_err *err)
 {
 	AV_CLEANUP(av_closep) int fd = layer_open(dirfd, TEMPLATE_META_NAME, O_RDONLY | O_NONBLOCK);
 	struct stat st;
@@ -79,8 +88,9 @@ static int open_record(int dirfd, const char *id, int *ret_fd, struct av_err *er
 		return bad(err, id, "is no plain file");
 	if (st.st_uid != geteuid())
 		return bad(err, id, "belongs to somebody else");
-	if (st.st_size != sizeof(struct template_meta))
+	if (st.st_size != sizeof(struct template_meta) && st.st_size != V1_SIZE)
 		return bad(err, id, "has another length than was written");
+	*ret_version = st.st_size == V1_SIZE ? 1 : TEMPLATE_VERSION;
 	*ret_fd = AV_TAKE_FD(fd);
 	return 0;
 }
@@ -90,19 +100,29 @@ static bool terminated(const char *s, size_t size)
 	return memchr(s, '\0', size) != NULL;
 }
 
+static bool read_record(int fd, uint32_t version, struct template_meta *ret)
+{
+	if (version != 1)
+		return av_read_full(fd, ret, sizeof(*ret)) == sizeof(*ret);
+	ret->generation = 0;
+	return av_read_full(fd, ret, V1_HEAD) == V1_HEAD &&
+	       av_read_full(fd, ret->content, V1_TAIL) == V1_TAIL;
+}
+
 int template_meta_read(int dirfd, const char *id, struct template_meta *ret, struct av_err *err)
 {
 	AV_CLEANUP(av_closep) int fd = -1;
 	struct template_meta m;
 	uint8_t seal[LAYER_HASH_SIZE];
-	int r = open_record(dirfd, id, &fd, err);
+	uint32_t version = 0;
+	int r = open_record(dirfd, id, &fd, &version, err);
 	if (r < 0)
 		return r;
-	if (av_read_full(fd, &m, sizeof(m)) != sizeof(m))
+	if (!read_record(fd, version, &m))
 		return bad(err, id, "cannot be read");
 	if (memcmp(m.magic, magic, sizeof(magic)) != 0)
 		return bad(err, id, "is something else");
-	if (m.version != TEMPLATE_VERSION)
+	if (m.version != version)
 		return bad(err, id, "has a version that this Aviary does not know");
 	make_seal(&m, seal);
 	if (memcmp(seal, m.seal, sizeof(seal)) != 0)

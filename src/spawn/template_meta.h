@@ -16,6 +16,9 @@
  * parse. Its seal is BLAKE2b-256 over all that comes before it, and takes in the layer's checksum
  * and the parent's seal. The control plane keeps the seal in its own database and names it at every
  * use: a template of somebody else, or an older one, put in its place does not fit.
+ *
+ * Templates outlive upgrades: another layout takes another version, and those of before are still
+ * read. Version 1 had no generation.
  */
 #pragma once
 
@@ -31,7 +34,7 @@
 #define TEMPLATE_ID_EMPTY  "empty"
 #define TEMPLATE_ID_SIZE   64
 #define TEMPLATE_DEPTH_MAX 24 /* layers above the bottom one */
-#define TEMPLATE_VERSION   1
+#define TEMPLATE_VERSION   2
 #define TEMPLATE_META_NAME "meta"
 #define TEMPLATE_LAYER_DIR "layer"
 #define TEMPLATE_NEW       "new-"
@@ -53,19 +56,21 @@ struct template_meta {
 	char host_fingerprint[32];     /* with TEMPLATE_ON_HOST */
 	uint64_t bytes, entries;
 	int64_t created_ms;
-	uint64_t generation; /* of the subvolume as it was sealed (TEMPLATE_IN_IMAGE) */
+	uint64_t
+	    generation; /* of the subvolume as it was sealed (TEMPLATE_IN_IMAGE); 0: not known */
 	uint8_t content[LAYER_HASH_SIZE];
 	uint8_t parent_seal[LAYER_HASH_SIZE];
 	uint8_t seal[LAYER_HASH_SIZE];
 };
-static_assert(sizeof(struct template_meta) == 312, "no padding, one size for ever");
+static_assert(sizeof(struct template_meta) == 312, "no padding; another size is another version");
 
 /* "tp" and 25 of [0-9a-z]. */
 bool template_id_ok(const char *id);
 /* Fills magic, version and seal. */
 void template_meta_seal(struct template_meta *m);
 /* dirfd: directory of the template. Refuses a link, another size, owner or version, a wrong seal
- * and another id: -EBADMSG with a sentence. -ENOENT. */
+ * and another id: -EBADMSG with a sentence. -ENOENT. A record of an earlier version comes in
+ * today's layout, with the version and the seal that it was written with. */
 int template_meta_read(
     int dirfd, const char *id, struct template_meta *ret, struct av_err *err) AV_MUST_CHECK;
 int template_meta_write(int dirfd, const struct template_meta *m) AV_MUST_CHECK;
