@@ -49,8 +49,8 @@ struct store_config {
 };
 
 /* Opens or creates the database, applies the migrations that are missing, starts the thread.
- * Blocks. A database that a newer Aviary wrote is refused with a message that says so; nothing is
- * changed. */
+ * Blocks. AV_ERR_CONFLICT: a newer Aviary wrote the database; nothing is changed.
+ * AV_ERR_FORBIDDEN: the file is not the daemon's. Both say so, and neither goes away by itself. */
 int store_open(const struct store_config *config, struct store **ret, struct av_err *err);
 /* Finishes what is queued, joins the thread, closes. Callbacks that did not run yet never will.
  * Blocks. NULL is fine. */

@@ -186,7 +186,7 @@ static int migrate(struct store_db *db, const char *path, struct av_err *err)
 	if (r < 0)
 		return r;
 	if (version < 0 || (size_t)version > store_migrations_count)
-		return av_err_set(err, AV_ERR_INVALID_STATE,
+		return av_err_set(err, AV_ERR_CONFLICT,
 		    "%s has schema version %d, and this Aviary knows versions up to %zu: it was "
 		    "written by "
 		    "a newer Aviary. Install that one, or move the file away to start empty",
@@ -216,6 +216,11 @@ static int touch_file(const char *path, struct av_err *err)
 {
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
+	if (fd < 0 && (errno == EACCES || errno == EPERM || errno == ELOOP))
+		return av_err_sys(err, AV_ERR_FORBIDDEN, errno,
+		    "cannot open the database %s, which must be a plain file of user %u (the one "
+		    "that aviaryd runs as), group %u and mode 0600; chown and chmod it",
+		    path, (unsigned int)geteuid(), (unsigned int)getegid());
 	if (fd < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open the database %s", path);
 	av_close_fd(&fd);

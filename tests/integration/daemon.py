@@ -4,13 +4,14 @@
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import time
 
 import ws
-from aviary_test import Daemon, contains, equal, main, nothing_left, ok, program, wait_for
+from aviary_test import Daemon, Skip, contains, equal, main, nothing_left, ok, program, wait_for
 
 
 def aviaryd(*args, env=None):
@@ -147,6 +148,49 @@ def test_address_in_use(d):
                     "/dev/null", "--credentials", own.credentials)
         equal(r.returncode, 78, "it gives up instead of trying for ever")
         contains(r.stderr, f"--listen {d.host}:{d.port}", "and says why")
+    finally:
+        own.sweep()
+        own.remove_dir()
+
+
+def test_files_of_somebody_else(_d):
+    """It says what is wrong with which file and gives up, and works once that is mended."""
+    if os.geteuid() != 0:
+        raise Skip("needs root, to give files away")
+    own = Daemon()
+    db = os.path.join(own.state, "db", "aviary.db")
+
+    def start():
+        return aviaryd("--state", own.state, "--run", own.run, "--listen", "127.0.0.1:0", "--config", "/dev/null",
+                       "--credentials", own.credentials)
+    try:
+        own.start()
+        aviary = shutil.copy(program("aviary"), os.path.join(own.dir, "aviary"))  # the build may be out of that user's reach
+        r = subprocess.run([aviary, "ls"], capture_output=True, text=True, timeout=30, user=65534,
+                           env={"PATH": os.environ["PATH"], "AVIARY_CONFIG_DIR": os.path.dirname(own.credentials)},
+                           check=False)
+        equal(r.returncode != 0, True, "credentials of somebody else")
+        contains(r.stderr, "Permission denied", "the reason")
+        contains(r.stderr, os.path.dirname(own.credentials), "the file")
+        equal(own.stop(), 0, "exit status")
+        was = os.stat(db)
+        os.chown(db, 0, 0)
+        r = start()
+        equal(r.returncode, 78, f"a database of root's: {r.stderr}")
+        contains(r.stderr, f"{db}, which must be a plain file of user {was.st_uid}", "the file and the cure")
+        os.chown(db, was.st_uid, was.st_gid)
+        for path in (own.state, own.run):
+            os.chown(path, 65534, 65534)
+            r = start()
+            ok(r.returncode != 0, f"{path} of another user")
+            contains(r.stderr, f"{path} belongs to user 65534", "the directory and whose it is")
+            os.chown(path, 0, 0)
+            os.chmod(path, 0o777)
+        own.start()
+        for path in (own.state, own.run):
+            equal(stat.S_IMODE(os.stat(path).st_mode) & 0o022, 0, f"nobody else may write {path} any more")
+        equal(own.stop(), 0, "exit status")
+        nothing_left(own)
     finally:
         own.sweep()
         own.remove_dir()

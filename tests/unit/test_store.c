@@ -467,6 +467,7 @@ static void test_refusals(const char *path)
 	s = open_store(path, &err);
 	ok(s == NULL && strstr(err.message, "newer Aviary") && strstr(err.message, "4711"),
 	    "a newer schema is refused: %s", err.message);
+	is_int(err.kind, AV_ERR_CONFLICT, "as what no second try mends");
 	s = open_store("/nonexistent/aviary.db", &err);
 	ok(s == NULL && strstr(err.message, "/nonexistent/aviary.db"), "a bad path is named: %s",
 	    err.message);
