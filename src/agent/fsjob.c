@@ -80,9 +80,10 @@ static void after_slice(uv_work_t *work, int status)
 	(void)status;
 	j->working = false;
 	if (j->rq && j->error == 0 && j->again) {
-		j->error = queue(j, work->loop);
-		if (j->error == 0)
+		/* Once it is queued, error is the pool's again. */
+		if (queue(j, work->loop) == 0)
 			return;
+		j->error = -ENOMEM;
 	}
 	if (j->rq)
 		answer(j);
