@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "api/native/foreground.h"
 #include "base/avtime.h"
 #include "base/codec.h"
 #include "base/ids.h"
@@ -50,6 +51,7 @@ struct run {
 	struct kernel_run *run;   /* EXECUTE */
 	struct kernel_call *call; /* INTERRUPT, SHUTDOWN */
 	struct av_buf error;      /* content of the error, for the reply */
+	size_t counted;           /* of it, in api->collected_bytes */
 	uint32_t count;
 };
 
@@ -105,6 +107,25 @@ static void send_reply(
 
 /* ---- runs ---- */
 
+static void forget_error(struct run *r)
+{
+	r->c->api->collected_bytes -= r->counted;
+	r->counted = 0;
+	av_buf_clear(&r->error);
+}
+
+/* Without room among all that is collected, the reply says no more than that there was one. */
+static void keep_error(struct run *r, struct av_str content)
+{
+	size_t *total = &r->c->api->collected_bytes;
+
+	forget_error(r);
+	if (content.n > FOREGROUND_TOTAL_MAX - *total || av_buf_append_str(&r->error, content) < 0)
+		return;
+	r->counted = content.n;
+	*total += content.n;
+}
+
 static void run_free(struct run *r)
 {
 	av_list_remove(&r->node);
@@ -113,7 +134,7 @@ static void run_free(struct run *r)
 		kernel_run_cancel(r->run);
 	kernel_call_cancel(r->call);
 	av_jupyter_request_clear(&r->request);
-	av_buf_clear(&r->error);
+	forget_error(r);
 	free(r);
 }
 
@@ -168,10 +189,8 @@ static void on_line(void *ctx, enum av_jupyter_line type, struct av_str content)
 		send_input(r, content);
 		return;
 	}
-	if (type == AV_JUPYTER_LINE_ERROR) {
-		av_buf_clear(&r->error);
-		(void)av_buf_append_str(&r->error, content);
-	}
+	if (type == AV_JUPYTER_LINE_ERROR)
+		keep_error(r, content);
 	send_message(r->c, &r->request, "iopub", av_jupyter_line_text(type), content);
 }
 
@@ -180,7 +199,7 @@ static void send_error(struct run *r, const char *name, const char *value)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf text = AV_BUF_INIT(4096);
 
-	av_buf_clear(&r->error);
+	forget_error(r);
 	(void)av_buf_append_c(&r->error, "{\"ename\":");
 	(void)av_json_write_str(&r->error, av_str_c(name));
 	(void)av_buf_append_c(&r->error, ",\"evalue\":");

@@ -37,7 +37,7 @@ struct api {
 	const char *ports_domain; /* "example.com[:port]", see api.h; or NULL */
 	bool ports_tls;
 	struct api_metrics metrics;
-	size_t collected_bytes; /* output held for foreground execs, see native/foreground.c */
+	size_t collected_bytes; /* output held for answers, at most FOREGROUND_TOTAL_MAX */
 	size_t kernel_bytes;    /* results of kernels on their way, see kernel_run.h */
 };
 

@@ -8,7 +8,7 @@
 #include "control/exec.h"
 
 #define FOREGROUND_OUTPUT_MAX ((size_t)16 << 20)  /* kept of each output of one command */
-#define FOREGROUND_TOTAL_MAX  ((size_t)256 << 20) /* kept of all commands together */
+#define FOREGROUND_TOTAL_MAX  ((size_t)256 << 20) /* kept of all commands and code together */
 
 /* On success rq is answered later. */
 int native_exec_foreground(

@@ -7,7 +7,8 @@
  * is an answer, not a failure: the status is 200. A client that goes away interrupts the code.
  *
  * Of the collected answer at most RUN_TEXT_MAX bytes of each output and RUN_RESULTS_MAX of results
- * are kept, and "truncated" says so; the code runs on to its end in any case.
+ * are kept, and of all answers together, those of exec included, FOREGROUND_TOTAL_MAX; "truncated"
+ * says that there was more, and the code runs on to its end in any case.
  */
 #include "api/native/native.h"
 
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 
 #include "api/kernel_run.h"
+#include "api/native/foreground.h"
 #include "api/request.h"
 #include "base/avtime.h"
 #include "base/json.h"
@@ -43,6 +45,7 @@ struct run_code {
 	struct av_buf text[2]; /* stdout, stderr */
 	struct av_buf results; /* members of the array, with commas between */
 	struct av_buf error;   /* content of the last one */
+	size_t counted;        /* of these, in api->collected_bytes */
 	bool truncated;
 };
 
@@ -53,6 +56,7 @@ static void run_gone(struct api_request *rq, int status)
 	(void)status;
 	if (c->run)
 		kernel_run_cancel(c->run);
+	rq->api->collected_bytes -= c->counted;
 	av_buf_clear(&c->text[0]);
 	av_buf_clear(&c->text[1]);
 	av_buf_clear(&c->results);
@@ -70,10 +74,25 @@ static void run_drain(struct api_request *rq)
 
 /* ---- events, collected ---- */
 
+/* What may still be appended, by its own bound and that of all together. */
+static size_t room_in(const struct run_code *c, const struct av_buf *to)
+{
+	return AV_MIN(to->max - to->n, FOREGROUND_TOTAL_MAX - c->rq->api->collected_bytes);
+}
+
+/* After each event, whether it added or cleared. */
+static void recount(struct run_code *c)
+{
+	size_t n = c->text[0].n + c->text[1].n + c->results.n + c->error.n;
+
+	c->rq->api->collected_bytes += n - c->counted;
+	c->counted = n;
+}
+
 /* Appends all or nothing. */
 static void keep(struct run_code *c, struct av_buf *to, struct av_str data)
 {
-	if (data.n > to->max - to->n)
+	if (data.n > room_in(c, to))
 		c->truncated = true;
 	else if (av_buf_append_str(to, data) < 0)
 		c->truncated = true;
@@ -97,8 +116,8 @@ static void keep_text(struct run_code *c, struct av_str content)
 	to = &c->text[strcmp(name, "stderr") == 0];
 	s = av_str_c(text);
 	/* What fits, up to a whole character. */
-	if (s.n > to->max - to->n) {
-		s.n = to->max - to->n;
+	if (s.n > room_in(c, to)) {
+		s.n = room_in(c, to);
 		s.n -= av_utf8_incomplete_tail(s);
 		c->truncated = true;
 	}
@@ -110,7 +129,7 @@ static void keep_result(struct run_code *c, bool is_main, struct av_str content)
 	struct av_str head =
 	    is_main ? AV_STR("{\"is_main_result\":true") : AV_STR("{\"is_main_result\":false");
 
-	if (content.n + head.n + 2 > c->results.max - c->results.n) {
+	if (content.n + head.n + 2 > room_in(c, &c->results)) {
 		c->truncated = true;
 		return;
 	}
@@ -150,6 +169,7 @@ static void collect(struct run_code *c, enum av_jupyter_line type, struct av_str
 		break;
 	case AV_JUPYTER_LINE_ERROR:
 		av_buf_clear(&c->error);
+		recount(c);
 		keep(c, &c->error, content);
 		break;
 	case AV_JUPYTER_LINE_CLEAR:
@@ -160,6 +180,7 @@ static void collect(struct run_code *c, enum av_jupyter_line type, struct av_str
 	default:
 		break;
 	}
+	recount(c);
 }
 
 /* ---- events, streamed ---- */
