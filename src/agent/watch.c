@@ -50,7 +50,8 @@ struct watch {
 	int closing;          /* handles that are */
 	struct av_map places; /* by wd; struct place */
 	size_t places_n;
-	struct av_list todo; /* places to add and look at */
+	struct av_list todo; /* places to add and look at; at most WATCH_DIRS_MAX + 1 */
+	size_t todo_n;
 	struct av_list events;
 	size_t events_n;
 	bool overflow;
@@ -175,8 +176,10 @@ static void forget_tree(struct watch *w, const char *dir, const char *name)
 static void want_place(struct watch *w, const char *dir, const char *name, bool announce)
 {
 	size_t d = strlen(dir), n = strlen(name), sep = d && n;
-	struct place *p = d + sep + n <= AV_PATH_MAX ? malloc(sizeof(*p) + d + sep + n + 2) : NULL;
+	bool fits = d + sep + n <= AV_PATH_MAX && w->todo_n <= WATCH_DIRS_MAX;
+	struct place *p = fits ? malloc(sizeof(*p) + d + sep + n + 2) : NULL;
 
+	/* One more than can be watched is enough to find that out. */
 	if (!p) {
 		w->overflow = true;
 		return;
@@ -187,6 +190,7 @@ static void want_place(struct watch *w, const char *dir, const char *name, bool 
 	p->name[d] = '/';
 	memcpy(p->name + d + sep, name, n + 1);
 	av_list_append(&w->todo, &p->node);
+	w->todo_n++;
 }
 
 static int open_place(const struct watch *w, const struct place *p)
@@ -259,6 +263,7 @@ static int do_place(struct watch *w, struct place *p)
 	int fd = open_place(w, p), r = fd;
 
 	av_list_remove(&p->node);
+	w->todo_n--;
 	if (fd >= 0)
 		r = add_place(w, p, fd);
 	if (r < 0) {

@@ -269,6 +269,20 @@ def test_watch_refusals(d):
         ok(message["type"] == "error" and "authentication" in message["data"], message)
 
 
+def test_watch_of_too_much(d):
+    """One directory with far more in it than can be watched: said, and not remembered by the agent."""
+    def peak():
+        return int(sh(d, "grep VmHWM /proc/1/status").split()[1])
+
+    sh(d, "mkdir /dev/shm/many && cd /dev/shm/many && python3 -c 'import os\nfor i in range(80000): os.mkdir(\"%0100d\" % i)'")
+    before = peak()
+    with watch(d, "/dev/shm/many", recursive="true") as ws:
+        message = ws.recv_json()
+    ok(message["type"] == "error" and "at most 8192" in message["data"], f"refused: {message}")
+    ok(peak() - before < 6000, f"the agent grew from {before} to {peak()} KiB")
+    sh(d, "rm -r /dev/shm/many")
+
+
 def test_watch_ends_with_the_sandbox(d):
     sb = d.create()["id"]
     ws = WebSocket(d.host, d.port, f"/v1/sandboxes/{sb}/files/watch?path=/tmp", {"X-API-Key": d.key})
