@@ -147,6 +147,7 @@ static void free_kernel(struct kernel *k)
 /* Whether the spare, started under other settings perhaps, can become what `k` should be. */
 static bool fits(const struct kernel *spare, const struct kernel *k)
 {
+	assert(k);
 	return spare->driver && spare->language == k->language &&
 	       strcmp(spare->shell, k->shell) == 0 && strcmp(spare->user, k->user) == 0;
 }
@@ -175,6 +176,7 @@ int kernel_create(struct kernel_table *t, const struct kernel_params *params, st
 	r = new_kernel(t, params, &k, err);
 	if (r < 0)
 		return r;
+	assert(k);
 	if (t->spare && fits(t->spare, k))
 		k = adopt(AV_TAKE_PTR(t->spare), k);
 	else if (t->spare && k->user_default && strcmp(t->spare->user, k->user) != 0)
@@ -590,6 +592,7 @@ int kernel_start(struct kernel *k, struct av_err *err)
 {
 	int r;
 
+	assert(k);
 	if (k->state != KERNEL_COLD)
 		return 0;
 	k->count = 0;

@@ -94,16 +94,21 @@ static pid_t find_process(const char *program, const char *argument, const char 
 static double cpu_seconds(pid_t pid)
 {
 	char path[64], text[1024];
-	unsigned long user, kernel;
+	uint64_t user, kernel;
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
 	ssize_t n = pid ? av_read_file_at(AT_FDCWD, path, text, sizeof(text)) : -1;
 	if (n <= 0 || (size_t)n >= sizeof(text))
 		return (double)NAN;
 	text[n] = '\0';
 	/* The name may hold anything; numbers begin after its parenthesis. */
-	const char *rest = strrchr(text, ')');
-	if (!rest || sscanf(rest + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
-	                 &kernel) != 2)
+	const char *name_end = strrchr(text, ')');
+	struct av_str rest = av_str_c(name_end ? name_end : ""), field = {0}, next = {0};
+	for (int i = 0; i < 14; i++) {
+		field = next;
+		av_str_cut(&rest, ' ', &next);
+	}
+	if (av_parse_u64(field, 0, UINT64_MAX, &user) < 0 ||
+	    av_parse_u64(next, 0, UINT64_MAX, &kernel) < 0)
 		return (double)NAN;
 	return (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
 }

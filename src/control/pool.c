@@ -62,7 +62,7 @@ static struct pool_shape *shape_find(const struct pool *p, const struct driver_s
 
 	/* Both were made by create_spec(), which leaves no byte undefined. */
 	AV_LIST_FOREACH(s, &p->shapes, struct pool_shape, link)
-	if (memcmp(&s->spec, spec, sizeof(*spec)) == 0)
+	if (memcmp((const void *)&s->spec, (const void *)spec, sizeof(*spec)) == 0)
 		return s;
 	return NULL;
 }

@@ -63,6 +63,8 @@ static int push(struct series_ring *r, uint16_t max, const struct series_point *
 		if (e < 0)
 			return e;
 	}
+	if (!r->v || !r->cap)
+		return -ENOMEM;
 	r->v[r->next] = *p;
 	r->next = (uint16_t)((r->next + 1) % r->cap);
 	if (r->n < r->cap)

@@ -519,6 +519,7 @@ int control_template_delete(struct control *c, const struct control_actor *a, co
 		r = may_delete(a, t, name, err);
 	if (r < 0)
 		return r;
+	assert(t);
 	w = waiter_new(c, WAIT_TEMPLATE, ctx);
 	if (!w)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");

@@ -182,6 +182,7 @@ int control_update(struct control *c, const struct control_actor *a, const char 
 		update_free(u);
 		return r;
 	}
+	assert(w);
 	w->update = u;
 	if (ret)
 		*ret = &w->call;

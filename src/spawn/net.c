@@ -173,7 +173,8 @@ static int update(struct net *n, struct av_err *err)
 	rules.connections_max = connections_max(n);
 	memcpy(rules.gateways, s.gateways, sizeof(rules.gateways));
 	rules.n_gateways = s.n_gateways;
-	if (!n->installed || memcmp(&rules, &n->rules, sizeof(rules)) != 0) {
+	if (!n->installed ||
+	    memcmp((const void *)&rules, (const void *)&n->rules, sizeof(rules)) != 0) {
 		if (rules.n_guarded && (r = net_save_guarded(n->proc_fd, n->run_fd, &rules)) < 0)
 			return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot write <run>/forwarding");
 		r = install(n, &rules, true, err);

@@ -105,6 +105,8 @@ struct sandbox {
 	struct av_err failure;    /* create: what went wrong, answered when the clean-up is done */
 	int failure_errno;        /* 0: none */
 	bool canceled;            /* a DESTROY came while it was made */
+	bool wants_net, went;     /* create: it gets an interface; it got its go */
+	bool disk_known;          /* SAMPLE: disk_used_bytes is */
 	struct loop_timer retry; /* destroy, freeze: look again; create: the child takes too long */
 	int64_t retry_ns;
 	int64_t destroy_started_ns, freeze_started_ns;
@@ -115,7 +117,6 @@ struct sandbox {
 	int listener, exit_record; /* owned: for the child's go */
 	int pasta_fd;              /* owned: pidfd of its pasta, or -1 */
 	struct loop_source pasta_death;
-	bool wants_net, went; /* it gets an interface; it got its go */
 	struct template_waiter template_wait;
 	int64_t cloned_ns;
 	/* SAMPLE */
@@ -123,7 +124,6 @@ struct sandbox {
 	uint64_t number;
 	struct cgroup_reader reader;
 	struct confined confined;
-	bool disk_known;
 	uint64_t disk_used_bytes;
 	struct rundir_template stands_on;
 	struct snapshot *snapshot; /* owned; NULL: none is being taken */

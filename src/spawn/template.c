@@ -215,7 +215,7 @@ static int add_kept(struct template_store *t, const char *id,
     const uint8_t seal[static LAYER_HASH_SIZE], struct template_layers *l, struct av_err *err)
 {
 	const struct template_kept *k = NULL;
-	struct template_meta bottom;
+	struct template_meta bottom = {0};
 	char next[TEMPLATE_ID_SIZE];
 	uint8_t next_seal[LAYER_HASH_SIZE];
 	memcpy(next_seal, seal, sizeof(next_seal));

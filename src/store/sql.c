@@ -102,7 +102,7 @@ void sql_column_copy(char *dst, size_t size, sqlite3_stmt *st, int i)
 
 	if (n >= size)
 		n = size - 1;
-	if (n)
+	if (s && n)
 		memcpy(dst, s, n);
 	dst[n] = '\0';
 }

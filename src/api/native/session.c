@@ -307,6 +307,7 @@ struct session *session_open(
 		api_send_err(rq, &err);
 		return NULL;
 	}
+	assert(s);
 	s->kind = kind;
 	s->api = rq->api;
 	s->actor = rq->actor;

@@ -735,8 +735,10 @@ static const struct driver_caps *jail_caps(struct driver *d)
 static int jail_create(
     struct driver *d, const struct driver_spec *spec, driver_alive_fn *fn, void *ctx)
 {
-	struct jail_req *r = req_new(to_jail(d), SPAWN_CREATE, spec->id, ctx);
+	struct jail_req *r;
 
+	assert(spec);
+	r = req_new(to_jail(d), SPAWN_CREATE, spec->id, ctx);
 	if (!r)
 		return -ENOMEM;
 	r->fn.alive = fn;
