@@ -279,7 +279,7 @@ def test_watch_of_too_much(d):
     with watch(d, "/dev/shm/many", recursive="true") as ws:
         message = ws.recv_json()
     ok(message["type"] == "error" and "at most 8192" in message["data"], f"refused: {message}")
-    ok(peak() - before < 6000, f"the agent grew from {before} to {peak()} KiB")
+    ok(d.sanitized() or peak() - before < 6000, f"the agent grew from {before} to {peak()} KiB")
     sh(d, "rm -r /dev/shm/many")
 
 

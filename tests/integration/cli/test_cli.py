@@ -22,6 +22,9 @@ import traceback
 from aviary_test import contains, equal, ok, program, wait_for
 from fake_daemon import KEY, FakeDaemon
 
+# A run under nohup or in a script's background would hand its ignored signals down to what is started here.
+for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(sig, signal.SIG_DFL)
 AVIARY = program("aviary")
 DAEMON = FakeDaemon()
 CONFIG = tempfile.mkdtemp(prefix="aviary-cli-")
