@@ -99,6 +99,39 @@ def test_start_type_exit(d):
                 ok(all(k == (ws.BINARY if raw else ws.TEXT) for k in t.kinds), f"kinds of messages: {t.kinds}")
 
 
+def test_output_before_any_input(d):
+    """Who answers our ping with a pong wants bytes, and gets all of them so, whenever the answer comes."""
+    for late, script in ((0, "echo before; sleep 60"), (0, "echo before"), (1, "echo before; sleep 60")):
+        began = time.monotonic()
+        with Terminal(d) as t:
+            t.start(args=["-c", script])
+            equal(t.message()["type"], "ping", "it is asked at the beginning")
+            time.sleep(late)
+            t.send(type="pong")
+            if not late and time.monotonic() - began > 0.1:
+                continue  # this machine is too busy to say whether that was in time
+            while ws.BINARY not in t.kinds:
+                ok(t.message()["type"] != "exit", "bytes, before it ends")
+            equal(t.seen.split(), [b"before"] * (1 + late), "all of it; late ones get it again")
+            equal(t.kinds, [ws.TEXT] * late + [ws.BINARY], "kinds of messages")
+            t.send(type="pong")
+            if script.endswith("60"):
+                t.send(type="kill")
+            equal(t.last()["type"], "exit", "and the end behind it, nothing twice")
+    with Terminal(d) as t:
+        t.start(args=["-c", "echo before"])
+        m = t.last()
+        equal((m["exit_code"], t.seen, t.kinds), (0, b"before\r\n", [ws.TEXT]), "who does not answer gets it as JSON")
+    with Terminal(d) as t:
+        t.start(args=["-c", "head -c 300000 /dev/zero | tr '\\0' x; sleep 60"])
+        while len(t.seen) < 300000:
+            t.message()
+        t.send(type="pong")
+        t.send(type="kill")
+        equal(t.last()["type"], "exit", "too much to say it again")
+        equal((len(t.seen), set(t.kinds)), (300000, {ws.TEXT}), "so it was not said again")
+
+
 def test_exit_code_and_signal(d):
     with Terminal(d) as t:
         t.start(args=["-c", "exit 5"])

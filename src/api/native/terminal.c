@@ -16,10 +16,13 @@
  *
  * Two generations of clients cannot be told apart by what they say first. The older one has output
  * in JSON messages as base64 and sends input so; the younger one has bytes in binary messages both
- * ways, and loses output in JSON. So the first input decides: one binary message, and from then on
- * output is binary. Until there was any, output is held for HOLD_MS (or HOLD_MAX bytes), after
- * which it goes out as JSON. A client that asks for neither is seen by a person as a prompt that
- * comes a tenth of a second late.
+ * ways, and loses output in JSON; and it answers {"type":"ping"} with {"type":"pong"}, which the
+ * older one does not. So it is pinged at the beginning, and its first input or that answer decides:
+ * a binary message or a pong, and from then on output is binary. Until there was any, output is
+ * held for HOLD_MS (or HOLD_MAX bytes), after which it goes out as JSON. A client of the older kind
+ * that does not type is seen by a person as a prompt that comes a quarter of a second late. A pong
+ * that comes later than that (a long way, a client that did something else first) means that what
+ * went out so far was lost: up to EARLY_MAX bytes of it are sent again, as they should have been.
  */
 #include "api/native/native.h"
 
@@ -32,8 +35,9 @@
 #include "base/banned.h"
 
 #define PING_MS        30000
-#define HOLD_MS        100
+#define HOLD_MS        250
 #define HOLD_MAX       ((size_t)32 * 1024)
+#define EARLY_MAX      ((size_t)64 * 1024)
 #define PING_ROOM      ((size_t)64 * 1024) /* with more waiting a ping says nothing new */
 #define SIZE_MAX_CELLS 65535
 #define DEFAULT_CMD    "/bin/bash"
@@ -42,12 +46,16 @@
 struct terminal {
 	struct session s;
 	struct av_timer ping, hold;
-	struct av_buf held; /* output that waits for the first input */
-	bool inited;        /* timers and held are */
-	bool decided;       /* raw says how output goes */
-	bool raw;           /* binary messages both ways */
-	bool announce;      /* started here: the client is told its tag */
-	uint64_t dropped;   /* bytes missing before the next output */
+	struct av_buf held;  /* output that waits for the first input */
+	struct av_buf early; /* output that went out as JSON while nobody knew better */
+	bool inited;         /* timers, held and early are */
+	bool decided;        /* raw says how output goes */
+	bool guessed;        /* but a pong may still say otherwise */
+	bool raw;            /* binary messages both ways */
+	bool announce;       /* started here: the client is told its tag */
+	uint64_t dropped;    /* bytes missing before the next output */
+	bool ended;          /* while its output is held: end is to be told behind it */
+	struct node_exec_end end;
 };
 
 static struct terminal *to_terminal(struct session *s)
@@ -64,6 +72,7 @@ static void stop(struct session *s)
 	av_timer_stop(&t->ping);
 	av_timer_stop(&t->hold);
 	av_buf_clear(&t->held);
+	av_buf_clear(&t->early);
 }
 
 /* ---- to the client ---- */
@@ -93,6 +102,10 @@ static void send_output(struct terminal *t, struct av_str data)
 		session_send(&t->s, false, data);
 		return;
 	}
+	if (t->guessed && t->early.n + data.n <= EARLY_MAX)
+		(void)av_buf_append_str(&t->early, data);
+	else
+		t->guessed = false;
 	(void)av_buf_append_c(&out, "{\"type\":\"output\",");
 	if (t->dropped)
 		(void)av_buf_printf(&out, "\"dropped\":%" PRIu64 ",", t->dropped);
@@ -101,6 +114,13 @@ static void send_output(struct terminal *t, struct av_str data)
 	(void)av_base64_encode(&out, data.p, data.n);
 	(void)av_buf_append_c(&out, "\"}");
 	session_send_json(&t->s, &out);
+}
+
+/* The last message. */
+static void over(struct terminal *t)
+{
+	session_send_exit(&t->s, &t->end);
+	session_finish(&t->s);
 }
 
 /* It is known (or must be guessed) how the client wants its output. */
@@ -112,11 +132,24 @@ static void decide(struct terminal *t)
 	av_timer_stop(&t->hold);
 	send_output(t, av_buf_str(&t->held));
 	av_buf_clear(&t->held);
+	if (t->ended)
+		over(t);
+}
+
+static void guess(struct terminal *t)
+{
+	t->guessed = !t->decided;
+	decide(t);
 }
 
 static void on_hold_over(void *ctx)
 {
-	decide(ctx);
+	guess(ctx);
+}
+
+static void send_ping(struct terminal *t)
+{
+	session_send(&t->s, true, AV_STR("{\"type\":\"ping\"}"));
 }
 
 static void on_ping(void *ctx)
@@ -125,7 +158,19 @@ static void on_ping(void *ctx)
 
 	av_timer_start(&t->ping, PING_MS);
 	if (av_wsock_pending(t->s.ws) < PING_ROOM)
-		session_send(&t->s, true, AV_STR("{\"type\":\"ping\"}"));
+		send_ping(t);
+}
+
+/* Only clients that want bytes say this. */
+static void on_pong(struct terminal *t)
+{
+	if (t->decided && !t->guessed)
+		return;
+	t->raw = true;
+	t->guessed = false;
+	decide(t);
+	send_output(t, av_buf_str(&t->early));
+	av_buf_clear(&t->early);
 }
 
 /* ---- from the process ---- */
@@ -139,12 +184,14 @@ static void on_start(void *ctx, uint32_t pid, const char *tag)
 	av_timer_start(&t->ping, PING_MS);
 	if (!t->decided)
 		av_timer_start(&t->hold, HOLD_MS);
-	if (!t->announce)
-		return;
-	(void)av_buf_append_c(&out, "{\"type\":\"started\",\"tag\":");
-	(void)av_json_write_str(&out, av_str_c(tag));
-	(void)av_buf_printf(&out, ",\"pid\":%" PRIu32 "}", pid);
-	session_send_json(&t->s, &out);
+	if (t->announce) {
+		(void)av_buf_append_c(&out, "{\"type\":\"started\",\"tag\":");
+		(void)av_json_write_str(&out, av_str_c(tag));
+		(void)av_buf_printf(&out, ",\"pid\":%" PRIu32 "}", pid);
+		session_send_json(&t->s, &out);
+	}
+	if (!t->decided)
+		send_ping(t);
 }
 
 static void on_output(void *ctx, enum node_channel ch, struct av_str data)
@@ -154,7 +201,7 @@ static void on_output(void *ctx, enum node_channel ch, struct av_str data)
 	(void)ch;
 	if (!t->decided && t->held.n + data.n <= HOLD_MAX && av_buf_append_str(&t->held, data) == 0)
 		return;
-	decide(t);
+	guess(t);
 	send_output(t, data);
 }
 
@@ -170,13 +217,17 @@ static void on_end(void *ctx, const struct node_exec_end *end, const struct av_e
 	struct terminal *t = ctx;
 
 	t->s.exec = NULL;
-	decide(t);
-	if (err) {
-		session_fail(&t->s, err);
-		return;
+	if (!err) {
+		t->ended = true;
+		t->end = *end;
 	}
-	session_send_exit(&t->s, end);
-	session_finish(&t->s);
+	/* With output held the end waits too, for as long. */
+	if (err || t->held.n == 0)
+		guess(t);
+	if (err)
+		session_fail(&t->s, err);
+	else if (t->s.state != SESSION_OVER && t->decided)
+		over(t);
 }
 
 static const struct node_exec_events exec_events = {.on_start = on_start,
@@ -282,6 +333,8 @@ static int first(struct terminal *t, bool text, struct av_str data, struct av_er
 static void send_input(struct terminal *t, struct av_str data)
 {
 	decide(t);
+	t->guessed = false;
+	av_buf_clear(&t->early);
 	if (data.n && !node_exec_send(t->s.exec, NODE_CH_PTY, data))
 		session_pause_input(&t->s);
 }
@@ -315,7 +368,7 @@ static int resize(struct terminal *t, const json_t *message, struct av_err *err)
 	return 0;
 }
 
-/* Other types, the answer to our ping among them, are ignored. */
+/* Other types are ignored. */
 static int later(struct terminal *t, struct av_str data, struct av_err *err)
 {
 	AV_CLEANUP(av_json_decrefp) json_t *message = av_json_parse_object(data, err);
@@ -332,16 +385,30 @@ static int later(struct terminal *t, struct av_str data, struct av_err *err)
 		return resize(t, message, err);
 	if (av_str_eq_c(AV_STR("kill"), type))
 		session_kill(&t->s);
+	if (av_str_eq_c(AV_STR("pong"), type))
+		on_pong(t);
 	return 0;
+}
+
+static bool is_pong(struct av_str data)
+{
+	AV_CLEANUP(av_json_decrefp) json_t *message = av_json_parse_object(data, NULL);
+	const char *type = "";
+
+	return message && av_json_get_str(message, "type", &type, NULL) == 0 &&
+	       av_str_eq_c(AV_STR("pong"), type);
 }
 
 static int on_message(struct session *s, bool text, struct av_str data, struct av_err *err)
 {
 	struct terminal *t = to_terminal(s);
 
-	if (!s->exec)
+	if (!s->exec && !t->ended)
 		return first(t, text, data, err);
-	if (!text) {
+	if (!s->exec) { /* only how the last output goes is open */
+		if (!text || is_pong(data))
+			on_pong(t);
+	} else if (!text) {
 		t->raw = true;
 		send_input(t, data);
 	} else if (later(t, data, err) < 0) {
@@ -365,6 +432,7 @@ void native_pty(struct api_request *rq)
 		return;
 	t = to_terminal(s);
 	t->held = AV_BUF_INIT(HOLD_MAX);
+	t->early = AV_BUF_INIT(EARLY_MAX);
 	av_timer_init(&t->ping, s->api->loop, on_ping, t);
 	av_timer_init(&t->hold, s->api->loop, on_hold_over, t);
 	t->inited = true;
