@@ -127,8 +127,8 @@ static int new_kernel(struct kernel_table *t, const struct kernel_params *params
 	snprintf(k->user, sizeof(k->user), "%s", user.name);
 	av_list_init(&k->node);
 	av_list_init(&k->queue);
-	av_buf_init(&k->idle[0], KERNEL_IDLE_BYTES);
-	av_buf_init(&k->idle[1], KERNEL_IDLE_BYTES);
+	av_buf_init(&k->idle[0], KERNEL_EARLY_BYTES);
+	av_buf_init(&k->idle[1], KERNEL_EARLY_BYTES);
 	touch(k);
 	*ret = k;
 	return 0;
@@ -372,13 +372,13 @@ bool kernel_is_full(const struct kernel *k)
 	return k->active && k->active->full;
 }
 
-/* Keeps the newest bytes. */
-static void keep_idle(struct av_buf *b, struct av_str data)
+/* Keeps the newest bytes, at most max. */
+static void keep_idle(struct av_buf *b, size_t max, struct av_str data)
 {
-	if (data.n > b->max)
-		data = av_str_n(data.p + data.n - b->max, b->max);
-	if (data.n > b->max - b->n)
-		av_buf_consume(b, data.n - (b->max - b->n));
+	if (data.n > max)
+		data = av_str_n(data.p + data.n - max, max);
+	if (b->n + data.n > max)
+		av_buf_consume(b, b->n + data.n - max);
 	(void)av_buf_append_str(b, data);
 }
 
@@ -386,8 +386,11 @@ void kernel_on_output(struct kernel *k, bool is_stderr, struct av_str data)
 {
 	if (k->active && k->active->accepted)
 		k->active->ops->on_output(k->active, is_stderr, data);
-	else if (k->state != KERNEL_BUSY || k->active)
-		keep_idle(&k->idle[is_stderr], data);
+	else if (k->state == KERNEL_BUSY && k->active)
+		/* Perhaps it is the code's: it may be read before the news that it has begun. */
+		keep_idle(&k->idle[is_stderr], KERNEL_EARLY_BYTES, data);
+	else if (k->state != KERNEL_BUSY)
+		keep_idle(&k->idle[is_stderr], KERNEL_IDLE_BYTES, data);
 	/* else it belongs to one that was cancelled */
 }
 
@@ -397,7 +400,7 @@ static void give_idle(struct kernel *k)
 	for (int i = 0; i < 2 && k->active; i++) {
 		struct av_buf b = k->idle[i];
 
-		av_buf_init(&k->idle[i], KERNEL_IDLE_BYTES);
+		av_buf_init(&k->idle[i], KERNEL_EARLY_BYTES);
 		if (b.n)
 			k->active->ops->on_output(k->active, i == 1, av_buf_str(&b));
 		av_buf_clear(&b);

@@ -13,8 +13,10 @@
  * One execution runs at a time, the others wait. Output belongs to the execution that runs; before
  * a message of the driver is handed on, what the pipes hold is. Output that comes between two
  * executions (threads, background programs) is kept, the newest KERNEL_IDLE_BYTES of each, and
- * given to the next one first. A reader that is full stops the pipes and the socket, and so the
- * code.
+ * given to the next one first; so is what comes after code was sent and before its ACCEPTED was
+ * read, KERNEL_EARLY_BYTES of it, more than the pipes hold and what is read of them in two turns of
+ * the loop: then it is the code's own, and all of it counts. A reader that is full stops the pipes
+ * and the socket, and so the code.
  *
  * States: cold (no process) → starting → idle ⇄ busy. The process starts with the first execution
  * or when asked for (kernel_start). When it ends, by itself or because the driver breaks the
@@ -39,13 +41,14 @@
 #include "base/path.h"
 #include "proto/kernel.h"
 
-#define KERNELS_MAX       32
-#define KERNEL_QUEUE_MAX  64
-#define KERNEL_ID_SIZE    37 /* 8-4-4-4-12 hexadecimal digits and NUL */
-#define KERNEL_IDLE_BYTES ((size_t)64 * 1024)
-#define KERNEL_START_MS   60000 /* until the driver is ready */
-#define KERNEL_CODE_MAX   ((size_t)4 * 1024 * 1024)
-#define KERNEL_NAME_MAX   64
+#define KERNELS_MAX        32
+#define KERNEL_QUEUE_MAX   64
+#define KERNEL_ID_SIZE     37 /* 8-4-4-4-12 hexadecimal digits and NUL */
+#define KERNEL_IDLE_BYTES  ((size_t)64 * 1024)
+#define KERNEL_EARLY_BYTES ((size_t)2 * 1024 * 1024)
+#define KERNEL_START_MS    60000 /* until the driver is ready */
+#define KERNEL_CODE_MAX    ((size_t)4 * 1024 * 1024)
+#define KERNEL_NAME_MAX    64
 
 struct agent;
 struct kernel;

@@ -192,7 +192,11 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 	/* The process is about to end and will say how. */
 	if (d->eof)
 		uv_timer_start(&d->timer, on_timer, EOF_WAIT_MS, 0);
-	driver_update(d);
+	/* An execution that was full may just have ended: its reader says nothing any more. */
+	if (kernel_is_full(d->kernel))
+		driver_update(d);
+	else
+		driver_ready(d);
 }
 
 int driver_send(struct kernel_driver *d, struct av_str data)

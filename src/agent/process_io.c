@@ -186,6 +186,7 @@ void process_drain(struct process *p)
 			deliver(p, o->channel, p->table->read_buf, (size_t)n);
 		}
 	}
+	process_update_reading(p);
 }
 
 /* --- readers --- */

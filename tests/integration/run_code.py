@@ -339,6 +339,13 @@ def test_much(d):
     ws.abort()
 
 
+def test_quick_start(d):
+    """What code prints at once is all there, however late it is known that it has begun."""
+    for i in range(15):
+        r = run(d, "import sys\nfor i in range(4): n = sys.stdout.write('o' * 300000)\nn = sys.stderr.write('e' * 300000)")
+        equal((len(r["stdout"]), len(r["stderr"])), (1200000, 300000), f"execution {i}")
+
+
 def test_own_server(d):
     """A server of the user's own on port 8888: beside /api always, in all when the sandbox says so."""
     serve = ("cd /tmp && mkdir -p api && echo own > api/kernels && echo page > page && "
