@@ -2,6 +2,7 @@
 """run_code: Jupyter's kernel API on port 8888 of a sandbox, and run_code of the native API"""
 
 import concurrent.futures
+import http.client
 import json
 import socket
 import time
@@ -344,6 +345,28 @@ def test_quick_start(d):
     for i in range(15):
         r = run(d, "import sys\nfor i in range(4): n = sys.stdout.write('o' * 300000)\nn = sys.stderr.write('e' * 300000)")
         equal((len(r["stdout"]), len(r["stderr"])), (1200000, 300000), f"execution {i}")
+
+
+def test_slow_reader_of_much(d):
+    """A long answer is made and sent as its client reads: it is not in the daemon as a whole, and holds nobody up."""
+    sb, body = sandbox(d), json.dumps({"timeout_sec": 60, "code": "import sys\nfor i in range(64):\n"
+                                       "  sys.stdout.write('\\x01' * 65536); sys.stderr.write('\\x02' * 65536)"}).encode()
+    before = d.rss_kib()
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        s.settimeout(60)
+        s.connect(("127.0.0.1", d.port))
+        s.sendall(b"POST /v1/sandboxes/%s/run_code HTTP/1.1\r\nHost: x\r\nX-API-Key: %s\r\nContent-Type: application/json\r\n"
+                  b"Connection: close\r\nContent-Length: %d\r\n\r\n" % (sb.encode(), d.key.encode(), len(body)) + body)
+        answer = http.client.HTTPResponse(s)
+        answer.begin()
+        equal(answer.status, 200, "the answer begins")
+        time.sleep(0.5)
+        d.memory_within(before, 28 * 1024)  # 8 MiB are kept; their JSON has 48
+        equal(d.exec(sb, "echo served")["stdout"], "served\n", "others are served meanwhile")
+        r = json.loads(answer.read())
+    equal((r["stdout"] == "\x01" * (4 << 20), r["stderr"] == "\x02" * (4 << 20), r["truncated"], r["status"]),
+          (True, True, False, OK), "all of it arrives")
 
 
 def test_own_server(d):

@@ -16,8 +16,7 @@ static size_t pieces, longest;
 
 static void begin(void)
 {
-	av_buf_clear(&a.out.kept);
-	av_buf_clear(&a.err.kept);
+	foreground_answer_clear(&a);
 	a = (struct foreground_answer){.sandbox_id = "sbx", .cmd = "a\"b"};
 	av_buf_init(&a.out.kept, FOREGROUND_OUTPUT_MAX);
 	av_buf_init(&a.err.kept, FOREGROUND_OUTPUT_MAX);
@@ -40,11 +39,11 @@ static void finish(void)
 
 	json_decref(answer);
 	pieces = longest = 0;
-	foreground_answer_begin(&a);
+	is_int(foreground_answer_begin(&a), 0, "it begins");
 	while (more) {
 		size_t before = out.n;
 
-		more = foreground_answer_next(&a, &out);
+		more = api_pieces_next(&a.pieces, &out);
 		longest = AV_MAX(longest, out.n - before);
 		pieces++;
 	}
@@ -149,7 +148,6 @@ int main(void)
 	test_long();
 	test_timed_out();
 	json_decref(answer);
-	av_buf_clear(&a.out.kept);
-	av_buf_clear(&a.err.kept);
+	foreground_answer_clear(&a);
 	return tap_done();
 }

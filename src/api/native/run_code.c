@@ -8,7 +8,8 @@
  *
  * Of the collected answer at most RUN_TEXT_MAX bytes of each output and RUN_RESULTS_MAX of results
  * are kept, and of all answers together, those of exec included, FOREGROUND_TOTAL_MAX; "truncated"
- * says that there was more, and the code runs on to its end in any case.
+ * says that there was more, and the code runs on to its end in any case. It goes out in pieces
+ * (api/pieces.h).
  */
 #include "api/native/native.h"
 
@@ -18,6 +19,7 @@
 
 #include "api/kernel_run.h"
 #include "api/native/foreground.h"
+#include "api/pieces.h"
 #include "api/request.h"
 #include "base/avtime.h"
 #include "base/json.h"
@@ -31,7 +33,7 @@
 #define RUN_RESULTS_MAX    ((size_t)16 << 20)
 #define ERROR_MAX          ((size_t)8 << 20)
 #define STREAM_LINE_MAX    ((size_t)64 * 1024) /* a "stream" of the agent that is read here */
-#define ANSWER_MAX         ((size_t)80 << 20)
+#define EDGE_MAX           ((size_t)16 << 10)  /* what is before and after the outputs */
 #define KERNEL_ID_MAX      64
 
 /* rq->state */
@@ -47,6 +49,8 @@ struct run_code {
 	struct av_buf error;   /* content of the last one */
 	size_t counted;        /* of these, in api->collected_bytes */
 	bool truncated;
+	struct av_buf head, tail; /* of the answer, once it is begun */
+	struct api_pieces pieces;
 };
 
 static void run_gone(struct api_request *rq, int status)
@@ -57,10 +61,13 @@ static void run_gone(struct api_request *rq, int status)
 	if (c->run)
 		kernel_run_cancel(c->run);
 	rq->api->collected_bytes -= c->counted;
+	api_pieces_stop(&c->pieces);
 	av_buf_clear(&c->text[0]);
 	av_buf_clear(&c->text[1]);
 	av_buf_clear(&c->results);
 	av_buf_clear(&c->error);
+	av_buf_clear(&c->head);
+	av_buf_clear(&c->tail);
 	free(c);
 }
 
@@ -70,6 +77,8 @@ static void run_drain(struct api_request *rq)
 
 	if (c->run)
 		kernel_run_pause(c->run, false);
+	else
+		api_pieces_drain(&c->pieces);
 }
 
 /* ---- events, collected ---- */
@@ -240,24 +249,36 @@ static void write_end(
 	    (int64_t)((av_mono_ns() - c->start_ns) / AV_NS_PER_MS));
 }
 
-static void write_answer(struct run_code *c, const struct kernel_run_end *end, struct av_buf *out)
+static int begin_answer(struct run_code *c, const struct kernel_run_end *end)
 {
-	(void)av_buf_append_c(out, "{\"sandbox_id\":");
-	(void)av_json_write_str(out, av_str_c(c->rq->id));
-	(void)av_buf_append_char(out, ',');
-	write_end(c, end, out);
-	(void)av_buf_append_c(out, ",\"stdout\":");
-	(void)av_json_write_str(out, av_buf_str(&c->text[0]));
-	(void)av_buf_append_c(out, ",\"stderr\":");
-	(void)av_json_write_str(out, av_buf_str(&c->text[1]));
-	(void)av_buf_append_c(out, ",\"results\":[");
-	(void)av_buf_append_str(out, av_buf_str(&c->results));
-	(void)av_buf_append_c(out, "],\"error\":");
-	if (c->error.n)
-		(void)av_buf_append_str(out, av_buf_str(&c->error));
-	else
-		(void)av_buf_append_c(out, "null");
-	(void)av_buf_printf(out, ",\"truncated\":%s}", c->truncated ? "true" : "false");
+	struct api_pieces *p = &c->pieces;
+
+	(void)av_buf_printf(&c->head, "{\"sandbox_id\":\"%s\",", c->rq->id);
+	write_end(c, end, &c->head);
+	(void)av_buf_append_c(&c->head, ",\"stdout\":\"");
+	(void)av_buf_printf(&c->tail, ",\"truncated\":%s}", c->truncated ? "true" : "false");
+	api_pieces_add(p, API_PART_RAW, av_buf_str(&c->head));
+	api_pieces_add(p, API_PART_TEXT, av_buf_str(&c->text[0]));
+	api_pieces_add(p, API_PART_RAW, AV_STR("\",\"stderr\":\""));
+	api_pieces_add(p, API_PART_TEXT, av_buf_str(&c->text[1]));
+	api_pieces_add(p, API_PART_RAW, AV_STR("\",\"results\":["));
+	api_pieces_add(p, API_PART_RAW, av_buf_str(&c->results));
+	api_pieces_add(p, API_PART_RAW, AV_STR("],\"error\":"));
+	api_pieces_add(p, API_PART_RAW, c->error.n ? av_buf_str(&c->error) : AV_STR("null"));
+	api_pieces_add(p, API_PART_RAW, av_buf_str(&c->tail));
+	return av_buf_error(&c->head) < 0 ? av_buf_error(&c->head) : av_buf_error(&c->tail);
+}
+
+static void send_answer(struct run_code *c, const struct kernel_run_end *end)
+{
+	struct av_err err;
+
+	if (begin_answer(c, end) < 0) {
+		(void)av_err_set(&err, AV_ERR_NO_MEMORY, "no memory for the answer");
+		api_send_err(c->rq, &err);
+		return;
+	}
+	api_pieces_send(&c->pieces, c->rq, 200);
 }
 
 static void stream_error(struct run_code *c, const struct av_err *err)
@@ -291,7 +312,6 @@ static void stream_end(
 static void on_end(void *ctx, const struct kernel_run_end *end, const struct av_err *err)
 {
 	struct run_code *c = ctx;
-	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(ANSWER_MAX);
 
 	c->run = NULL;
 	if (c->stream) {
@@ -299,8 +319,7 @@ static void on_end(void *ctx, const struct kernel_run_end *end, const struct av_
 	} else if (err) {
 		api_send_err(c->rq, err);
 	} else {
-		write_answer(c, end, &out);
-		api_send_json(c->rq, 200, &out);
+		send_answer(c, end);
 	}
 }
 
@@ -347,6 +366,8 @@ static struct run_code *run_new(struct api_request *rq, bool stream)
 	av_buf_init(&c->text[1], RUN_TEXT_MAX);
 	av_buf_init(&c->results, RUN_RESULTS_MAX);
 	av_buf_init(&c->error, ERROR_MAX);
+	av_buf_init(&c->head, EDGE_MAX);
+	av_buf_init(&c->tail, EDGE_MAX);
 	return c;
 }
 
