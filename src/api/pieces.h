@@ -4,12 +4,12 @@
  *
  * Only files of src/api include this.
  *
- * Theory of operation. What a command or code left behind may be tens of megabytes. Turned into JSON
- * and sent at once it would hold the loop, and everybody on it, for as long, and be in memory three
- * times. So an answer is a list of parts, whose bytes stay with the owner, and each turn of the loop
- * makes JSON of one piece of one part and writes it. When the client does not read, nothing is made
- * until it does: beside the parts no more than the high watermark of a response and one piece are in
- * memory. A short answer, the usual case, is sent whole, with its length.
+ * Theory of operation. What a command or code left behind may be tens of megabytes. Turned into
+ * JSON and sent at once it would hold the loop, and everybody on it, for as long, and be in memory
+ * three times. So an answer is a list of parts, whose bytes stay with the owner, and each turn of
+ * the loop makes JSON of one piece of one part and writes it. When the client does not read,
+ * nothing is made until it does: beside the parts no more than the high watermark of a response and
+ * one piece are in memory. A short answer, the usual case, is sent whole, with its length.
  */
 #pragma once
 
@@ -20,8 +20,8 @@
 #include "net/loop.h"
 
 enum api_part_as {
-	API_PART_RAW,    /* as it is: JSON already, or between the others */
-	API_PART_TEXT,   /* UTF-8, escaped as the inside of a JSON string: the quotes are around it */
+	API_PART_RAW,  /* as it is: JSON already, or between the others */
+	API_PART_TEXT, /* UTF-8, escaped as the inside of a JSON string: the quotes are around it */
 	API_PART_BASE64, /* any bytes */
 };
 

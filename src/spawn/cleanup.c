@@ -214,9 +214,12 @@ int cleanup_main(const struct spawn_options *o)
 	struct av_err err = {0};
 	AV_CLEANUP(av_closep) int state = -1;
 	AV_CLEANUP(av_closep) int run = -1;
+	AV_CLEANUP(av_closep) int worker = -1;
 	int r = lock_if_there(o->state_dir, "--state", &state, &err);
 	if (r == 0)
 		r = lock_if_there(o->run_dir, "--run", &run, &err);
+	if (r == 0 && state >= 0)
+		r = instance_lock_worker(o->state_dir, &worker, &err);
 	if (r == 0)
 		r = clean_cgroups(o, &err);
 	if (r == 0)

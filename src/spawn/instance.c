@@ -10,11 +10,14 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/path.h"
 #include "base/banned.h"
+
+enum { WORKER_END_MS = 60000, WORKER_POLL_MS = 5 };
 
 static int make_dir(const char *path, mode_t mode, uid_t uid, gid_t gid, struct av_err *err)
 {
@@ -75,6 +78,31 @@ int instance_lock(const char *dir, const char *what, int *ret_fd, struct av_err 
 	int n = snprintf(pid, sizeof(pid), "%d\n", getpid());
 	if (ftruncate(fd, 0) < 0 || pwrite(fd, pid, (size_t)n, 0) != n)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot write %s", path);
+	*ret_fd = AV_TAKE_FD(fd);
+	return 0;
+}
+
+int instance_lock_worker(const char *state_dir, int *ret_fd, struct av_err *err)
+{
+	char path[AV_PATH_MAX + 1];
+	int r = av_path_printf(path, sizeof(path), "%s/worker.lock", state_dir);
+	if (r < 0)
+		return av_err_set(err, AV_ERR_INVALID, "--state is too long");
+	AV_CLEANUP(av_closep) int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open %s", path);
+	const struct timespec pause = {.tv_nsec = WORKER_POLL_MS * 1000000L};
+	for (int waited = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; waited += WORKER_POLL_MS) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot lock %s", path);
+		if (waited >= WORKER_END_MS)
+			return av_err_set(err, AV_ERR_CONFLICT,
+			    "a worker of %s whose supervisor is gone does not end; look at what "
+			    "the "
+			    "disk does, and try again",
+			    state_dir);
+		(void)nanosleep(&pause, NULL);
+	}
 	*ret_fd = AV_TAKE_FD(fd);
 	return 0;
 }

@@ -14,6 +14,11 @@ int instance_make_dirs(const struct spawn_options *o, struct av_err *err) AV_MUS
 /* <dir>/lock for as long as *ret_fd (the caller's) is open. CONFLICT names the process that has it;
  * what: the option to change, for the message. */
 int instance_lock(const char *dir, const char *what, int *ret_fd, struct av_err *err) AV_MUST_CHECK;
+/* A worker whose supervisor was killed finishes the system call it is in before it notices; two at
+ * work on one state would disturb each other. Waits for its end, up to a minute, by
+ * <state>/worker.lock; *ret_fd (the caller's) keeps the next one waiting. Blocks. TIMEOUT: it still
+ * works. */
+int instance_lock_worker(const char *state_dir, int *ret_fd, struct av_err *err) AV_MUST_CHECK;
 /* <run>/url, empty or as it was, for the daemon to write. */
 int instance_make_url_file(const struct spawn_options *o, struct av_err *err) AV_MUST_CHECK;
 

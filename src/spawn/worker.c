@@ -132,23 +132,6 @@ static int probe_idmap(struct spawner *sp, int userns_fd)
 	                 : mounts_probe_idmap(&sp->mounts, userns_fd, areas, sp->templates.usr_fd);
 }
 
-/* A worker whose supervisor was killed finishes the system call it is in before it notices; two at
- * work on one state would disturb each other. Held until death; no child keeps the descriptor. */
-static int wait_for_predecessor(const struct spawn_options *o)
-{
-	char path[AV_PATH_MAX + 1];
-	int r = av_path_printf(path, sizeof(path), "%s/worker.lock", o->state_dir);
-	if (r < 0)
-		return r;
-	int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	while (flock(fd, LOCK_EX) < 0)
-		if (errno != EINTR)
-			return -errno;
-	return 0;
-}
-
 static void open_net(struct spawner *sp)
 {
 	char tag[INSTANCE_TAG_SIZE];
@@ -187,10 +170,10 @@ static int open_all(struct spawner *sp, struct av_err *err)
 	int r = choose_overlay(sp);
 	if (r < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot read the kernel's version");
-	r = wait_for_predecessor(sp->o);
-	if (r < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot lock %s", sp->o->state_dir);
-	r = open_cgroups(sp, err);
+	int until_death; /* no child keeps it */
+	r = instance_lock_worker(sp->o->state_dir, &until_death, err);
+	if (r == 0)
+		r = open_cgroups(sp, err);
 	if (r == 0)
 		r = load_agent(sp, err);
 	if (r == 0)
