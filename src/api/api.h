@@ -27,6 +27,9 @@ struct api_config {
 	 * name will do. ports_tls: a proxy in front speaks HTTPS for it. */
 	const char *ports_domain;
 	bool ports_tls;
+	/* "https://example.com[:port]": where a proxy in front serves the API; NULL: http:// and
+	 * the name under which a client asks. */
+	const char *public_url;
 };
 
 int api_new(const struct api_config *config, struct api **ret, struct av_err *err);

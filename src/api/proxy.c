@@ -9,6 +9,7 @@
 
 #include "api/proxy_auth.h"
 #include "api/proxy_where.h"
+#include "api/public_url.h"
 #include "control/exec.h"
 #include "control/ports.h"
 #include "net/reverse_proxy.h"
@@ -223,6 +224,7 @@ static int open_proxy(
     struct proxied *px, const struct proxy_where *where, struct av_str target, struct av_err *err)
 {
 	struct api_request *rq = px->rq;
+	bool tls = public_url_is_tls(rq);
 	const struct av_rproxy_config config = {
 	    .channel = &channel,
 	    .on_error = on_error,
@@ -235,11 +237,11 @@ static int open_proxy(
 	const struct av_proxy_route route = {
 	    .port = where->port,
 	    .host = where->host,
-	    .scheme = rq->api->ports_tls ? "https" : "http",
+	    .scheme = tls ? "https" : "http",
 	    .target = target,
 	    .peer_ip = peer_ip(rq->req),
 	    .request_id = av_req_id(rq->req),
-	    .keep_forwarded = rq->api->ports_tls,
+	    .keep_forwarded = tls,
 	};
 	const struct node_stream_request tunnel = {.method = "", .tunnel_port = where->port};
 	int r = control_stream(
@@ -312,7 +314,7 @@ static void handle(struct api_request *rq, const struct proxy_where *where)
 	if (r >= 0 && proxy_target(&target, rq->req) < 0)
 		r = av_err_set(&err, AV_ERR_NO_MEMORY, "no memory for the request");
 	if (r == PROXY_BY_TOKEN && where->host.n && proxy_is_navigation(rq->req)) {
-		proxy_redirect(rq, av_buf_str(&target), av_buf_str(&token), rq->api->ports_tls);
+		proxy_redirect(rq, av_buf_str(&target), av_buf_str(&token), public_url_is_tls(rq));
 		return;
 	}
 	if (r >= 0)

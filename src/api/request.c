@@ -29,6 +29,7 @@ int api_new(const struct api_config *config, struct api **ret, struct av_err *er
 	a->credentials_hint = config->credentials_hint;
 	a->ports_domain = config->ports_domain;
 	a->ports_tls = config->ports_tls;
+	a->public_url = config->public_url;
 	*ret = a;
 	return 0;
 }

@@ -36,6 +36,7 @@ struct api {
 	const char *credentials_hint;
 	const char *ports_domain; /* "example.com[:port]", see api.h; or NULL */
 	bool ports_tls;
+	const char *public_url; /* "https://example.com[:port]", see public_url.h; or NULL */
 	struct api_metrics metrics;
 	size_t collected_bytes; /* output held for answers, at most FOREGROUND_TOTAL_MAX */
 	size_t kernel_bytes;    /* results of kernels on their way, see kernel_run.h */

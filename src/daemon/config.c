@@ -451,31 +451,66 @@ static int convert_log(struct daemon_config *c, struct av_err *err)
 	return 0;
 }
 
-/* "[https://]example.com[:8443]" */
-static int convert_domain(struct daemon_config *c, struct av_err *err)
+/* "example.com[:8443]". *ret_letters: it is a name, no number. */
+static bool is_authority(struct av_str s, bool *ret_letters)
 {
-	const char *text = c->value[DAEMON_OPT_DOMAIN];
-	struct av_str rest = av_str_c(text), name;
+	struct av_str name;
 	bool letters = false, good;
 	uint64_t port;
 
-	if (!text)
-		return 0;
-	c->ports_tls = av_str_starts(rest, AV_STR("https://"));
-	c->ports_domain = c->ports_tls ? text + strlen("https://") : text;
-	rest = av_str_c(c->ports_domain);
-	good = !av_str_cut(&rest, ':', &name) || av_parse_u64(rest, 1, 65535, &port) == 0;
+	good = !av_str_cut(&s, ':', &name) || av_parse_u64(s, 1, 65535, &port) == 0;
 	good = good && name.n > 0 && name.n < 200 && name.p[0] != '.' && name.p[0] != '-';
 	for (size_t i = 0; i < name.n && good; i++) {
 		letters = letters || isalpha((unsigned char)name.p[i]);
 		good = isalnum((unsigned char)name.p[i]) || name.p[i] == '-' || name.p[i] == '.';
 	}
-	if (good && letters)
+	*ret_letters = letters;
+	return good;
+}
+
+/* "[https://]example.com[:8443]" */
+static int convert_domain(struct daemon_config *c, struct av_err *err)
+{
+	const char *text = c->value[DAEMON_OPT_DOMAIN];
+	bool letters;
+
+	if (!text)
+		return 0;
+	c->ports_tls = av_str_starts(av_str_c(text), AV_STR("https://"));
+	c->ports_domain = c->ports_tls ? text + strlen("https://") : text;
+	if (is_authority(av_str_c(c->ports_domain), &letters) && letters)
 		return 0;
 	return av_err_set(err, AV_ERR_INVALID,
 	    "%s: '%.100s' is not a domain; give a host name such as sandboxes.example.com, with "
 	    "https:// before it when a proxy in front speaks TLS, and with :PORT if it needs one",
 	    origin_of(c, DAEMON_OPT_DOMAIN), text);
+}
+
+/* "https://example.com[:8443]", or a numeric IPv4 address */
+static int convert_public_url(struct daemon_config *c, struct av_err *err)
+{
+	char *text = c->value[DAEMON_OPT_PUBLIC_URL];
+	struct av_str s = av_str_c(text ? text : "");
+	size_t scheme = av_str_starts(s, AV_STR("https://"))  ? strlen("https://")
+	                : av_str_starts(s, AV_STR("http://")) ? strlen("http://")
+	                                                      : 0;
+	bool letters;
+
+	if (!text)
+		return 0;
+	/* As people copy it from a browser. */
+	if (scheme && s.n > scheme && text[s.n - 1] == '/')
+		text[--s.n] = '\0';
+	c->public_url = text;
+	if (scheme && is_authority(av_str_n(s.p + scheme, s.n - scheme), &letters))
+		return 0;
+	return av_err_set(err, AV_ERR_INVALID,
+	    "%s: '%.100s' is not the address of a server; give https:// or http://, a host name "
+	    "and "
+	    ":PORT if it needs one, as https://aviary.example.com; the API is served without a "
+	    "path "
+	    "before its own",
+	    origin_of(c, DAEMON_OPT_PUBLIC_URL), text);
 }
 
 #define POOL_MAX 1000
@@ -509,8 +544,8 @@ static int convert(struct daemon_config *c, struct av_err *err)
 	if ((r = convert_bool(c, DAEMON_OPT_INSECURE_HTTP, &c->insecure_http, err)) < 0 ||
 	    (r = convert_bool(c, DAEMON_OPT_PRINT_READY, &c->print_ready, err)) < 0 ||
 	    (r = convert_listen(c, err)) < 0 || (r = convert_paths(c, err)) < 0 ||
-	    (r = convert_domain(c, err)) < 0 || (r = convert_log(c, err)) < 0 ||
-	    (r = convert_pool(c, err)) < 0)
+	    (r = convert_domain(c, err)) < 0 || (r = convert_public_url(c, err)) < 0 ||
+	    (r = convert_log(c, err)) < 0 || (r = convert_pool(c, err)) < 0)
 		return r;
 	c->credentials_fd = -1;
 	if (!fd)

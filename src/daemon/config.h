@@ -42,6 +42,7 @@ struct daemon_config {
 	uint16_t listen_port;     /* 0: any free one */
 	const char *ports_domain; /* "example.com[:port]", of value[]; or NULL */
 	bool ports_tls;
+	const char *public_url; /* "https://example.com[:port]", of value[]; or NULL */
 	bool insecure_http;
 	bool log_json;
 	enum av_log_level log_level;

@@ -141,8 +141,8 @@ static void add_spawn_options(
 static void add_daemon_options(struct argv *a, const struct daemon_config *c)
 {
 	static const enum daemon_opt opts[] = {DAEMON_OPT_LISTEN, DAEMON_OPT_DOMAIN,
-	    DAEMON_OPT_STATE, DAEMON_OPT_RUN, DAEMON_OPT_CREDENTIALS, DAEMON_OPT_LOG_FORMAT,
-	    DAEMON_OPT_LOG_LEVEL, DAEMON_OPT_POOL, DAEMON_OPT_POOL_MEMORY};
+	    DAEMON_OPT_PUBLIC_URL, DAEMON_OPT_STATE, DAEMON_OPT_RUN, DAEMON_OPT_CREDENTIALS,
+	    DAEMON_OPT_LOG_FORMAT, DAEMON_OPT_LOG_LEVEL, DAEMON_OPT_POOL, DAEMON_OPT_POOL_MEMORY};
 
 	for (size_t i = 0; i < AV_ARRAY_LEN(opts); i++)
 		add_option(a, c, opts[i]);

@@ -516,6 +516,31 @@ def test_domain(d):
         d.start()
 
 
+def test_public_url(d):
+    """Behind a proxy that speaks TLS, without a domain of its own for ports: one name for both kinds of URLs."""
+    sid = sandbox(d)
+    plain = list(d.args)
+    asked = d.expect(200, "POST", f"/v1/sandboxes/{sid}/files/url", {"path": "/f"}, headers={"X-Forwarded-Proto": "https"}).json()["url"]
+    ok(asked.startswith("http://"), f"a header is not believed: {asked}")
+    d.stop()
+    d.args += ["--public-url", "https://av.example/"]
+    d.start()
+    try:
+        made = d.expect(200, "POST", f"/v1/sandboxes/{sid}/files/url", {"path": "/etc/hostname"}).json()["url"]
+        ok(made.startswith(f"https://av.example/v1/sandboxes/{sid}/files/signed?path=/etc/hostname&token="), made)
+        d.expect(200, "GET", made.removeprefix("https://av.example"), key=False)
+        made = signed(d)["url"]
+        ok(made.startswith(f"https://3000-{sid}.av.example/?aviary_token="), made)
+        for name, scheme in (("av.example", "https"), ("AV.example.", "https"), ("xav.example", "http"), ("localhost", "http")):
+            contains(status(d, 200, to=host(sid, domain=name)).data, f"x-forwarded-proto: {scheme}\r\n".encode(), name)
+        r = status(d, 303, target(made), to=host(sid, domain="av.example"), key=False, headers={"Accept": "text/html"})
+        ok(r.getheader("set-cookie").endswith("; Secure"), "a cookie for TLS")
+    finally:
+        d.stop()
+        d.args = plain
+        d.start()
+
+
 # -- hostile ------------------------------------------------------------------------------------
 
 

@@ -93,6 +93,21 @@ static void test_refused(void)
 	is_int(LOAD("--help", "--version"), 0, "help works without more");
 }
 
+static void test_public_url(void)
+{
+	is_int(LOAD("--config=/dev/null"), 0, "without one");
+	ok(!c.public_url, "none");
+	is_int(LOAD("--public-url", "https://av.example:8443/"), 0, "with a slash at its end");
+	is_str(c.public_url, "https://av.example:8443", "without it");
+	is_int(LOAD("--public-url", "http://192.168.1.5"), 0, "an address");
+	refused("public-url = av.example\n", "not the address of a server");
+	refused("public-url = https://\n", "not the address of a server");
+	refused("public-url = https://av.example/path\n", "not the address of a server");
+	refused("public-url = https://a@av.example\n", "not the address of a server");
+	refused("public-url = https://av.example:0\n", "not the address of a server");
+	refused("public-url = ftp://av.example\n", "aviary.conf:1");
+}
+
 static void test_listen(void)
 {
 	static const char *const bad[] = {"", "1", ":1", "127.0.0.1",
@@ -146,6 +161,7 @@ int main(void)
 	(void)setenv("HOME", dir, 1);
 	test_order();
 	test_refused();
+	test_public_url();
 	test_listen();
 	test_launch();
 	is_int(daemon_config_help(&help), 0, "help");

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 
+#include "api/public_url.h"
 #include "api/request.h"
 #include "base/avtime.h"
 #include "base/codec.h"
@@ -26,11 +27,7 @@
 static void write_url(struct av_buf *out, const struct api_request *rq,
     const struct control_file_url *url, const char *token)
 {
-	struct av_str host = av_req_head(rq->req)->authority;
-
-	/* The caller's own name for us is the one that works for them. */
-	if (host.n)
-		(void)av_buf_printf(out, "http://%.*s", AV_STR_ARG(host));
+	public_url_api(out, rq);
 	(void)av_buf_printf(out, "/v1/sandboxes/%s/files/signed?path=", url->id);
 	(void)av_percent_encode(out, url->path, true);
 	if (url->user[0]) {

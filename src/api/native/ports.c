@@ -4,10 +4,8 @@
  */
 #include "api/native/native.h"
 
-#include <errno.h>
-
 #include "api/proxy.h"
-#include "api/proxy_where.h"
+#include "api/public_url.h"
 #include "api/request.h"
 #include "base/avtime.h"
 #include "control/ports.h"
@@ -58,16 +56,10 @@ static int find(
 static int write_url(const struct api_request *rq, const struct wish *w, const char *token,
     struct av_buf *out, struct av_err *err)
 {
-	const struct api *a = rq->api;
-	struct av_str authority = av_req_head(rq->req)->authority;
+	int r = public_url_port(out, rq, (uint16_t)w->port, err);
 
-	(void)av_buf_printf(out, "%s://", a->ports_tls ? "https" : "http");
-	if (proxy_where_host(out, rq->id, (uint16_t)w->port, a->ports_domain, authority) == -EINVAL)
-		return av_err_set(err, AV_ERR_INVALID,
-		    "no name can be made from \"%.*s\", under which the API was asked: ask under a "
-		    "host name, start aviaryd with --domain, or send X-Aviary-Sandbox and "
-		    "X-Aviary-Port with requests",
-		    (int)AV_MIN(authority.n, (size_t)100), authority.p);
+	if (r < 0)
+		return r;
 	(void)av_buf_append_c(out, w->path);
 	if (token)
 		(void)av_buf_printf(
