@@ -14,13 +14,15 @@
 struct feed {
 	const struct cli *cli;
 	const char *name; /* borrowed, of the template */
-	pid_t pid;        /* of the recipe; 0: none */
+	pid_t pid;        /* of the recipe, first of a group of its own; 0: none */
+	int pidfd;        /* owned */
 	int tar;          /* owned: the archive */
 	int lines;        /* owned: what the recipe says; -1: it says no more */
 	char line[512];
 	size_t n;
-	bool ended; /* the archive was read to its end */
-	bool drawn; /* a line stands on the terminal */
+	bool ended;    /* the archive was read to its end */
+	bool drawn;    /* a line stands on the terminal */
+	bool stopping; /* what the recipe says is of no interest any more */
 	int64_t began_ns, drawn_ns;
 	uint64_t bytes;
 	char step[256], error[256]; /* what it does now; the first error that it told */
@@ -38,9 +40,9 @@ int feed_wait(struct feed *f, struct av_err *err);
 ssize_t feed_read(void *ctx, char *p, size_t n);
 /* Another step begins. */
 void feed_step(struct feed *f, const char *step);
-/* Waits for the recipe; says what went wrong with it. */
+/* Waits for the recipe; says what went wrong with it, or AV_ERR_CANCELED at a signal. */
 int feed_finish(struct feed *f, struct av_err *err);
-/* Ends the recipe if it still runs, takes the line off the terminal. */
+/* Ends the recipe if it still runs (which may take it 20 s), takes the line off the terminal. */
 void feed_close(struct feed *f);
 
 /* aviary template build|import */

@@ -126,15 +126,22 @@ static int fill(struct cli *cli, struct feed *f, const struct recipe *recipe, co
 		*err = why;
 		return -EIO;
 	}
-	if (r < 0)
+	if (r < 0) {
+		if (err->kind == AV_ERR_NO_SPACE)
+			av_err_prefix(err, "the daemon's disk is full");
 		return r;
+	}
 	f->bytes = 0;
 	feed_step(f, "restoring owners");
 	r = restore_owners(cli, id, err);
 	if (r < 0)
 		return r;
 	feed_step(f, "taking the snapshot");
-	return take_snapshot(cli, recipe, id, is_private, ret, err);
+	/* It is taken whole, whoever goes away meanwhile: so hear how it went. */
+	cli_hold_signals();
+	r = take_snapshot(cli, recipe, id, is_private, ret, err);
+	cli_unhold_signals();
+	return r;
 }
 
 static int build(struct cli *cli, struct feed *f, const struct recipe *recipe, bool is_private)

@@ -16,6 +16,7 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,36 +26,61 @@
 
 #include "base/banned.h"
 
-#define DRAW_NS (AV_NS_PER_S / 4)
-#define POLL_MS 250
+#define DRAW_NS  (AV_NS_PER_S / 4)
+#define POLL_MS  250
+#define STOP_NS  (20 * AV_NS_PER_S) /* a recipe that is told to end may take so long to clean up */
+#define STEP_MIN 16                 /* columns, however narrow the terminal is */
 
 /* ---- what people see ---- */
+
+static int columns(void)
+{
+	struct winsize w;
+	return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col ? w.ws_col : 80;
+}
+
+/* How much of the step fits into so many columns; not half a character. */
+static int fitting(const char *step, int room)
+{
+	size_t most = (size_t)AV_MAX(room, STEP_MIN), n = AV_MIN(strlen(step), most);
+	while (n && ((unsigned char)step[n] & 0xc0) == 0x80)
+		n--;
+	return (int)n;
+}
 
 static void draw(struct feed *f, bool now)
 {
 	int64_t t = av_mono_ns();
-	char size[24] = "";
+	char size[24] = "", tail[64];
 	if (!f->cli->err_is_tty || (!now && t - f->drawn_ns < DRAW_NS))
 		return;
 	f->drawn_ns = t;
 	f->drawn = true;
 	if (f->bytes)
 		av_format_size(f->bytes, size);
-	fprintf(stderr, "\r\033[K%s: %.60s%s%s, %d s", f->name, f->step, f->bytes ? ", " : "", size,
+	/* A line that wraps could not be taken away again. */
+	int n = snprintf(tail, sizeof(tail), "%s%s, %d s", f->bytes ? ", " : "", size,
 	    (int)((t - f->began_ns) / AV_NS_PER_S));
+	int room = columns() - 1 - (int)strlen(f->name) - 2 - n;
+	fprintf(stderr, "\r\033[K%s: %.*s%s", f->name, fitting(f->step, room), f->step, tail);
 	fflush(stderr);
 }
 
-void feed_step(struct feed *f, const char *step)
+static void set_step(struct feed *f, const char *step)
 {
 	snprintf(f->step, sizeof(f->step), "%s", step);
 	for (char *p = f->step; *p; p++)
 		if ((unsigned char)*p < ' ' || *p == 0x7f)
 			*p = ' ';
-	if (!f->cli->err_is_tty)
+}
+
+void feed_step(struct feed *f, const char *step)
+{
+	bool again = strncmp(f->step, step, sizeof(f->step) - 1) == 0;
+	set_step(f, step);
+	if (!f->cli->err_is_tty && !again)
 		fprintf(stderr, "%s: %s\n", f->name, f->step);
-	else
-		draw(f, true);
+	draw(f, true);
 }
 
 /* "I: installing packages..." */
@@ -67,10 +93,14 @@ static void take_line(struct feed *f)
 	if (marked && text[0] == 'E' && !f->error[0])
 		snprintf(f->error, sizeof(f->error), "%s", text + 3);
 	/* What programs below the recipe say is for who looks on, and too much for a log. */
-	if (!text[0] || (!marked && !f->cli->err_is_tty) ||
-	    strncmp(text, "I: running --customize-hook", 27) == 0)
+	if (f->stopping || !text[0] || (!marked && !f->cli->err_is_tty))
 		return;
-	feed_step(f, marked && text[0] == 'I' ? text + 3 : text);
+	if (!marked) {
+		set_step(f, text);
+		draw(f, false);
+	} else {
+		feed_step(f, text[0] == 'I' ? text + 3 : text);
+	}
 }
 
 static void take_lines(struct feed *f)
@@ -93,8 +123,13 @@ static void take_lines(struct feed *f)
 
 static struct feed empty(const struct cli *cli, const char *name)
 {
-	return (struct feed){
-	    .cli = cli, .name = name, .tar = -1, .lines = -1, .began_ns = av_mono_ns()};
+	return (struct feed){.cli = cli,
+	    .name = name,
+	    .tar = -1,
+	    .lines = -1,
+	    .pidfd = -1,
+	    .step = "starting",
+	    .began_ns = av_mono_ns()};
 }
 
 int feed_open(
@@ -139,8 +174,11 @@ int feed_start(
 	close(lines[1]);
 	f->tar = out[0];
 	f->lines = lines[0];
-	if (r != 0) {
+	if (r != 0)
 		f->pid = 0;
+	else if ((f->pidfd = av_pidfd_open(f->pid)) < 0)
+		r = -f->pidfd;
+	if (r != 0) {
 		feed_close(f);
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot run %s", path);
 	}
@@ -187,18 +225,43 @@ ssize_t feed_read(void *ctx, char *p, size_t n)
 	return got < 0 ? -errno : got;
 }
 
-int feed_finish(struct feed *f, struct av_err *err)
+/* Waits for the end of the recipe and hears what it says until then. */
+static bool has_ended(struct feed *f)
+{
+	struct pollfd p[] = {
+	    {.fd = f->pidfd, .events = POLLIN}, {.fd = f->lines, .events = POLLIN}};
+	if (poll(p, 2, POLL_MS) <= 0)
+		return false;
+	if (p[0].revents)
+		kill(-f->pid, SIGKILL); /* what it left running */
+	if (p[1].revents)
+		take_lines(f);
+	return p[0].revents && !p[1].revents;
+}
+
+/* Its exit status; by force where it has not ended. */
+static int reap(struct feed *f)
 {
 	int status = 0;
-	if (!f->pid)
-		return 0;
-	av_close_fd(&f->tar);
-	while (f->lines >= 0 && turn(f) >= 0)
-		continue;
+	kill(-f->pid, SIGKILL);
 	while (waitpid(f->pid, &status, 0) < 0 && errno == EINTR)
 		continue;
 	f->pid = 0;
-	if (status == 0)
+	av_close_fd(&f->pidfd);
+	return status;
+}
+
+int feed_finish(struct feed *f, struct av_err *err)
+{
+	if (!f->pid)
+		return 0;
+	av_close_fd(&f->tar);
+	while (!has_ended(f)) {
+		if (cli_caught_signal())
+			return av_err_set(err, AV_ERR_CANCELED, "interrupted");
+		draw(f, false);
+	}
+	if (reap(f) == 0)
 		return 0;
 	return av_err_set(err, AV_ERR_INTERNAL, "the recipe failed: %s",
 	    f->error[0]  ? f->error
@@ -206,16 +269,28 @@ int feed_finish(struct feed *f, struct av_err *err)
 	                 : "it said nothing");
 }
 
+/* It gets the time to clean up, and somebody who reads what it says meanwhile. */
+static void stop(struct feed *f)
+{
+	int64_t until = av_mono_ns() + STOP_NS;
+	bool killed = f->pidfd < 0;
+	if (!killed)
+		feed_step(f, "stopping");
+	f->stopping = true;
+	kill(-f->pid, killed ? SIGKILL : SIGTERM);
+	while (!killed && !has_ended(f)) {
+		draw(f, false);
+		killed = av_mono_ns() > until;
+	}
+	(void)reap(f);
+}
+
 void feed_close(struct feed *f)
 {
 	av_close_fd(&f->tar);
+	if (f->pid)
+		stop(f);
 	av_close_fd(&f->lines);
-	if (f->pid) {
-		kill(-f->pid, SIGTERM);
-		while (waitpid(f->pid, NULL, 0) < 0 && errno == EINTR)
-			continue;
-	}
-	f->pid = 0;
 	if (f->drawn)
 		fputs("\r\033[K", stderr);
 	f->drawn = false;

@@ -57,6 +57,8 @@ static int finish(struct av_client *c, struct transfer *t, struct av_err *err)
 	long status = 0;
 	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
 	c->last_status = (int)status;
+	if (t->error == -ECANCELED)
+		return av_err_set(err, AV_ERR_CANCELED, "interrupted");
 	if (t->error < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, t->error, "local file");
 	/* A refusal may arrive, and the connection close, before all of the upload went out. */

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """`aviary template` and `aviary snapshot`, with a root file system of a few programs; --rootless: as an ordinary user."""
+import fcntl
 import io
 import json
 import os
@@ -8,10 +9,12 @@ import pty
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import tarfile
 import tempfile
+import termios
 
 import aviary_test
 from aviary_test import contains, equal, ok, program
@@ -140,9 +143,9 @@ def test_bad_archives(d):
 
 RECIPE = """#!/bin/sh
 echo 'I: first step' >&2
-echo 'noise of a program' >&2
+echo 'noise of a program, and quite a lot of it, more than a line' >&2
 sleep 0.4
-echo 'I: second step' >&2
+for i in $(seq 500); do echo 'W: second step' >&2; done
 cat "$ROOT_TAR"
 """
 
@@ -154,9 +157,10 @@ def test_build(d):
     write(d, "recipes/mine/build", RECIPE.encode())
     env = {"AVIARY_TEMPLATES": os.path.join(d.dir, "recipes"), "ROOT_TAR": tar}
     lines = cli(d, "template", "build", "mine", **env).stderr.splitlines()
-    equal(lines, ["mine: first step", "mine: second step", "mine: restoring owners", "mine: taking the snapshot"], "in a pipe")
+    equal(lines, ["mine: first step", "mine: W: second step", "mine: restoring owners", "mine: taking the snapshot"], "in a pipe")
     is_little(d, "mine")
     master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
     p = subprocess.Popen([os.path.join(BIN, "aviary"), "template", "build", "mine"], stdout=subprocess.PIPE, stderr=slave,
                          env=environment(d, **env), cwd="/", **as_user())
     os.close(slave)
@@ -173,6 +177,7 @@ def test_build(d):
     equal(p.returncode, 0, "exit status")
     ok(b"\r\x1b[Kmine: noise of a program" in seen and b"\n" not in seen and seen.endswith(b"\r\x1b[K"),
        f"one line that is drawn again and taken away: {seen}")
+    equal([part for part in seen.split(b"\r\x1b[K") if len(part) >= 40], [], "nothing that a narrow terminal would wrap")
 
 
 def test_build_that_fails(d):
@@ -182,16 +187,37 @@ def test_build_that_fails(d):
     equal(r.returncode, 125, "exit status")
     contains(r.stderr, "the recipe failed: no mirror", "the reason")
     is_little(d, "mine")  # the old one is there
-    write(d, "recipes/mine/build", b"#!/bin/sh\necho 'I: for ever' >&2\nsleep 1000 & echo $! >" + d.dir.encode() + b"/pid\nwait\n")
+    for where in ("before", "in"):
+        interrupt(d, env, where)
+
+
+FOR_EVER = """#!/bin/sh
+trap 'sleep 0.5; rm -f "$PID"; exit 1' TERM
+[ "$WHERE" = before ] || head -c 5000 "$ROOT_TAR"
+sleep 1000 & echo $! >"$PID.new"
+mv "$PID.new" "$PID"
+wait
+"""
+
+
+def interrupt(d, env, where):
+    """Ctrl-C, more or less, before the archive begins and in the midst of it."""
+    path = os.path.join(d.dir, "recipes", "pid")
+    write(d, "recipes/mine/build", FOR_EVER.encode())
+    os.chmod(os.path.dirname(path), 0o777)
     p = subprocess.Popen([os.path.join(BIN, "aviary"), "template", "build", "mine"], stderr=subprocess.PIPE,
-                         env=environment(d, **env), cwd="/", **as_user())
-    aviary_test.wait_for(lambda: os.path.exists(os.path.join(d.dir, "pid")) and os.path.getsize(os.path.join(d.dir, "pid")), 10, "the recipe runs")
-    p.terminate()
-    equal((p.wait(20), p.stderr.read() != b""), (128 + 15, True), "interrupted")
-    with open(os.path.join(d.dir, "pid"), encoding="ascii") as f:
+                         env=environment(d, **env, WHERE=where, PID=path, ROOT_TAR=os.path.join(d.dir, "root.tar")),
+                         cwd="/", **as_user())
+    aviary_test.wait_for(lambda: os.path.exists(path), 10, "the recipe runs")
+    with open(path, encoding="ascii") as f:
         pid = int(f.read())
+    if where == "in":
+        aviary_test.wait_for(lambda: d.expect(200, "GET", "/v1/sandboxes").json(), 10, "a sandbox to build in")
+    p.terminate()
+    equal((p.wait(20), p.stderr.read()), (128 + 15, b"mine: stopping\n"), f"interrupted {where} the archive")
+    ok(not os.path.exists(path), "the recipe had the time to clean up")
     aviary_test.wait_for(lambda: not os.path.exists(f"/proc/{pid}") or "Z" in open(f"/proc/{pid}/stat", encoding="ascii").read(), 10,
-                         "the recipe is gone with all of its processes")
+                         "it is gone with all of its processes")
     equal(d.expect(200, "GET", "/v1/sandboxes").json(), [], "no sandbox is left")
 
 
@@ -270,7 +296,7 @@ def test_recipes_that_come_along(d):
     fake = os.path.join(d.dir, "fake")
     os.makedirs(fake, exist_ok=True)
     tar = write(d, "root.tar", make_root())
-    write(d, "fake/mmdebstrap", b'#!/bin/sh\necho "$*" >"$ASKED"\necho "I: installing" >&2\ncat "$ROOT_TAR"\n')
+    write(d, "fake/mmdebstrap", b'#!/bin/sh\n(echo "$*"; cat) >"$ASKED"\necho "I: installing" >&2\ncat "$ROOT_TAR"\n')
     asked = os.path.join(d.dir, "asked")
     if ROOTLESS:
         return  # needs ranges of ids, which this user without a name has not
@@ -279,7 +305,8 @@ def test_recipes_that_come_along(d):
     contains(r.stderr, "http://mirror.example/debian", "it says from where")
     with open(asked, encoding="ascii") as f:
         words = f.read()
-    for part in ("--mode=root", "--format=tar", "python3-ipython", "python3-numpy", "nodejs", "sudo", "git", "bookworm - http://mirror.example"):
+    for part in ("--mode=root", "--format=tar", "python3-ipython", "python3-numpy", "nodejs", "sudo", "git",
+                 "] http://mirror.example/debian bookworm main\n"):
         contains(words, part, "what mmdebstrap is asked for")
     made = d.expect(200, "GET", "/v1/snapshots/code-interpreter").json()
     ok(made["kernel_warm"] and made["memory_mb"] == 1024, f"its defaults: {made}")
