@@ -367,6 +367,11 @@ void kernel_on_gone(struct kernel *k, const struct process_end *end, const char 
 
 /* --- running --- */
 
+bool kernel_listens(const struct kernel *k)
+{
+	return k->active || k->n_queue;
+}
+
 bool kernel_is_full(const struct kernel *k)
 {
 	return k->active && k->active->full;

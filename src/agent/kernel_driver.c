@@ -22,12 +22,14 @@
 #define OUT_MAX     (KERNEL_CODE_MAX * 3)
 #define READ_BYTES  ((size_t)64 * 1024)
 #define EOF_WAIT_MS 2000
+#define LAST_READS  64 /* of READ_BYTES, after the end of the process */
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
 
 static void on_poll(uv_poll_t *poll, int status, int events);
+static void on_last_turn(uv_timer_t *timer);
 
 /* --- end --- */
 
@@ -164,6 +166,11 @@ void driver_update(struct kernel_driver *d)
 
 	if (d->fd < 0 || !d->kernel)
 		return;
+	if (d->ended) {
+		if (!kernel_is_full(d->kernel) && !uv_is_active((uv_handle_t *)&d->timer))
+			uv_timer_start(&d->timer, on_last_turn, 0, 0);
+		return;
+	}
 	events = (d->eof || kernel_is_full(d->kernel) ? 0 : UV_READABLE) |
 	         (d->out.n && !d->eof ? UV_WRITABLE : 0);
 	if (events == d->events)
@@ -243,15 +250,37 @@ static void on_gap(struct process_sub *sub, uint64_t dropped)
 	(void)dropped;
 }
 
+/* Reads of what it said last, a piece in each turn of the loop while the reader has room: no more
+ * than a socket holds, as a child that it left behind may have the other end and go on. */
+static void on_last_turn(uv_timer_t *timer)
+{
+	struct kernel_driver *d = AV_CONTAINER_OF(timer, struct kernel_driver, timer);
+
+	if (kernel_is_full(d->kernel))
+		return;
+	if (d->last_reads < LAST_READS && read_channel(d)) {
+		d->last_reads++;
+		driver_update(d);
+	} else {
+		gone(d, &d->end, NULL);
+	}
+}
+
 static void on_process_end(struct process_sub *sub, const struct process_end *end)
 {
 	struct kernel_driver *d = AV_CONTAINER_OF(sub, struct kernel_driver, sub);
 
 	d->process = NULL;
-	/* What it said last, as much as a socket holds. */
-	while (d->kernel && d->fd >= 0 && read_channel(d))
-		;
-	gone(d, end, NULL);
+	/* Between executions nobody listens; and who comes next must not meet a dead process. */
+	if (!d->kernel || d->fd < 0 || !kernel_listens(d->kernel)) {
+		gone(d, end, NULL);
+		return;
+	}
+	d->ended = true;
+	d->end = *end;
+	uv_poll_stop(&d->poll);
+	uv_timer_stop(&d->timer);
+	driver_update(d);
 }
 
 static const struct process_sub_ops sub_ops = {

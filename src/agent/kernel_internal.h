@@ -23,10 +23,13 @@ struct kernel_driver {
 	struct av_kernel_dec dec;
 	struct av_buf out; /* not yet written to the socket */
 	uv_poll_t poll;
-	uv_timer_t timer; /* start; later: end of file without an end */
+	uv_timer_t timer; /* start; later: end of file without an end; what was said last */
 	int fd;           /* -1: closed */
 	int events;       /* what poll waits for */
 	bool eof;
+	bool ended; /* the process; its last messages are being read */
+	unsigned last_reads;
+	struct process_end end;
 	int open_handles;
 };
 
@@ -65,6 +68,8 @@ void kernel_on_output(struct kernel *k, bool is_stderr, struct av_str data);
 int kernel_on_message(struct kernel *k, const struct av_kernel_message *m);
 /* The process is gone; the driver was let go. end may be NULL. */
 void kernel_on_gone(struct kernel *k, const struct process_end *end, const char *why);
+/* Whether there is anybody to hear of messages. */
+bool kernel_listens(const struct kernel *k);
 /* Whether the one who reads can take no more. */
 bool kernel_is_full(const struct kernel *k);
 

@@ -27,6 +27,7 @@
 #define SELF     (IN_DELETE_SELF | IN_MOVE_SELF)
 #define READ_MAX 16384
 #define ID_SIZE  33
+#define LOOK_N   128 /* entries between two looks at the clock */
 
 /* A directory. */
 struct place {
@@ -52,6 +53,8 @@ struct watch {
 	size_t places_n;
 	struct av_list todo; /* places to add and look at; at most WATCH_DIRS_MAX + 1 */
 	size_t todo_n;
+	struct place *looked_at; /* in the map; the one whose content is being read, or NULL */
+	DIR *looking;            /* of that */
 	struct av_list events;
 	size_t events_n;
 	bool overflow;
@@ -231,18 +234,33 @@ static int add_place(struct watch *w, struct place *p, int fd)
 	return 0;
 }
 
-/* Tells what is in a directory that appeared, and goes on into those below. */
-static void look_inside(struct watch *w, const struct place *p, int fd)
+static void start_looking(struct watch *w, struct place *p, int fd)
 {
-	DIR *dir = fdopendir(fd);
+	w->looking = fdopendir(fd);
+	w->looked_at = w->looking ? p : NULL;
+	if (w->looking)
+		return;
+	w->overflow = true;
+	close(fd);
+}
+
+static void stop_looking(struct watch *w)
+{
+	if (w->looking)
+		closedir(w->looking);
+	w->looking = NULL;
+	w->looked_at = NULL;
+}
+
+/* Tells what is in a directory that appeared, and goes on into those below. The rest of a large one
+ * is for another slice. Nothing else is done to places meanwhile, so that this one stays. */
+static void look_inside(struct watch *w, int64_t until)
+{
+	const struct place *p = w->looked_at;
 	struct watch_event *ev;
 	struct dirent *d;
 
-	if (!dir) {
-		close(fd);
-		return;
-	}
-	while ((d = readdir(dir))) {
+	for (unsigned n = 1; (d = readdir(w->looking)); n++) {
 		if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0)
 			continue;
 		if (p->announce && (ev = add_event(w, WATCH_CREATE, p->name, d->d_name))) {
@@ -252,8 +270,10 @@ static void look_inside(struct watch *w, const struct place *p, int fd)
 		/* What is no directory is found out when it is opened. */
 		if (w->recursive && (d->d_type == DT_DIR || d->d_type == DT_UNKNOWN))
 			want_place(w, p->name, d->d_name, p->announce);
+		if (n % LOOK_N == 0 && av_mono_ns() >= until)
+			return;
 	}
-	closedir(dir);
+	stop_looking(w);
 }
 
 /* One place of the list. -errno only for the root, which must be watched. */
@@ -275,7 +295,7 @@ static int do_place(struct watch *w, struct place *p)
 		return is_root || (!w->ready && r == -ENOSPC) ? r : 0;
 	}
 	if (w->recursive)
-		look_inside(w, p, fd);
+		start_looking(w, p, fd);
 	else
 		close(fd);
 	return 0;
@@ -374,7 +394,9 @@ static bool work(struct watch *w, int64_t until, int *ret_error)
 
 	while (r == 0 && more && av_mono_ns() < until) {
 		p = AV_LIST_FIRST(&w->todo, struct place, node);
-		if (p)
+		if (w->looking)
+			look_inside(w, until);
+		else if (p)
 			r = do_place(w, p);
 		else
 			more = read_changes(w);
@@ -461,6 +483,7 @@ void watch_close(struct watch *w)
 
 	while ((ev = watch_take(w)))
 		free(ev);
+	stop_looking(w);
 	while ((p = AV_LIST_FIRST(&w->todo, struct place, node)))
 		place_forget(w, p);
 	while ((p = av_map_next(&w->places, &pos)))

@@ -11,7 +11,7 @@
  * that moment may be told twice, never not at all.
  *
  * What takes long goes in slices of WATCH_SLICE_NS, from an idle handle: the first look at a tree
- * (the watch is ready when that is done) and a large tree that is moved in.
+ * (the watch is ready when that is done), a large tree that is moved in, and one huge directory.
  *
  * Bounds: WATCHES_MAX watches, WATCH_DIRS_MAX directories each, WATCH_EVENTS_MAX events that nobody
  * has taken. What does not fit, here or in the kernel's queue, is lost and said so (overflow). When

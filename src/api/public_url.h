@@ -24,6 +24,6 @@ void public_url_api(struct av_buf *out, const struct api_request *rq);
  * Errors of out: its sticky one. */
 int public_url_port(
     struct av_buf *out, const struct api_request *rq, uint16_t port, struct av_err *err);
-/* Whether this request for a port came by TLS, as far as the configuration says that the name it was
- * asked under is served so. */
+/* Whether this request for a port came by TLS, as far as the configuration says that the name it
+ * was asked under is served so. */
 bool public_url_is_tls(const struct api_request *rq);

@@ -256,6 +256,27 @@ static void test_deaths(void)
 	verb(id, "DELETE", "", 200);
 }
 
+/* What a process said last is read, but not for ever. */
+static void test_last_words(void)
+{
+	struct agent_stream *s;
+	char id[37];
+
+	create("", id);
+	EXPECT(id,
+	    "import os\nfor i in range(9): os.write(3, b'\\0\\0\\0\\1C\\0')\n"
+	    "display('last')\nos._exit(5)",
+	    "the last messages come", "last", "exit status 5");
+	s = begin(id, "import os\nif os.fork() == 0:\n"
+	              "  while True: os.write(3, b'\\0\\0\\0\\1C\\0' * 10000)\n"
+	              "import time\ntime.sleep(0.2)\nos._exit(6)");
+	agent_wait_end(s);
+	ok(agent_has(&s->body, "exit status 6"), "a child that has its socket and goes on is left");
+	agent_stream_free(s);
+	EXPECT(id, "7", "and the next runs", "7");
+	verb(id, "DELETE", "", 200);
+}
+
 static void test_much(void)
 {
 	struct agent_stream *s;
@@ -350,6 +371,7 @@ int main(void)
 	test_contexts();
 	test_interrupts();
 	test_deaths();
+	test_last_words();
 	test_much();
 	test_e2b();
 	test_timeouts();
