@@ -19,7 +19,7 @@ help:
 	@echo "make              build; leaves $(BUILD)/aviary and $(BUILD)/aviaryd"
 	@echo "make demo         build, start a daemon of its own, run real work in a sandbox, stop"
 	@echo "make check        build and run every test family (SUITE=unit for one)"
-	@echo "make check-deep   sanitizers, second compiler, clang-tidy, fuzzing, Debian's kernel in QEMU, an upgrade"
+	@echo "make check-deep   sanitizers, second compiler, clang-tidy, fuzzing, Debian's kernel in QEMU, both templates, an upgrade"
 	@echo "make soak         the long runs: 10,000 cycles and more"
 	@echo "make bench        measure; writes $(BUILD)/bench.json"
 	@echo "make format tidy  lay out and analyse the sources"

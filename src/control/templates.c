@@ -27,16 +27,17 @@
 
 #define RETRY_NS (30 * AV_NS_PER_S)
 
+/* Names that SDKs ask for by default, and what they mean; until that is built base answers, then
+ * host. */
 static const struct {
-	const char *name;
-	const char *instead[3]; /* names to try, in order; then host */
+	const char *name, *means;
 } aliases[] = {
-    {"minimal", {"base"}},
-    {"base", {0}},
-    {"code-interpreter", {"base"}},
-    {"code-runner-beta", {"code-interpreter", "base"}},
-    {"code-interpreter-v1", {"code-interpreter", "base"}},
-    {"python-interpreter-v0-beta", {"code-interpreter", "base"}},
+    {"minimal", "base"},
+    {"base", "base"},
+    {"code-interpreter", "code-interpreter"},
+    {"code-runner-beta", "code-interpreter"},
+    {"code-interpreter-v1", "code-interpreter"},
+    {"python-interpreter-v0-beta", "code-interpreter"},
 };
 
 bool template_is_ready(const struct template *t)
@@ -108,21 +109,12 @@ void templates_clear(struct control *c)
 
 /* ---- what a name means ---- */
 
-static const struct template *find_instead(
-    const struct control *c, const char *team_id, const char *name, bool *ret_is_alias)
+/* NULL: it is no alias. */
+static const char *meaning(const char *name)
 {
-	for (size_t i = 0; i < AV_ARRAY_LEN(aliases); i++) {
-		if (strcmp(aliases[i].name, name) != 0)
-			continue;
-		*ret_is_alias = true;
-		for (const char *const *p = aliases[i].instead; *p; p++) {
-			const struct template *t = template_by_name(c, team_id, *p);
-
-			if (t)
-				return t;
-		}
-		return NULL;
-	}
+	for (size_t i = 0; i < AV_ARRAY_LEN(aliases); i++)
+		if (strcmp(aliases[i].name, name) == 0)
+			return aliases[i].means;
 	return NULL;
 }
 
@@ -152,7 +144,6 @@ int template_resolve(const struct control *c, const char *team_id, const char *n
     const struct template **ret, const char **ret_id, struct av_err *err)
 {
 	const struct template *t;
-	bool is_alias = false;
 
 	name = name && name[0] ? name : "minimal";
 	*ret = NULL;
@@ -160,12 +151,15 @@ int template_resolve(const struct control *c, const char *team_id, const char *n
 		*ret_id = name;
 		return 0;
 	}
+	const char *means = meaning(name);
 	t = template_by_name(c, team_id, name);
-	if (!t)
-		t = find_instead(c, team_id, name, &is_alias);
-	if (!t && !is_alias && template_name_check(name, err) < 0)
+	if (!t && means)
+		t = template_by_name(c, team_id, means);
+	if (!t && means)
+		t = template_by_name(c, team_id, "base");
+	if (!t && !means && template_name_check(name, err) < 0)
 		return -EINVAL;
-	if (!t && !is_alias)
+	if (!t && !means)
 		return av_err_set(err, AV_ERR_NOT_FOUND,
 		    "there is no template %.72s; `aviary template ls` (GET /v1/snapshots) lists "
 		    "what "
@@ -178,17 +172,21 @@ int template_resolve(const struct control *c, const char *team_id, const char *n
 
 const char *template_note(const struct store_sandbox *rec, const struct template *t)
 {
-	bool is_host = strcmp(rec->template_id, "host") == 0;
+	const char *means = meaning(rec->template_name);
 
-	if (is_host && strcmp(rec->template_name, "host") != 0)
+	if (!means || (t && (strcmp(t->rec.name, means) == 0 ||
+	                        strcmp(t->rec.name, rec->template_name) == 0)))
+		return NULL;
+	if (strcmp(means, "base") == 0)
 		return "this template is not built here: the machine's own programs (template "
 		       "host) "
 		       "answer for it; `aviary template build base` makes one that does not change";
-	if (t && strcmp(t->rec.name, rec->template_name) != 0 &&
-	    !template_name_reserved(rec->template_name))
-		return "this template is not built here: the nearest one that is answers for it; "
-		       "`aviary template build code-interpreter` makes it";
-	return NULL;
+	if (!t)
+		return "this template is not built here: the machine's own programs (template "
+		       "host) "
+		       "answer for it; `aviary template build code-interpreter` makes it";
+	return "this template is not built here: the nearest one that is answers for it; `aviary "
+	       "template build code-interpreter` makes it";
 }
 
 /* ---- what it gives ---- */

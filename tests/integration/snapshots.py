@@ -102,6 +102,7 @@ def test_default_names(d):
         b = d.create(template=name)
         equal(b["template"], name, "the name that was asked for")
         contains(b["template_note"], "not built", f"{name} says what answers")
+        contains(b["template_note"], f"build {'base' if name in ('minimal', 'base') else 'code-interpreter'}`", "and what to type")
         d.delete(b["id"])
     ok("template_note" not in d.create(template="host"), "host is what it is")
     d.delete_all()

@@ -18,6 +18,7 @@ Output is TAP. Only the standard library is used.
 
 The programs under test come from the build directory: AVIARY_BUILD_DIR, else ./build. On an emulated
 machine AVIARY_TEST_SLOW stretches every time limit by that factor; what is checked stays.
+AVIARY_TEST_DAEMON, "URL KEY", is a daemon that runs: the tests are for that one, which is left alone afterwards.
 AVIARY_TEST_SPAWN_OPTIONS are options of aviary-spawn for all daemons: `--disk loop`. AVIARY_TEST_TEMPLATES is a directory
 in which daemons of one run leave their template `host` for the next: without it each makes its own, which takes
 seconds (ext4 looks at every inode deleted in the last minutes before it gives out one).
@@ -397,6 +398,15 @@ class Daemon:
             self.delete(sandbox["id"])
 
 
+class Attached(Daemon):
+    """A daemon that somebody else started and looks after."""
+
+    def __init__(self, url, key):  # pylint: disable=super-init-not-called
+        parsed = urllib.parse.urlsplit(url)
+        self.url, self.host, self.port, self.key = url, parsed.hostname, parsed.port, key
+        self.ids, self.local = set(), threading.local()
+
+
 # -- what is left -------------------------------------------------------------------------------
 
 
@@ -593,6 +603,13 @@ def main(names, args=(), env=None, popen=None, owner=None, spawn_options="", poo
     wanted = sys.argv[1:]
     tests = [f for f in _tests(names) if not wanted or f.__name__ in wanted]
     tap = _Tap()
+    if "AVIARY_TEST_DAEMON" in os.environ:
+        daemon = Attached(*os.environ["AVIARY_TEST_DAEMON"].split())
+        for function in tests:
+            tap.run(function.__name__[5:].replace("_", " "), lambda f=function: f(daemon),
+                    getattr(function, "timeout_s", TEST_TIMEOUT_S))
+        print(f"1..{tap.number}", flush=True)
+        sys.exit(1 if tap.failed else 0)
     daemon = Daemon(args=args, env=env, popen=popen, owner=owner, spawn_options=spawn_options,
                     pool=pool)
     try:
