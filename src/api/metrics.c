@@ -326,6 +326,10 @@ int api_metrics_write(struct av_buf *out, const struct api_metrics_sources *s)
 	gauge(out, "aviary_http_requests_in_flight", "Requests being answered.", s->api->in_flight);
 	gauge(out, "aviary_streams_open", "WebSocket conversations with processes.",
 	    s->api->streams_open);
+	gauge(out, "aviary_event_streams_open", "Streams of events.", s->api->event_streams);
+	counter(out, "aviary_events_total", "Events of sandboxes and templates.", s->api->events);
+	counter(out, "aviary_event_gaps_total",
+	    "Times that a stream was told that it missed events.", s->api->event_gaps);
 	counter(out, "aviary_auth_failures_total", "Requests without a valid key.",
 	    s->api->auth_failures);
 	if (s->server)

@@ -26,7 +26,9 @@ struct api_metrics {
 	uint64_t latency_ns[API_METRICS_ROUTES];
 	uint64_t in_flight;
 	uint64_t auth_failures;
-	uint64_t streams_open; /* WebSocket conversations */
+	uint64_t streams_open;  /* WebSocket conversations */
+	uint64_t event_streams; /* open now */
+	uint64_t events, event_gaps;
 };
 
 /* route NULL: none matched. status 0: the client went away before an answer. ns: from the request's

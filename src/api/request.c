@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "api/auth.h"
+#include "api/events.h"
 #include "api/proxy.h"
 #include "base/avtime.h"
 #include "base/codec.h"
@@ -30,6 +31,10 @@ int api_new(const struct api_config *config, struct api **ret, struct av_err *er
 	a->ports_domain = config->ports_domain;
 	a->ports_tls = config->ports_tls;
 	a->public_url = config->public_url;
+	if (events_new(a, &a->events) < 0) {
+		free(a);
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	}
 	*ret = a;
 	return 0;
 }
@@ -39,6 +44,7 @@ void api_free(struct api *a)
 	if (!a)
 		return;
 	assert(a->metrics.in_flight == 0);
+	events_free(a->events);
 	free(a);
 }
 
@@ -217,7 +223,7 @@ static void request_count(struct api_request *rq)
 	rq->api->metrics.in_flight--;
 	/* A connection that was upgraded lasts as long as somebody looks at it: no latency. */
 	api_metrics_request(&rq->api->metrics, rq->match.route, rq->status,
-	    rq->status && rq->status != 101 ? ns : -1);
+	    rq->status && rq->status != 101 && !rq->lasting ? ns : -1);
 	(void)snprintf(ms, sizeof ms, "%.3f", (double)ns / 1e6);
 	(void)snprintf(status, sizeof status, "%d", rq->status);
 	/* Without the query: it may hold what a user would not want in a log. */

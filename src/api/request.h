@@ -39,6 +39,7 @@ struct api {
 	const char *public_url; /* "https://example.com[:port]", see public_url.h; or NULL */
 	struct api_metrics metrics;
 	size_t collected_bytes; /* output held for answers, at most FOREGROUND_TOTAL_MAX */
+	struct events *events;  /* owned */
 	size_t kernel_bytes;    /* results of kernels on their way, see kernel_run.h */
 };
 
@@ -54,6 +55,7 @@ struct api_request {
 	json_t *body;                /* JSON routes: owned, never NULL */
 	struct av_str raw_body;      /* JSON routes: valid until the handler returns */
 	int status;                  /* of the answer, 0 before */
+	bool lasting;                /* it lasts as long as the client likes: no latency */
 
 	/* The handler's: */
 	void *state;

@@ -68,6 +68,8 @@ void change_over(struct change *ch, const struct av_err *err)
 	struct sandbox *sb = ch->sb;
 	struct control *c = sb->c;
 
+	if (err)
+		event_change(ch, err);
 	if (ch->wakes)
 		woken(sb, err);
 	if (ch->waiter->idle && err)
@@ -219,6 +221,7 @@ static void on_pause_recorded(void *ctx, const struct av_err *err)
 	}
 	(void)av_failpoint("pause.committed");
 	sandbox_committed(sb, &ch->next);
+	event_change(ch, NULL);
 	sb->c->stats.pauses++;
 	if (ch->waiter->idle) {
 		sb->c->stats.idle_pauses++;
@@ -292,6 +295,7 @@ static void on_thawed(void *ctx, const struct av_err *err)
 		return;
 	(void)av_failpoint("resume.thawed");
 	sandbox_committed(sb, &ch->next);
+	event_change(ch, NULL);
 	sb->c->stats.resumes++;
 	change_over(ch, NULL);
 	(void)av_failpoint("resume.answered");
@@ -454,6 +458,7 @@ int change_request(struct control *c, const struct control_actor *a, const char 
 	w = enqueue(sb, kind, fn, ctx);
 	if (!w)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	memcpy(w->key_id, a->key_id, AV_ID_SIZE);
 	*ret = w;
 	return 0;
 }

@@ -373,6 +373,7 @@ int control_stop(struct control *c, void (*on_stopped)(void *ctx), void *ctx)
 	if (c->stopping)
 		return -EALREADY;
 	c->stopping = true;
+	event_stopping(c);
 	c->on_stopped = on_stopped;
 	c->on_stopped_ctx = ctx;
 	c->stop_deadline_ns = control_boot_ns(c) + STOP_WAIT_NS;

@@ -24,6 +24,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "control/control.h"
+#include "control/events.h"
 #include "control/keys.h"
 #include "control/metrics.h"
 #include "control/pool.h"
@@ -82,7 +83,8 @@ struct waiter {
 	bool replayed;
 	char id[AV_ID_SIZE];
 	char team_id[AV_ID_SIZE];
-	uint32_t states; /* list */
+	char key_id[AV_ID_SIZE]; /* of who asked for a change or an end; or empty */
+	uint32_t states;         /* list */
 	size_t limit, scan;
 	int64_t before_ms;       /* list: older than (before_ms, id); 0: all */
 	json_t *metadata, *tags; /* list: owned */
@@ -198,6 +200,7 @@ struct sandbox {
 	bool keep_disk;      /* nothing runs; what is on disk is swept later */
 	bool final_recorded; /* only the creation holds it back */
 	enum sandbox_reason end_reason;
+	char end_key_id[AV_ID_SIZE]; /* of who asked for it; empty: nobody */
 	char end_message[256];
 	int64_t retry_ns; /* boot time of the next try; 0: none */
 	int64_t retry_delay_ns;
@@ -264,6 +267,9 @@ struct control {
 	struct sampler sampler;
 	struct usage usage;
 	struct pool pool;
+
+	const struct control_listener *listener; /* NULL: none */
+	void *listener_ctx;
 
 	struct control_stats stats;
 };
@@ -444,6 +450,20 @@ void stats_work_free(struct stats_work *k);
 
 /* Asks the store for the key, or makes it. -errno of the store. */
 int sign_load(struct control *c);
+
+/* ---- events.c ---- */
+
+/* Each tells the listener, if there is one. key_id NULL or empty: nobody asked for it. */
+void event_sandbox(const struct sandbox *sb, enum control_event_kind kind, const char *key_id,
+    enum sandbox_reason reason, const struct av_err *err);
+/* It was in state `from`. */
+void event_state(const struct sandbox *sb, enum sandbox_state from);
+/* A pause or resume is over; its waiter is still there. Others are not told. */
+void event_change(const struct change *ch, const struct av_err *err);
+void event_template(struct control *c, enum control_event_kind kind, const char *team_id,
+    const char *name, const char *key_id, const struct av_err *err);
+void event_key_deleted(struct control *c, const char *key_id);
+void event_stopping(struct control *c);
 
 /* ---- keys.c ---- */
 

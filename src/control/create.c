@@ -187,6 +187,9 @@ static void answer_all(
 void creation_fail(struct creation *cr, const struct av_err *err)
 {
 	cr->c->stats.create_failed++;
+	if (cr->sb)
+		event_sandbox(
+		    cr->sb, CONTROL_EVENT_SANDBOX_CREATE, cr->rec.key_id, SANDBOX_REASON_NONE, err);
 	answer_all(cr, NULL, err);
 	creation_free(cr);
 }
@@ -214,8 +217,11 @@ static void on_running(void *ctx, const struct av_err *err)
 		return;
 	}
 	(void)av_failpoint("create.committed");
-	if (!cr->pooled)
+	if (cr->pooled)
+		event_state(sb, SANDBOX_STARTING);
+	else
 		sandbox_committed(sb, &cr->rec);
+	event_sandbox(sb, CONTROL_EVENT_SANDBOX_CREATE, sb->rec.key_id, SANDBOX_REASON_NONE, NULL);
 	c->stats.created++;
 	c->next_deadline_ns = 0;
 	control_wake(c, 0);

@@ -180,6 +180,7 @@ static void on_final(void *ctx, const struct av_err *err)
 	free(s);
 	av_log(AV_LOG_INFO, "sandbox ended", "id", sb->rec.id, "reason", sb->rec.reason, "message",
 	    sb->rec.message, NULL);
+	event_sandbox(sb, CONTROL_EVENT_SANDBOX_DESTROY, sb->end_key_id, sb->end_reason, NULL);
 	answer_waiters(sb, NULL);
 	(void)av_failpoint("delete.answered");
 	sb->final_recorded = true;
@@ -300,6 +301,7 @@ static void delete_live(struct sandbox *sb, struct waiter *w)
 	}
 	sb->c->stats.deleted++;
 	(void)av_failpoint("delete.checked");
+	memcpy(sb->end_key_id, w->key_id, AV_ID_SIZE);
 	sandbox_end(sb, SANDBOX_REASON_DELETED, false, NULL);
 }
 
@@ -320,6 +322,7 @@ int control_delete(struct control *c, const struct control_actor *a, const char 
 	w->fn.done = fn;
 	memcpy(w->id, id, AV_ID_SIZE);
 	memcpy(w->team_id, a->team_id, AV_ID_SIZE);
+	memcpy(w->key_id, a->key_id, AV_ID_SIZE);
 	sb = sandbox_find(c, a, id);
 	if (sb && !sb->final_recorded) {
 		delete_live(sb, w);

@@ -233,8 +233,10 @@ static void on_key_deleted(void *ctx, const struct av_err *err)
 	struct waiter *w = ctx;
 	struct key *k = key_find(w->c, w->id, w->team_id);
 
-	if (!err && k)
+	if (!err && k) {
+		event_key_deleted(w->c, k->rec.id);
 		key_drop(w->c, k);
+	}
 	if (!waiter_back(w))
 		return;
 	w->fn.done(w->ctx, err);

@@ -151,6 +151,7 @@ void sandbox_committed(struct sandbox *sb, const struct store_sandbox *next)
 	struct sandbox_texts texts = texts_of(&sb->rec);
 	int64_t active_ms = AV_MAX(sb->rec.last_active_ms, next->last_active_ms);
 	int64_t active_ns = AV_MAX(sb->rec.last_active_boot_ns, next->last_active_boot_ns);
+	enum sandbox_state from = sb->state;
 
 	sb->rec = *next;
 	sb->rec.write_labels = sb->rec.release_key = false;
@@ -162,6 +163,8 @@ void sandbox_committed(struct sandbox *sb, const struct store_sandbox *next)
 	usage_recount(sb, false);
 	if (sb->state == SANDBOX_PAUSED)
 		sampler_save(sb);
+	if (sb->state != from)
+		event_state(sb, from);
 }
 
 void sandbox_touch(struct sandbox *sb)

@@ -170,6 +170,9 @@ static void over(struct taking *k, const struct av_err *err)
 
 	if (err && t)
 		template_set_state(t, TEMPLATE_DELETED);
+	if (t)
+		event_template(c, CONTROL_EVENT_TEMPLATE_CREATE, t->rec.team_id, t->rec.name,
+		    k->actor.key_id, err);
 	if (err)
 		c->stats.snapshots_failed++;
 	else
@@ -266,9 +269,11 @@ static void take(struct taking *k)
 		return;
 	}
 	(void)av_failpoint("snapshot.requested");
-	if (k->stop)
+	if (k->stop) {
+		memcpy(sb->end_key_id, k->actor.key_id, AV_ID_SIZE);
 		sandbox_end(
 		    sb, SANDBOX_REASON_DELETED, false, "stopped for a snapshot of its disk");
+	}
 }
 
 static void on_paused(void *ctx, const struct sandbox_info *info, const struct av_err *err)

@@ -485,8 +485,11 @@ static void on_marked(void *ctx, const struct av_err *err)
 
 	if (!err) {
 		(void)av_failpoint("template.marked");
-		if (t)
+		if (t) {
 			template_set_state(t, TEMPLATE_DELETED);
+			event_template(c, CONTROL_EVENT_TEMPLATE_DELETE, t->rec.team_id,
+			    t->rec.name, w->key_id, NULL);
+		}
 		templates_collect(c);
 	}
 	if (!waiter_back(w))
@@ -523,6 +526,7 @@ int control_template_delete(struct control *c, const struct control_actor *a, co
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	w->fn.done = fn;
 	memcpy(w->id, t->rec.id, AV_ID_SIZE);
+	memcpy(w->key_id, a->key_id, AV_ID_SIZE);
 	waiter_away(w);
 	(void)av_failpoint("template.checked");
 	if (store_template_mark_deleted(c->store, w->id, on_marked, w) < 0) {

@@ -207,6 +207,9 @@ void av_res_abort(struct av_req *req);
 /* Replaces the configured write time-out for this request; 0: none. For streams to people, whose
  * reader may be a pager; dead peers are then found by TCP keep-alive only. */
 void av_res_set_write_timeout(struct av_req *req, uint32_t timeout_ms);
+/* Lowers the high watermark of this response (the low one is a quarter of it): for many streams
+ * that few read. More than the configured one has no effect. */
+void av_res_set_watermark(struct av_req *req, uint32_t high_bytes);
 bool av_res_started(const struct av_req *req);
 /* Bytes written that the kernel has not taken yet. */
 size_t av_res_pending(const struct av_req *req);

@@ -368,7 +368,7 @@ static void finished(struct conn *c)
 bool h1_step(struct conn *c)
 {
 	struct av_req *req = c->req;
-	if (req && req->want_drain && c->out.n <= c->server->cfg.low_watermark_bytes) {
+	if (req && req->want_drain && c->out.n <= req->low_mark) {
 		req_drained(req);
 		return true;
 	}

@@ -240,7 +240,7 @@ static bool settle_req(struct av_req *req, bool flushed)
 	else if (flushed && !av_timer_active(&req->write_timer))
 		av_timer_start(&req->write_timer, UNREAD_BODY_MS);
 	bool again = false;
-	if (req->want_drain && pending <= req->conn->server->cfg.low_watermark_bytes) {
+	if (req->want_drain && pending <= req->low_mark) {
 		req_drained(req);
 		again = true;
 	}

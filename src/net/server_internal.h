@@ -143,7 +143,8 @@ struct av_req {
 	uint64_t sent_mark;          /* HTTP/2: sent when the write timer was started */
 	struct av_timer write_timer; /* HTTP/2 */
 	uint32_t write_timeout_ms;
-	int close_status; /* overrides what on_close says, if not 0 */
+	uint32_t high_mark, low_mark; /* of response bytes waiting */
+	int close_status;             /* overrides what on_close says, if not 0 */
 };
 
 /* ---- server_conn.c ---- */

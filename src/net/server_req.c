@@ -69,6 +69,8 @@ struct av_req *req_new(struct conn *c, const struct req_ops *ops, struct av_http
 	av_buf_init(&req->body, SERVER_H2_WINDOW);
 	av_buf_init(&req->collected, 1);
 	req->write_timeout_ms = c->server->cfg.write_timeout_ms;
+	req->high_mark = c->server->cfg.high_watermark_bytes;
+	req->low_mark = c->server->cfg.low_watermark_bytes;
 	req->left = -1;
 	req->start_ns = av_mono_ns();
 	id_make(req);
@@ -368,7 +370,7 @@ static int res_write(struct av_req *req, struct av_str data)
 		return rc;
 	req->written += data.n;
 	conn_schedule(req->conn);
-	if (req->ops->pending(req) <= req->conn->server->cfg.high_watermark_bytes)
+	if (req->ops->pending(req) <= req->high_mark)
 		return 0;
 	req->want_drain = true;
 	return 1;
@@ -529,6 +531,12 @@ void av_res_abort(struct av_req *req)
 void av_res_set_write_timeout(struct av_req *req, uint32_t timeout_ms)
 {
 	req->write_timeout_ms = timeout_ms;
+}
+
+void av_res_set_watermark(struct av_req *req, uint32_t high_bytes)
+{
+	req->high_mark = AV_MIN(req->high_mark, high_bytes);
+	req->low_mark = AV_MIN(req->low_mark, high_bytes / 4);
 }
 
 bool av_res_started(const struct av_req *req)

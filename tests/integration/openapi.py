@@ -278,6 +278,33 @@ def test_templates(d):
     d.delete(sb)
 
 
+def test_events(d):
+    path, streams = "/v1/events/stream", []
+    ask(d, "GET", path, 400, query="?event=x")
+    for _ in range(64):
+        conn = d.connection()
+        conn.request("GET", path, headers={"X-API-Key": d.key})
+        streams.append((conn, conn.getresponse()))
+        equal(streams[-1][1].status, 200, "a stream")
+    ask(d, "GET", path, 429)
+    d.delete(d.create()["id"])
+    answer = streams[0][1]
+    content = DOC["paths"][path]["get"]["responses"]["200"]["content"]
+    ok(answer.headers["Content-Type"] in content, "its type")
+    seen = []
+    while "capsule.destroy" not in seen:
+        line = answer.readline().decode()
+        if line.startswith("data: ") and '"connected"' not in line:
+            event = json.loads(line[6:])
+            schema = {"$ref": "#/components/schemas/Event", "components": DOC["components"]}
+            jsonschema.validate(event, schema, jsonschema.Draft202012Validator)
+            seen.append(event["event"])
+    SEEN.add(("GET", path, 200))
+    for conn, answer in streams:
+        answer.close()
+        conn.close()
+
+
 def wrong_values(schema):
     """Values that the schema does not allow, each with what is wrong about it."""
     kinds = [schema["type"]] if isinstance(schema.get("type"), str) else schema.get("type", [])

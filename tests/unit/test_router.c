@@ -85,6 +85,7 @@ static void test_table(void)
 	}
 HANDLER(native_health)
 HANDLER(native_run_code)
+HANDLER(native_events)
 HANDLER(native_ready)
 HANDLER(native_metrics)
 HANDLER(native_sandbox_create)

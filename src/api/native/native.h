@@ -25,6 +25,9 @@ void native_sandbox_resume(struct api_request *rq);
 void native_sandbox_ping(struct api_request *rq);
 void native_sandbox_usage(struct api_request *rq);
 
+/* events.c */
+void native_events(struct api_request *rq);
+
 /* snapshots.c */
 void native_snapshot_create(struct api_request *rq);
 void native_snapshot_list(struct api_request *rq);

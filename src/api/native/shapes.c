@@ -239,15 +239,17 @@ static void write_seconds(struct av_buf *out, const char *name, int64_t ms)
 		    out, ",\"%s\":%" PRId64 ".%03" PRId64, name, ms / 1000, ms % 1000);
 }
 
-int native_write_sandbox(struct av_buf *out, const struct sandbox_info *sb)
+const char *native_status(enum sandbox_state s)
 {
 	/* The vocabulary that existing clients check has no "stopping": to them it has stopped. */
-	const char *status =
-	    sandbox_state_text(sb->state == SANDBOX_STOPPING ? SANDBOX_STOPPED : sb->state);
+	return sandbox_state_text(s == SANDBOX_STOPPING ? SANDBOX_STOPPED : s);
+}
 
+int native_write_sandbox(struct av_buf *out, const struct sandbox_info *sb)
+{
 	(void)av_buf_append_c(out, "{\"id\":");
 	(void)av_json_write_str(out, av_str_c(sb->id));
-	write_str(out, "status", status);
+	write_str(out, "status", native_status(sb->state));
 	write_str(out, "template", sb->template_name);
 	if (sb->template_note)
 		write_str(out, "template_note", sb->template_note);

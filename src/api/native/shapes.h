@@ -42,6 +42,8 @@ int native_parse_snapshot(
     const json_t *body, struct snapshot_params *ret, const char **ret_id, struct av_err *err);
 int native_write_template(struct av_buf *out, const struct template_info *t);
 
+/* The word for a state: one of those that existing clients check, so "stopped" for stopping. */
+const char *native_status(enum sandbox_state s);
 int native_write_sandbox(struct av_buf *out, const struct sandbox_info *sb);
 
 int native_write_processes(struct av_buf *out, const struct node_process *v, size_t n);

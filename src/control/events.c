@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * events.c - telling the listener what happens (see events.h)
+ */
+#include "control/events.h"
+
+#include <string.h>
+
+#include "control/control_internal.h"
+
+#include "base/banned.h"
+
+void control_listen(struct control *c, const struct control_listener *l, void *ctx)
+{
+	c->listener = l;
+	c->listener_ctx = ctx;
+}
+
+static const char *key_name(const struct control *c, const char *id)
+{
+	const struct key *k;
+
+	AV_LIST_FOREACH(k, &c->keys, const struct key, link)
+	if (strcmp(k->rec.id, id) == 0)
+		return k->rec.name;
+	return NULL;
+}
+
+static void tell(struct control *c, struct control_event *ev, const char *key_id)
+{
+	ev->at_ms = control_real_ms(c);
+	if (key_id && key_id[0]) {
+		ev->key_id = key_id;
+		ev->key_name = key_name(c, key_id);
+	}
+	c->listener->on_event(c->listener_ctx, ev);
+}
+
+static void tell_of(const struct sandbox *sb, struct control_event *ev, const char *key_id)
+{
+	struct sandbox_info info;
+
+	sandbox_describe(sb, &info);
+	ev->team_id = sb->rec.team_id;
+	ev->resource_id = sb->rec.id;
+	ev->sandbox = &info;
+	tell(sb->c, ev, key_id);
+}
+
+void event_sandbox(const struct sandbox *sb, enum control_event_kind kind, const char *key_id,
+    enum sandbox_reason reason, const struct av_err *err)
+{
+	struct control_event ev = {.kind = kind, .reason = reason, .err = err};
+
+	if (sb->c->listener)
+		tell_of(sb, &ev, key_id);
+}
+
+void event_state(const struct sandbox *sb, enum sandbox_state from)
+{
+	struct control_event ev = {
+	    .kind = CONTROL_EVENT_SANDBOX_STATE, .from = from, .reason = sb->reason};
+
+	if (sb->c->listener)
+		tell_of(sb, &ev, NULL);
+}
+
+void event_change(const struct change *ch, const struct av_err *err)
+{
+	struct control_event ev = {.err = err, .by_request = ch->wakes};
+
+	/* What was refused has not failed, and what ends meanwhile says so itself. */
+	if (!ch->sb->c->listener || ch->kind == CHANGE_UPDATE ||
+	    (err && (err->kind == AV_ERR_INVALID_STATE || err->kind == AV_ERR_CANCELED)))
+		return;
+	ev.kind = ch->kind == CHANGE_PAUSE ? CONTROL_EVENT_SANDBOX_PAUSE
+	                                   : CONTROL_EVENT_SANDBOX_RESUME;
+	if (ch->waiter->idle)
+		ev.reason = SANDBOX_REASON_TIMEOUT;
+	tell_of(ch->sb, &ev, ch->waiter->key_id);
+}
+
+void event_template(struct control *c, enum control_event_kind kind, const char *team_id,
+    const char *name, const char *key_id, const struct av_err *err)
+{
+	struct control_event ev = {
+	    .kind = kind, .team_id = team_id, .resource_id = name, .err = err};
+
+	if (c->listener)
+		tell(c, &ev, key_id);
+}
+
+void event_key_deleted(struct control *c, const char *key_id)
+{
+	if (c->listener)
+		c->listener->on_key_deleted(c->listener_ctx, key_id);
+}
+
+void event_stopping(struct control *c)
+{
+	if (c->listener)
+		c->listener->on_stopping(c->listener_ctx);
+}
