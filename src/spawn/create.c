@@ -96,33 +96,15 @@ static void child_too_slow(void *ctx)
 	av_pidfd_send_signal(s->jail.pidfd, SIGKILL);
 }
 
-static int start_pasta(struct sandbox *s, struct net_link *ret, struct av_err *err)
-{
-	struct spawner *sp = s->sp;
-	struct pasta_process p;
-	int pidfd;
-	uint32_t resolver = sp->net.rules.n_resolvers ? sp->net.rules.resolvers[0] : 0;
-	int r = pasta_start(sp->mounts.proc_fd, s->jail.pid, resolver, &p, &pidfd);
-	if (r < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot start pasta");
-	if ((r = sandbox_watch_pasta(s, pidfd)) < 0) {
-		av_pidfd_send_signal(pidfd, SIGKILL);
-		close(pidfd);
-		return av_err_sys(err, AV_ERR_INTERNAL, r, "epoll");
-	}
-	r = rundir_write_pasta(sp->mounts.run_fd, s->id, &p);
-	if (r < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot record pasta");
-	*ret = (struct net_link){.address = NET_ROOTLESS};
-	return failpoint("create.net", err);
-}
-
 /* With internet access: the child's network namespace is there, so it can be connected. */
 static int connect_net(struct sandbox *s, struct net_link *ret, struct av_err *err)
 {
 	struct spawner *sp = s->sp;
-	if (sp->net.rootless)
-		return start_pasta(s, ret, err);
+	if (sp->net.rootless) {
+		int started = net_keep_start(s, s->jail.pid, err);
+		*ret = (struct net_link){.address = NET_ROOTLESS};
+		return started < 0 ? started : failpoint("create.net", err);
+	}
 	int r = net_connect(&sp->net, s->jail.pid, ret, err);
 	if (r < 0)
 		return r;

@@ -77,7 +77,7 @@ static bool kill_all(struct sandbox *s)
 	struct spawner *sp = s->sp;
 	if (s->pidfd >= 0)
 		av_pidfd_send_signal(s->pidfd, SIGKILL);
-	sandbox_end_pasta(s);
+	net_keep_end(s);
 	/* Also thaws: on v1 a frozen process does not die. */
 	int r = cgroups_kill(sp->cgroups, s->id);
 	if (r < 0)

@@ -7,7 +7,7 @@
  * worker and forwards nothing to the sandbox, nor the host's loopback to it; what the sandbox may
  * reach is decided by the rules in its namespace alone. It outlives the worker, as the sandbox
  * does, and is found again by its record (rundir.h). It ends with the sandbox: by the worker that
- * sees the agent die, or by DESTROY.
+ * sees the agent die, or by DESTROY. When it ends before, it is started again (net_keep.h).
  */
 #pragma once
 

@@ -26,6 +26,7 @@
 #define TEMPLATE_NAME "template"
 #define NET_NAME      "net"
 #define PASTA_NAME    "pasta"
+#define PASTA_NEW     "pasta.new"
 #define BACKLOG       128
 
 static int open_dir(int run_fd, const char *id)
@@ -102,9 +103,18 @@ int rundir_write_net(int run_fd, const char *id, const struct net_link *link)
 
 int rundir_write_pasta(int run_fd, const char *id, const struct pasta_process *p)
 {
-	char text[64];
+	char text[64], from[AV_ID_SIZE + 16], to[AV_ID_SIZE + 16];
+	int r;
 	snprintf(text, sizeof(text), "%d %llu\n", p->pid, (unsigned long long)p->start_ticks);
-	return write_record(run_fd, id, PASTA_NAME, text);
+	if ((r = av_path_printf(from, sizeof(from), "%s/" PASTA_NEW, id)) < 0 ||
+	    (r = av_path_printf(to, sizeof(to), "%s/" PASTA_NAME, id)) < 0)
+		return r;
+	/* Of a worker that died here. */
+	if (unlinkat(run_fd, from, 0) < 0 && errno != ENOENT)
+		return -errno;
+	/* There is always one, so that the next worker knows that there should be a pasta. */
+	r = write_record(run_fd, id, PASTA_NEW, text);
+	return r < 0 ? r : renameat(run_fd, from, run_fd, to) < 0 ? -errno : 0;
 }
 
 int rundir_read_pasta(int run_fd, const char *id, struct pasta_process *ret)
@@ -201,7 +211,7 @@ int rundir_remove(int run_fd, const char *id)
 	if (dir < 0)
 		return dir == -ENOENT ? 0 : dir;
 	static const char *const names[] = {
-	    SOCKET_NAME, PROCESS_NAME, TEMPLATE_NAME, NET_NAME, PASTA_NAME};
+	    SOCKET_NAME, PROCESS_NAME, TEMPLATE_NAME, NET_NAME, PASTA_NAME, PASTA_NEW};
 	for (size_t i = 0; i < AV_ARRAY_LEN(names); i++)
 		if (unlinkat(dir, names[i], 0) < 0 && errno != ENOENT)
 			return -errno;

@@ -40,7 +40,8 @@ int rundir_write_template(
 int rundir_read_template(int run_fd, const char *id, struct rundir_template *ret) AV_MUST_CHECK;
 /* "address ifname\n" of a sandbox with internet access. */
 int rundir_write_net(int run_fd, const char *id, const struct net_link *link) AV_MUST_CHECK;
-/* "pid start_ticks\n" of the pasta that serves a rootless sandbox. -ENOENT when there is none. */
+/* "pid start_ticks\n" of the pasta that serves a rootless sandbox; replaced by that of the next.
+ * -ENOENT when there is none. */
 int rundir_write_pasta(int run_fd, const char *id, const struct pasta_process *p) AV_MUST_CHECK;
 int rundir_read_pasta(int run_fd, const char *id, struct pasta_process *ret) AV_MUST_CHECK;
 /* The address, 0 when there is none. */

@@ -41,7 +41,8 @@ static struct sandbox *find_or_add(struct spawner *sp, const char *id)
 		return NULL;
 	*s = (struct sandbox){.sp = sp, .pidfd = -1, .jail = JAIL_INIT};
 	s->death.fd = s->handover.fd = -1;
-	s->listener = s->exit_record = s->pasta_fd = s->pasta_death.fd = -1;
+	s->listener = s->exit_record = -1;
+	net_keep_init(s);
 	av_list_init(&s->jobs);
 	av_list_init(&s->template_wait.node);
 	loop_timer_init(&s->retry, NULL, s);
@@ -75,8 +76,7 @@ static void free_sandbox(struct sandbox *s)
 	snapshot_clear(s);
 	av_close_fd(&s->listener);
 	av_close_fd(&s->exit_record);
-	loop_remove(&s->sp->loop, &s->pasta_death);
-	av_close_fd(&s->pasta_fd);
+	net_keep_clear(s);
 	av_map_remove(&s->sp->sandboxes, av_str_c(s->id));
 	free(s);
 }
@@ -93,35 +93,6 @@ int sandbox_watch(struct sandbox *s, int pidfd, const struct jail_identity *who)
 	return 0;
 }
 
-static void pasta_died(void *ctx, uint32_t events)
-{
-	struct sandbox *s = ctx;
-	(void)events;
-	waitid(P_PIDFD, (id_t)s->pasta_fd, &(siginfo_t){0}, WEXITED | WNOHANG);
-	loop_remove(&s->sp->loop, &s->pasta_death);
-	av_close_fd(&s->pasta_fd);
-	if (s->state == SANDBOX_CREATING)
-		av_pidfd_send_signal(s->jail.pidfd, SIGKILL);
-	else if (s->state == SANDBOX_IDLE && s->pidfd >= 0)
-		av_log(AV_LOG_WARN, "pasta ended: the sandbox has no internet access any more",
-		    "id", s->id, NULL);
-}
-
-int sandbox_watch_pasta(struct sandbox *s, int pidfd)
-{
-	s->pasta_death = (struct loop_source){.fd = -1, .on_ready = pasta_died, .ctx = s};
-	int r = loop_add(&s->sp->loop, &s->pasta_death, pidfd, EPOLLIN);
-	if (r == 0)
-		s->pasta_fd = pidfd;
-	return r;
-}
-
-void sandbox_end_pasta(struct sandbox *s)
-{
-	if (s->pasta_fd >= 0)
-		av_pidfd_send_signal(s->pasta_fd, SIGKILL);
-}
-
 /* The agent was PID 1 of its namespace: when its death can be seen here, the kernel has killed and
  * reaped every other process of the sandbox. */
 static void job_end_agent_died(void *ctx, uint32_t events)
@@ -131,7 +102,7 @@ static void job_end_agent_died(void *ctx, uint32_t events)
 	/* ECHILD: a previous worker's child; the supervisor, as subreaper, has it. */
 	waitid(P_PIDFD, (id_t)s->pidfd, &(siginfo_t){0}, WEXITED | WNOHANG);
 	unwatch(s);
-	sandbox_end_pasta(s);
+	net_keep_end(s);
 	if (s->state == SANDBOX_DESTROYING)
 		destroy_start(s);
 	else if (s->state == SANDBOX_SNAPSHOTTING)
@@ -162,19 +133,6 @@ static uint32_t state_bits(struct sandbox *s)
 	return bits;
 }
 
-static int recover_pasta(struct sandbox *s)
-{
-	struct pasta_process p;
-	int pidfd;
-	if (rundir_read_pasta(s->sp->mounts.run_fd, s->id, &p) < 0 ||
-	    (pidfd = pasta_open(s->sp->mounts.proc_fd, &p)) < 0)
-		return 0;
-	int r = sandbox_watch_pasta(s, pidfd);
-	if (r < 0)
-		close(pidfd);
-	return r;
-}
-
 static int recover_id(void *ctx, const char *id)
 {
 	struct spawner *sp = ctx;
@@ -183,20 +141,19 @@ static int recover_id(void *ctx, const char *id)
 	struct sandbox *s = find_or_add(sp, id);
 	if (!s)
 		return -ENOMEM;
-	int r = recover_pasta(s);
-	if (r < 0)
-		return r;
+	net_keep_recover(s);
 	struct jail_identity who;
 	int pidfd;
 	if (rundir_read_process(sp->mounts.run_fd, id, &who) < 0 ||
 	    jail_open(sp->mounts.proc_fd, &who, &pidfd) < 0)
 		return 0;
-	r = sandbox_watch(s, pidfd, &who);
-	if (r < 0)
+	int r = sandbox_watch(s, pidfd, &who);
+	if (r < 0) {
 		close(pidfd);
-	else
-		confine_recover(&sp->confine, id);
-	return r;
+		return r;
+	}
+	confine_recover(&sp->confine, id);
+	return 0;
 }
 
 static int recover_area(void *ctx, const char *id, uid_t owner, bool removing)

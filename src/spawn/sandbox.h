@@ -41,6 +41,7 @@
 #include "spawn/loop.h"
 #include "spawn/mounts.h"
 #include "spawn/net.h"
+#include "spawn/net_keep.h"
 #include "spawn/options.h"
 #include "spawn/rundir.h"
 #include "spawn/sweeper.h"
@@ -115,8 +116,7 @@ struct sandbox {
 	uint32_t stage; /* 0: nothing is staged */
 	struct loop_source handover;
 	int listener, exit_record; /* owned: for the child's go */
-	int pasta_fd;              /* owned: pidfd of its pasta, or -1 */
-	struct loop_source pasta_death;
+	struct net_keep keep;      /* rootless, with internet access */
 	struct template_waiter template_wait;
 	int64_t cloned_ns;
 	/* SAMPLE */
@@ -168,8 +168,5 @@ void sandbox_list_insert(struct spawn_list_reply *l, const char *id);
 /* The current job is answered and off the list: the next one, or the entry goes when nothing is
  * left of the sandbox. */
 void sandbox_job_end(struct sandbox *s, bool gone);
-/* Watches its pasta (pidfd taken over), and ends it; nothing to end is fine. */
-int sandbox_watch_pasta(struct sandbox *s, int pidfd) AV_MUST_CHECK;
-void sandbox_end_pasta(struct sandbox *s);
 /* Watches pidfd (taken over). */
 int sandbox_watch(struct sandbox *s, int pidfd, const struct jail_identity *who) AV_MUST_CHECK;

@@ -11,7 +11,7 @@ import tempfile
 
 import aviary_test
 import fake_internet
-from aviary_test import equal, ok, program, wait_for
+from aviary_test import contains, equal, ok, program, wait_for
 from fake_internet import CGNAT, HOME, PRIVATE, PUBLIC, RESOLVER, UPLINK
 
 UID = 54322
@@ -85,6 +85,22 @@ def test_a_new_worker_ends_it_too(d):
     wait_for(lambda: d.pids().get("worker") not in (None, before) and
              d.request("GET", "/ready", key=False).status == 200, 30, "a new worker")
     attack(d, sandbox, "reach", PUBLIC, 80, "refuse", PRIVATE, 80)
+    d.delete(sandbox)
+    wait_for(lambda: not pastas(d), 10, "pasta ends with the sandbox")
+
+
+def test_it_is_started_again(d):
+    """pasta is killed: access comes back, with the rules that were there."""
+    sandbox = d.create(internet=True)["id"]
+    for _ in range(2):
+        attack(d, sandbox, "reach", PUBLIC, 80)
+        before = pastas(d)
+        equal(len(before), 1, "processes of pasta")
+        os.kill(before[0], signal.SIGKILL)
+        wait_for(lambda: len(pastas(d)) == 1 and pastas(d) != before, 20, "another pasta")
+        wait_for(lambda: "eth0\t00000000\t" in d.exec(sandbox, "cat /proc/net/route")["stdout"], 20, "a route")
+    attack(d, sandbox, "reach", PUBLIC, 80, "ipv6", "refuse", PRIVATE, 80, "refuse", HOME, 80, "refuse", d.host, d.port)
+    contains(d.log_text(), "pasta ended", "the log says so")
     d.delete(sandbox)
     wait_for(lambda: not pastas(d), 10, "pasta ends with the sandbox")
 
