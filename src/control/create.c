@@ -227,6 +227,7 @@ static void on_running(void *ctx, const struct av_err *err)
 	control_wake(c, 0);
 	sandbox_describe(sb, &info);
 	answer_all(cr, &info, NULL);
+	start_command_run(c, &sb->rec);
 	(void)av_failpoint("create.answered");
 	creation_free(cr);
 }

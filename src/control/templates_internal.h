@@ -61,3 +61,9 @@ int templates_load(struct control *c, const struct store_template *v, size_t n);
 /* The driver is ready: removes what has no record. */
 void templates_start(struct control *c);
 void templates_clear(struct control *c);
+
+/* ---- start_command.c ---- */
+
+#define CONTROL_START_COMMAND_TAG "start-command"
+/* Starts what the template of a sandbox that was just made wants to run in it, if anything. */
+void start_command_run(struct control *c, const struct store_sandbox *rec);

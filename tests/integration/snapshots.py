@@ -186,6 +186,28 @@ def test_defaults_and_stop(d):
     no_templates_left(d)
 
 
+def test_start_command(d):
+    """It runs in every sandbox of the template, once, with its defaults, and the create does not wait."""
+    a = d.create()["id"]
+    command = "echo $MODE $OTHER $PWD >>/srv/started; exec sleep 1000"
+    snapshot(d, a, "served", stop=True, workdir="/srv", envs={"MODE": "prod"}, start_command=command)
+    b = d.create(template="served", envs={"OTHER": "1"})["id"]
+    wait_for(lambda: d.exec(b, "cat /srv/started")["stdout"] == "prod 1 /srv\n", 10, "it ran")
+    found = d.expect(200, "GET", f"/v1/sandboxes/{b}/processes").json()["processes"]
+    equal([p["tag"] for p in found], ["start-command"], "it is a process like any other")
+    d.stop()
+    d.start()
+    equal(d.exec(b, "cat /srv/started")["stdout"], "prod 1 /srv\n", "not again after a restart")
+    d.expect(204, "DELETE", f"/v1/sandboxes/{b}/processes/start-command")
+    snapshot(d, b, "quiet", stop=True, start_command="")
+    c = d.create(template="quiet")["id"]
+    equal(d.exec(c, "cat /srv/started; wc -l </srv/started")["stdout"], "prod 1 /srv\n1\n", "none where it was taken away")
+    d.delete_all()
+    for name in ("quiet", "served"):
+        delete(d, name)
+    no_templates_left(d)
+
+
 def test_while_others_work(d):
     """Snapshots, creates from one template and deletes, all at once."""
     a = d.create()["id"]
