@@ -245,7 +245,6 @@ def test_readers_that_do_not_read(d):
             Stream(d, events=("template.snapshot.delete",)) as quiet:
         for _ in range(60):
             pause_resume(d, sb)
-        for _ in range(60):
             ok(reader.next()[0] == "capsule.resume", "who reads misses nothing")
         d.memory_within(before, 16384)
         equal(d.exec(sb, "echo fine")["stdout"], "fine\n", "others are served")

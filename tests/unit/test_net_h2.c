@@ -94,7 +94,9 @@ static void on_request(void *ctx, struct av_req *req)
 		av_req_body_start(req, UINT64_MAX);
 	else if (av_str_eq_c(p, "/refuse"))
 		av_res_send(req, 403, NULL, 0, AV_STR("no"));
-	else if (av_str_eq_c(p, "/stream")) {
+	else if (av_str_eq_c(p, "/stream") || av_str_eq_c(p, "/low")) {
+		if (av_str_eq_c(p, "/low"))
+			av_res_set_watermark(req, 65536);
 		av_parse_u64(av_req_query(req), 0, UINT64_MAX, &srv.to_send);
 		av_res_start(req, 200, NULL, 0, -1);
 		stream_more(NULL, req);
@@ -351,6 +353,15 @@ static void test_download(void)
 	av_h2s_consume(slow.s, slow.got);
 	ok(pump_until(slow.closes), "after consume the rest comes");
 	is_int(slow.got, 33554432, "all of it");
+	get(&slow, "/low?8388608");
+	slow.hold = true;
+	pump(100);
+	ok(srv.req && av_res_pending(srv.req) <= 131072 && srv.to_send > 0,
+	    "one with a watermark of its own has less waiting");
+	slow.hold = false;
+	av_h2s_consume(slow.s, slow.got);
+	ok(pump_until(slow.closes), "and goes on");
+	is_int(slow.got, 8388608, "to its end");
 	hang_up();
 }
 

@@ -116,7 +116,9 @@ static void on_request(void *ctx, struct av_req *req)
 		int rc = av_req_body_start(req, 64 * 1024 * 1024);
 		if (rc < 0)
 			av_res_send(req, 413, NULL, 0, AV_STR("refused"));
-	} else if (av_str_eq_c(path, "/stream")) {
+	} else if (av_str_eq_c(path, "/stream") || av_str_eq_c(path, "/low")) {
+		if (av_str_eq_c(path, "/low"))
+			av_res_set_watermark(req, 131072);
 		av_parse_u64(av_req_query(req), 0, UINT64_MAX, &seen.to_send);
 		av_res_start(req, 200, NULL, 0, -1);
 		stream_more(NULL, req);
@@ -407,6 +409,21 @@ static void test_slow_reader(void)
 	stop();
 }
 
+static void test_watermark(void)
+{
+	start(NULL);
+	struct peer p = peer_connect(port);
+	peer_send(&p, "GET /low?30000000 HTTP/1.1\r\nHost: x\r\n\r\n");
+	pump(50);
+	ok(seen.write_result == 1 && seen.to_send > 0, "the writer is told to wait");
+	ok(peer_expect(&p, "\r\n0\r\n\r\n"), "everything comes");
+	/* One write of 64 KiB may go over it. */
+	ok(seen.max_pending <= 131072 + 65536 + 64, "a watermark of its own (%llu)",
+	    (unsigned long long)seen.max_pending);
+	peer_close(&p);
+	stop();
+}
+
 static void expect_refused(const char *what, const char *request, const char *status)
 {
 	struct peer p = peer_connect(port);
@@ -642,6 +659,7 @@ int main(void)
 	test_body_limits();
 	test_disconnect();
 	test_slow_reader();
+	test_watermark();
 	test_smuggling();
 	test_timeouts();
 	test_connection_limit();
