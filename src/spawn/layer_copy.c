@@ -5,8 +5,10 @@
 #include "spawn/layer.h"
 
 #include <dirent.h>
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,6 +57,25 @@ static bool wanted_xattr(const struct copy *c, const char *name)
 	       strncmp(name, "system.posix_acl_", 17) == 0;
 }
 
+static uid_t translate(const struct copy *c, uid_t id)
+{
+	return id - c->opt->ids_from + c->opt->ids_to;
+}
+
+/* Capabilities that were given inside of a user namespace name its root by the host's id
+ * (capabilities(7), version 3): they count where that is root, as an owner does. */
+static void translate_capability(struct copy *c, size_t n)
+{
+	struct vfs_ns_cap_data cap;
+	if (c->opt->rootless || n != XATTR_CAPS_SZ_3)
+		return;
+	memcpy(&cap, c->value, sizeof(cap));
+	if ((le32toh(cap.magic_etc) & VFS_CAP_REVISION_MASK) != VFS_CAP_REVISION_3)
+		return;
+	cap.rootid = htole32(translate(c, le32toh(cap.rootid)));
+	memcpy(c->value, &cap, sizeof(cap));
+}
+
 static int copy_xattrs(struct copy *c, int from, int to)
 {
 	ssize_t n = flistxattr(from, c->list, sizeof(c->list));
@@ -68,6 +89,8 @@ static int copy_xattrs(struct copy *c, int from, int to)
 		ssize_t v = fgetxattr(from, name, c->value, sizeof(c->value));
 		if (v < 0)
 			return -errno;
+		if (strcmp(name, "security.capability") == 0)
+			translate_capability(c, (size_t)v);
 		/* Lists of access rights are lost on a file system without them; nothing else is.
 		 */
 		if (fsetxattr(to, name, c->value, (size_t)v, 0) < 0 &&
@@ -75,11 +98,6 @@ static int copy_xattrs(struct copy *c, int from, int to)
 			return -errno;
 	}
 	return 0;
-}
-
-static uid_t translate(const struct copy *c, uid_t id)
-{
-	return id - c->opt->ids_from + c->opt->ids_to;
 }
 
 /* Owner before mode and attributes: a change of owner takes set-uid bits and capabilities away. */

@@ -296,7 +296,8 @@ static int describe(struct sandbox *s, struct template_meta *m, struct av_err *e
 	if (on.depth >= TEMPLATE_DEPTH_MAX) {
 		(void)av_err_set(err, AV_ERR_INVALID_STATE,
 		    "this sandbox stands on %u snapshots of snapshots, and more than %u are not "
-		    "possible: begin again from a template with fewer",
+		    "possible: bring its files into a sandbox of a template with fewer, as a tar "
+		    "archive, and take the snapshot of that one",
 		    on.depth, TEMPLATE_DEPTH_MAX);
 		return -ESTALE;
 	}

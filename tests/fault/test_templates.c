@@ -6,18 +6,23 @@
  * user.
  */
 #include <dirent.h>
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/avtime.h"
 #include "base/fd.h"
 #include "base/path.h"
+#include "spawn/layer.h"
 #include "tests/fault/template_tools.h"
 #include "tests/lib/tap.h"
 #include "base/banned.h"
@@ -110,6 +115,9 @@ static void destroy(struct spawn_client *c, const char *id)
 /* ---- the content of a layer ---- */
 
 /* Everything that is easy to lose. */
+#define SETCAP "/usr/sbin/setcap"
+#define GETCAP "/usr/sbin/getcap"
+
 static const char fill[] =
     "exec 2>/dev/null; mkdir -p /root/d/e/f && echo text > /root/d/e/f/file && ln /root/d/e/f/file "
     "/root/hard; "
@@ -119,6 +127,7 @@ static const char fill[] =
     "echo mine > /usr/share/doc/a; rm -rf /etc/alternatives; mkdir /etc/alternatives; echo n > "
     "/etc/alternatives/n; "
     "cp /bin/true /root/suid; chmod 4755 /root/suid; "
+    "cp /bin/true /root/able; test ! -x " SETCAP " || " SETCAP " cap_chown=ep /root/able; "
     "chmod 700 /root/d; touch -d '2001-02-03 04:05:06' /root/d/e; "
     "chown 1000:1000 /root/hard; mv /usr/share/perl5 /usr/share/perl55; mv /etc/pam.d /etc/pam.e; "
     "echo filled";
@@ -128,10 +137,56 @@ static const char tell[] =
     "pipe suid sparse; "
     "stat -c '%Y' d/e; cat d/e/f/file; readlink link; tail -c 2 sparse; "
     "test $(stat -c %b sparse) -lt 1000 && echo sparse; "
+    "test ! -x " SETCAP " || " GETCAP " able; "
     "test -e /usr/bin/yes || echo 'no yes'; ls /usr/share/doc; ls /usr/share/perl55 | head -3; "
     "test -e /usr/share/perl5 || echo 'no perl5'; "
     "ls /etc/alternatives /etc/pam.e; test -e /etc/issue || echo 'no issue'; "
     "test $(stat -c %i hard) = $(stat -c %i d/e/f/file) && echo 'one inode'";
+
+static int no_end(void *ctx)
+{
+	(void)ctx;
+	return 0;
+}
+
+/* Where layers are copied, capabilities go with the owner from one range of ids to another. */
+static void test_capability_ids(void)
+{
+	const struct layer_copy_options opt = {
+	    .ids_from = 700000, .ids_to = 100000, .room = no_end};
+	struct vfs_ns_cap_data cap = {.magic_etc = htole32(VFS_CAP_REVISION_3),
+	    .data = {{.permitted = htole32(1)}},
+	    .rootid = htole32(700000)};
+	char dir[] = "/tmp/aviary-caps-XXXXXX";
+	int top = mkdtemp(dir) ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1, fd, part[3];
+	static const char *const names[] = {"from", "to", "links"};
+
+	for (int i = 0; i < 3; i++)
+		if (mkdirat(top, names[i], 0700) < 0 ||
+		    (part[i] = openat(top, names[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+			abort();
+	fd = openat(part[0], "able", O_CREAT | O_RDWR | O_CLOEXEC, 0755);
+	if (fchown(part[0], 700000, 700000) < 0 || fchown(fd, 700000, 700000) < 0 ||
+	    fsetxattr(fd, "security.capability", &cap, sizeof(cap), 0) < 0)
+		abort();
+	close(fd);
+	is_int(layer_copy(part[0], part[1], part[2], &opt), 0, "copy");
+	fd = openat(part[1], "able", O_RDONLY | O_CLOEXEC);
+	memset(&cap, 0, sizeof(cap));
+	is_int(fgetxattr(fd, "security.capability", &cap, sizeof(cap)), sizeof(cap),
+	    "the copy has capabilities");
+	is_int(le32toh(cap.rootid), 100000, "for the root of its own range");
+	is_int(le32toh(cap.data[0].permitted), 1, "the same ones");
+	close(fd);
+	if (unlinkat(part[0], "able", 0) < 0 || unlinkat(part[1], "able", 0) < 0)
+		abort();
+	for (int i = 0; i < 3; i++) {
+		close(part[i]);
+		(void)unlinkat(top, names[i], AT_REMOVEDIR);
+	}
+	close(top);
+	(void)rmdir(dir);
+}
 
 static void test_round_trip(struct spawn_client *c)
 {
@@ -141,6 +196,8 @@ static void test_round_trip(struct spawn_client *c)
 	spawn_client_shell(c, a, fill, out, sizeof(out));
 	contains(out, "filled", "the sandbox is filled");
 	spawn_client_shell(c, a, tell, want, sizeof(want));
+	if (access(SETCAP, X_OK) == 0)
+		contains(want, "able cap_chown=ep", "a file has capabilities");
 	snapshot(c, a, &t);
 	if (!rootless) {
 		spawn_client_shell(
@@ -476,6 +533,8 @@ int main(int argc, char **argv)
 	struct spawn_reply r = {0};
 	ok(spawn_client_call(&c, &q, &r, NULL) && r.error == 0, "HELLO");
 	in_image = r.u.hello.disk == SPAWN_DISK_BTRFS;
+	if (!rootless)
+		test_capability_ids();
 	test_round_trip(&c);
 	test_empty(&c);
 	test_depth(&c);
