@@ -401,6 +401,9 @@ bool control_is_ready(const struct control *c, const char **ret_why)
 		why = "the aviary-spawn worker is not connected";
 	else if (!c->started)
 		why = "comparing records with the machine";
+	else if (node_caps(c->node)->preparing)
+		why = "making template host of this machine's programs, which takes a moment the "
+		      "first time";
 	if (ret_why)
 		*ret_why = why ? why : "";
 	return !why;

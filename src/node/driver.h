@@ -53,6 +53,7 @@ struct driver_caps {
 	uint64_t disk_max_bytes;     /* 0: no own bound */
 	uint64_t host_memory_bytes;
 	uint32_t host_cpus;
+	bool preparing; /* template host is being made: creates of it wait */
 	char boot_id[DRIVER_BOOT_ID_SIZE];
 	char detail[DRIVER_NOTE_MAX]; /* one line for logs and doctor: cgroup mode, overlay path, …
 	                               */

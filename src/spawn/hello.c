@@ -111,6 +111,7 @@ void hello_fill(struct spawner *sp, struct spawn_hello_reply *r)
 	r->daemon_uid = sp->o->daemon_uid;
 	r->agent_uid = SPAWN_AGENT_UID;
 	r->pids_default = sp->o->pids_default;
+	r->preparing = sp->templates.maker_pidfd >= 0;
 	r->disk_default_bytes = sp->o->disk_default_bytes;
 	r->disk_free_bytes = disk_free_bytes(sp->disk);
 	r->trash = disk_trash_count(sp->disk);

@@ -6,6 +6,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -122,6 +124,11 @@ static void maker_ended(void *ctx, uint32_t events)
 		av_log(AV_LOG_ERROR, "cannot make a new generation of template host", "error",
 		    err.message, NULL);
 		av_err_sys(&err, AV_ERR_INTERNAL, r, "template host could not be made again");
+	} else {
+		char ms[24];
+		int64_t took_ms = (av_mono_ns() - t->maker_since_ns) / AV_NS_PER_MS;
+		snprintf(ms, sizeof(ms), "%" PRId64, took_ms);
+		av_log(AV_LOG_INFO, "made template host", "ms", ms, NULL);
 	}
 	t->checked_ns = av_mono_ns();
 	struct template_waiter *w;
@@ -147,6 +154,7 @@ static int start_maker(struct template_store *t)
 			av_log(AV_LOG_ERROR, "template host", "error", err.message, NULL);
 		_exit(r < 0);
 	}
+	t->maker_since_ns = av_mono_ns();
 	t->maker_pidfd = av_pidfd_open(pid);
 	if (t->maker_pidfd < 0)
 		return t->maker_pidfd;

@@ -46,6 +46,7 @@ struct template_store {
 	int usr_fd;         /* owned: the host's /usr in the worker's tree */
 	int64_t checked_ns; /* when the fingerprint was compared */
 	int maker_pidfd;    /* owned: the child that makes a generation; -1: none */
+	int64_t maker_since_ns;
 	struct loop_source maker;
 	bool unchecked;         /* for tests: files are not compared */
 	struct av_list waiters; /* struct template_waiter, for the maker */

@@ -29,7 +29,7 @@
 #include <assert.h>
 #include <stdint.h>
 
-#define SPAWN_PROTOCOL      4
+#define SPAWN_PROTOCOL      5
 #define SPAWN_PIPELINE_MAX  128
 #define SPAWN_ID_SIZE       32 /* NUL-terminated; a sandbox id is "sb" and 25 of [0-9a-z] */
 #define SPAWN_TEMPLATE_SIZE 64 /* NUL-terminated [0-9a-z-]; "host" is always there */
@@ -160,7 +160,7 @@ struct spawn_hello_reply {
 	uint32_t daemon_uid;
 	uint32_t agent_uid; /* owner of the agent's executable */
 	uint32_t pids_default;
-	uint32_t reserved;
+	uint32_t preparing; /* 1: template host is being made, and creates of it wait */
 	uint64_t disk_default_bytes;
 	uint64_t disk_free_bytes; /* of the file system below the state directory */
 	uint32_t trash;           /* disks of destroyed sandboxes that are still being freed */

@@ -55,6 +55,25 @@ def test_credentials(d):
     ok(text["api_key"].startswith("av_") and len(text["api_key"]) == 43, "key")
 
 
+def test_not_ready_before_the_first_template(_d):
+    """A create waits for it; who asks before is told."""
+    own = Daemon(env={"AVIARY_FAILPOINT": "host_template_built=sleep:2500"})
+    own.templates = None  # none that is ready
+    try:
+        own.start()
+        r = own.request("GET", "/ready", key=False)
+        equal((r.status, r.code), (503, "host_unavailable"), "at first")
+        contains(r.message, "template host", "why")
+        sandbox = own.create()["id"]
+        wait_for(lambda: own.request("GET", "/ready", key=False).status == 200, 5, "ready")
+        contains(own.log_text(), "made template host", "the log")
+        own.delete(sandbox)
+        own.stop()
+    finally:
+        own.sweep()
+        own.remove_dir()
+
+
 def test_credentials_of_a_daemon_gone_bad(_d):
     """The supervisor neither waits for them nor takes more than belongs there."""
     own = Daemon()

@@ -548,6 +548,9 @@ static void test_readiness(struct fake_machine *m)
 	w.driver->ready = false;
 	ok(!control_is_ready(w.control, &why) && strstr(why, "worker"), "not ready: %s", why);
 	w.driver->ready = true;
+	w.driver->caps.preparing = true;
+	ok(!control_is_ready(w.control, &why) && strstr(why, "template"), "not ready: %s", why);
+	w.driver->caps.preparing = false;
 	w.stopped = false;
 	(void)control_stop(w.control, set_flag, &w.stopped);
 	ok(!control_is_ready(w.control, &why) && strstr(why, "shutting"), "not ready: %s", why);

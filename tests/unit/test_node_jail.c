@@ -68,7 +68,7 @@ static void reply(const struct spawn_request *rq, struct spawn_reply *rep, int f
 		diag("the reply could not be sent");
 }
 
-static void hello(void)
+static void hello_while(uint32_t preparing)
 {
 	struct spawn_request rq = {0};
 	struct spawn_reply rep = {0};
@@ -79,9 +79,15 @@ static void hello(void)
 	rep.u.hello.can = SPAWN_CAN_MEMORY | SPAWN_CAN_SUDO;
 	rep.u.hello.isolation = SPAWN_ISOLATION_ROOT;
 	rep.u.hello.disk_default_bytes = 12345;
+	rep.u.hello.preparing = preparing;
 	memcpy(rep.u.hello.boot_id, "boot-1", 7);
 	reply(&rq, &rep, -1);
 	run_for(20);
+}
+
+static void hello(void)
+{
+	hello_while(0);
 }
 
 static void die(void)
@@ -336,6 +342,28 @@ static void test_close(void)
 
 static bool ready;
 
+/* A worker that makes template host is asked again until it has it. */
+static void test_preparing(void)
+{
+	die();
+	ready = false;
+	hello_while(1);
+	ok(driver->ops->is_ready(driver) && driver->ops->caps(driver)->preparing,
+	    "ready, but preparing itself");
+	ok(ready, "somebody was told");
+	ready = false;
+	run_for(150);
+	hello_while(1);
+	run_for(150);
+	hello();
+	ok(driver->ops->is_ready(driver) && !driver->ops->caps(driver)->preparing,
+	    "now it is done");
+	ok(!ready, "which is no new worker");
+	struct spawn_request rq;
+	run_for(150);
+	ok(recv(conn, &rq, sizeof(rq), MSG_DONTWAIT) < 0, "and it is not asked any more");
+}
+
 int main(void)
 {
 	struct jail_config config = {.spawn_socket = path, .run_dir = dir};
@@ -365,6 +393,7 @@ int main(void)
 	ok(driver->ops->caps(driver)->flags == (DRIVER_LIMIT_MEMORY | DRIVER_SUDO) &&
 	        driver->ops->caps(driver)->disk_default_bytes == 12345,
 	    "its abilities are known: %s", driver->ops->caps(driver)->detail);
+	test_preparing();
 	test_create();
 	test_out_of_order();
 	test_list();

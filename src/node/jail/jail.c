@@ -40,6 +40,7 @@
 #define WAIT_TIMEOUT_MS  10000 /* without a worker */
 #define REPLY_TIMEOUT_MS 30000
 #define SLOW_TIMEOUT_MS  900000 /* while a snapshot is under way, or a template may be compared */
+#define PREPARING_MS     100    /* between looks whether the worker still prepares itself */
 #define TRIES_MAX        3
 #define PIPELINE_MAX     (SPAWN_PIPELINE_MAX - 1)
 #define LIST_PAGES_MAX   4096
@@ -78,7 +79,7 @@ struct jail {
 	struct av_list waiting, sent;
 	size_t n_sent;
 	uint32_t tick; /* SAMPLEs so far */
-	struct av_timer retry, check;
+	struct av_timer retry, check, again;
 	struct av_defer pump;
 	struct driver_caps caps;
 	void (*on_closed)(void *ctx);
@@ -438,6 +439,7 @@ static void take_caps(struct jail *j, const struct spawn_hello_reply *h)
 	describe(h, c.detail, sizeof(c.detail));
 	static_assert(sizeof(c.no_internet) == sizeof(h->no_internet), "same size on both sides");
 	memcpy(c.no_internet, h->no_internet, sizeof(c.no_internet) - 1);
+	c.preparing = h->preparing != 0;
 	j->caps = c;
 }
 
@@ -450,6 +452,10 @@ static void reply_hello(struct jail *j, const struct spawn_reply *rep)
 		return;
 	}
 	take_caps(j, &rep->u.hello);
+	if (j->caps.preparing)
+		av_timer_start(&j->again, PREPARING_MS);
+	if (j->ready)
+		return;
 	j->ready = true;
 	j->retry_ms = RETRY_FIRST_MS;
 	av_defer_start(&j->pump, j->loop);
@@ -463,6 +469,7 @@ static void close_socket(struct jail *j)
 {
 	av_watch_free(AV_TAKE_PTR(j->watch));
 	av_close_fd(&j->fd);
+	av_timer_stop(&j->again);
 	j->ready = false;
 }
 
@@ -581,6 +588,15 @@ static void on_retry(void *ctx)
 		disconnect(j);
 }
 
+/* The worker was not done preparing itself. */
+static void on_again(void *ctx)
+{
+	struct jail *j = ctx;
+
+	if (j->ready && !send_hello(j))
+		av_timer_start(&j->again, PREPARING_MS);
+}
+
 /* ---- sending ---- */
 
 /* Adoption needs no worker when the host was restarted since: nothing is left. */
@@ -668,11 +684,13 @@ static void on_pump(void *ctx)
 }
 
 /* How long the worker may be silent. What waits behind a copy of a disk on the same sandbox waits
- * as long. */
+ * as long, and so does what waits for template host. */
 static uint64_t patience_ms(const struct jail *j)
 {
 	const struct jail_req *r;
 
+	if (j->caps.preparing)
+		return SLOW_TIMEOUT_MS;
 	AV_LIST_FOREACH(r, &j->sent, const struct jail_req, link)
 	if (r->wire.op == SPAWN_SNAPSHOT ||
 	    (r->wire.op == SPAWN_CREATE &&
@@ -942,6 +960,7 @@ int jail_driver_new(const struct jail_config *config, struct driver **ret, struc
 	av_list_init(&j->sent);
 	av_timer_init(&j->retry, j->loop, on_retry, j);
 	av_timer_init(&j->check, j->loop, on_check, j);
+	av_timer_init(&j->again, j->loop, on_again, j);
 	av_defer_init(&j->pump, on_pump, j);
 	av_timer_start(&j->retry, 0);
 	*ret = &j->base;
