@@ -118,9 +118,8 @@ static void write_metadata(struct av_buf *out, const struct control_event *ev)
 
 	(void)av_buf_append_c(out, ",\"metadata\":{");
 	if (ev->kind == CONTROL_EVENT_SANDBOX_STATE)
-		(void)av_buf_printf(out, "\"from\":\"%s\",\"to\":\"%s\"%s",
-		    native_status(ev->from), native_status(ev->sandbox->state),
-		    reason[0] ? "," : "");
+		(void)av_buf_printf(out, "\"from\":\"%s\",\"to\":\"%s\"%s", native_status(ev->from),
+		    native_status(ev->sandbox->state), reason[0] ? "," : "");
 	if (reason[0])
 		(void)av_buf_printf(out, "\"reason\":\"%s\"", reason);
 	(void)av_buf_append_char(out, '}');
@@ -133,14 +132,12 @@ static void write_event(struct av_buf *out, const struct control_event *ev)
 	av_rfc3339_ms(ev->at_ms, at);
 	(void)av_buf_printf(out, "{\"event\":\"%s\"", kinds[ev->kind]);
 	if (ev->kind != CONTROL_EVENT_SANDBOX_STATE)
-		(void)av_buf_printf(
-		    out, ",\"outcome\":\"%s\"", ev->err ? "error" : "success");
+		(void)av_buf_printf(out, ",\"outcome\":\"%s\"", ev->err ? "error" : "success");
 	(void)av_buf_printf(out, ",\"timestamp\":\"%s\",\"team_id\":\"%s\"", at, ev->team_id);
 	write_actor(out, ev);
 	(void)av_buf_append_c(out, ",\"resource\":{\"id\":");
 	(void)av_json_write_str(out, av_str_c(ev->resource_id));
-	(void)av_buf_printf(
-	    out, ",\"type\":\"%s\"}", ev->sandbox ? "sandbox" : "snapshot");
+	(void)av_buf_printf(out, ",\"type\":\"%s\"}", ev->sandbox ? "sandbox" : "snapshot");
 	write_metadata(out, ev);
 	if (ev->err) {
 		(void)av_buf_append_c(out, ",\"error\":");
@@ -268,8 +265,8 @@ static void on_event(void *ctx, const struct control_event *ev)
 		av_log(AV_LOG_WARN, "no memory to tell an event", "id", ev->resource_id, NULL);
 		event_ring_lose(&t->ring);
 	} else {
-		event_ring_push(&t->ring, ev->kind, ev->sandbox ? ev->resource_id : "",
-		    av_buf_str(&text));
+		event_ring_push(
+		    &t->ring, ev->kind, ev->sandbox ? ev->resource_id : "", av_buf_str(&text));
 	}
 	e->api->metrics.events++;
 	AV_LIST_FOREACH(s, &t->streams, struct event_stream, link)
@@ -286,8 +283,8 @@ static void on_key_deleted(void *ctx, const char *key_id)
 
 	while ((t = av_map_next(&e->teams, &pos)))
 		AV_LIST_FOREACH(s, &t->streams, struct event_stream, link)
-		if (strcmp(s->key_id, key_id) == 0)
-			s->on_end(s, "the API key was deleted");
+	if (strcmp(s->key_id, key_id) == 0)
+		s->on_end(s, "the API key was deleted");
 }
 
 static void on_stopping(void *ctx)
@@ -300,7 +297,7 @@ static void on_stopping(void *ctx)
 	e->stopping = true;
 	while ((t = av_map_next(&e->teams, &pos)))
 		AV_LIST_FOREACH(s, &t->streams, struct event_stream, link)
-		s->on_end(s, "Aviary is shutting down; sandboxes go on running");
+	s->on_end(s, "Aviary is shutting down; sandboxes go on running");
 }
 
 static const struct control_listener listener = {

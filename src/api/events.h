@@ -11,8 +11,8 @@
  * Nothing is on disk: after a restart the ring is empty. Ids of events therefore begin with a
  * number of this daemon's, so that one of the former daemon's is recognised.
  *
- * Attacker: whoever has a key. Streams are bounded for each team and in all, what is kept is bounded
- * for each team (event_ring.h), so that a team cannot push out what others want to read.
+ * Attacker: whoever has a key. Streams are bounded for each team and in all, what is kept is
+ * bounded for each team (event_ring.h), so that a team cannot push out what others want to read.
  */
 #pragma once
 
@@ -49,8 +49,7 @@ void events_free(struct events *e);
 
 /* key_id, on_due and on_end must be set. RATE_LIMITED naming the bound, UNAVAILABLE while stopping,
  * NO_MEMORY. */
-int events_open(
-    struct events *e, const char *team_id, struct event_stream *s, struct av_err *err);
+int events_open(struct events *e, const char *team_id, struct event_stream *s, struct av_err *err);
 void events_close(struct events *e, struct event_stream *s);
 /* on_due in the next turn, or the one after. */
 void events_again(struct events *e, struct event_stream *s);

@@ -73,8 +73,8 @@ void event_change(const struct change *ch, const struct av_err *err)
 	if (!ch->sb->c->listener || ch->kind == CHANGE_UPDATE ||
 	    (err && (err->kind == AV_ERR_INVALID_STATE || err->kind == AV_ERR_CANCELED)))
 		return;
-	ev.kind = ch->kind == CHANGE_PAUSE ? CONTROL_EVENT_SANDBOX_PAUSE
-	                                   : CONTROL_EVENT_SANDBOX_RESUME;
+	ev.kind =
+	    ch->kind == CHANGE_PAUSE ? CONTROL_EVENT_SANDBOX_PAUSE : CONTROL_EVENT_SANDBOX_RESUME;
 	if (ch->waiter->idle)
 		ev.reason = SANDBOX_REASON_TIMEOUT;
 	tell_of(ch->sb, &ev, ch->waiter->key_id);

@@ -28,7 +28,7 @@ struct control_event {
 	enum sandbox_state from; /* SANDBOX_STATE only */
 	/* Why it ended, or was paused; NONE where there is nothing to say. */
 	enum sandbox_reason reason;
-	bool by_request;                    /* a resume that a request caused which needs it running */
+	bool by_request; /* a resume that a request caused which needs it running */
 	const struct sandbox_info *sandbox; /* as it is now; NULL for templates */
 	const struct av_err *err;           /* it failed; NULL: it is done */
 };

@@ -41,6 +41,12 @@ bool cgroup_v2_own_path(struct av_str proc_cgroup, struct av_str *ret_path);
 /* The number after "key " at the start of a line of a flat-keyed file; 0 when absent. Pure. */
 uint64_t cgroup_flat_key(struct av_str text, const char *key);
 
+/* Of all sandboxes together, against any other process of the host (cpu.weight's unit; 100 is
+ * usual). All of them share it, spread over the CPUs as the load is: with the usual weight a busy
+ * one takes it to the CPUs where it runs, and a quiet one elsewhere stays behind every kernel
+ * worker. */
+enum { CGROUP_PARENT_CPU_WEIGHT = 800 };
+
 struct cgroup_tree {
 	bool v2;
 	uint32_t controllers;

@@ -117,6 +117,9 @@ void cgroup_v1_setup(struct cgroups *cg, const struct cgroup_layout *l)
 			if (t.controllers == 0)
 				(void)unlinkat(t.base_fd, cg->parent, AT_REMOVEDIR);
 		}
+		if (r == 0 && !cg->read_only && (t.controllers & CTL_CPU))
+			(void)cgroup_write(
+			    &t, ".", "cpu.shares", "%u", CGROUP_PARENT_CPU_WEIGHT * 1024u / 100);
 		/* An ordinary user is told once, not once per tree. */
 		if (r < 0 && !(r == -EACCES && cg->reason[0] != 0))
 			cgroup_add_reason(

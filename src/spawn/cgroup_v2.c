@@ -21,6 +21,7 @@
 #include "base/failpoint.h"
 #include "base/fd.h"
 #include "base/num.h"
+#include "base/log.h"
 #include "base/path.h"
 #include "base/banned.h"
 
@@ -158,6 +159,19 @@ static void take_caps(struct cgroups *cg, struct cgroup_tree *t)
 	cg->caps |= CGROUP_CAP_CLONE_INTO;
 }
 
+/* The daemon, where it is in the leaf, has what the sandboxes beside it have together. */
+static void weigh_leaf(const struct cgroups *cg, const struct cgroup_tree *t)
+{
+	char path[CGROUP_PATH_SIZE], text[16];
+	int n = snprintf(text, sizeof(text), "%u", CGROUP_PARENT_CPU_WEIGHT);
+	int r = av_path_printf(path, sizeof(path), "%s/cpu.weight", cg->leaf);
+	if (r == 0)
+		r = av_write_file_at(t->base_fd, path, av_str_n(text, (size_t)n));
+	if (r < 0 && r != -ENOENT) /* no leaf */
+		av_log(
+		    AV_LOG_DEBUG, "cannot weigh the daemon's cgroup", "error", strerror(-r), NULL);
+}
+
 /* Makes the parent and enables what the base has. The tree's descriptors are set already. */
 static int make_parent(struct cgroups *cg, struct cgroup_tree *t)
 {
@@ -177,6 +191,8 @@ static int make_parent(struct cgroups *cg, struct cgroup_tree *t)
 	t->parent_fd = openat(t->base_fd, cg->parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (t->parent_fd < 0)
 		return -errno;
+	(void)cgroup_write(t, ".", "cpu.weight", "%u", CGROUP_PARENT_CPU_WEIGHT);
+	weigh_leaf(cg, t);
 	(void)enable(t->parent_fd);
 	t->controllers = read_controllers(t->parent_fd, "cgroup.subtree_control");
 	return 0;

@@ -63,12 +63,12 @@ static void test_bytes(void)
 	event_ring_init(&ring);
 	for (int i = 0; i < 100; i++) {
 		event_ring_push(&ring, 0, "sb", av_str_n(text, n));
-		right = right && ring.bytes <= EVENT_RING_BYTES &&
-		        event_ring_get(&ring, ring.next - 1);
+		right =
+		    right && ring.bytes <= EVENT_RING_BYTES && event_ring_get(&ring, ring.next - 1);
 	}
 	ok(right, "the text has a bound");
-	is_int((long)(ring.next - ring.first), (long)(EVENT_RING_BYTES / n),
-	    "as many as fit into it");
+	is_int(
+	    (long)(ring.next - ring.first), (long)(EVENT_RING_BYTES / n), "as many as fit into it");
 	event_ring_push(&ring, 0, "", av_str_n(text, EVENT_RING_BYTES));
 	ok(ring.next - ring.first == 1 && ring.bytes == EVENT_RING_BYTES, "one may fill it");
 	event_ring_push(&ring, 0, "", av_str_n(text, EVENT_RING_BYTES + 1));

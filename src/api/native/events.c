@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * events.c - GET /v1/events/stream: what happens to the team's sandboxes and templates, as it happens
+ * events.c - GET /v1/events/stream: what happens to the team's sandboxes and templates, as it
+ * happens
  *
  * Theory of operation. The answer is a text/event-stream without an end (WHATWG HTML, server-sent
  * events). First comes `connected`, then each event as the hub (api/events.h) has it; every
- * KEEPALIVE_MS a comment, with the id up to which everything was looked at. A reader that comes back
- * with Last-Event-ID goes on behind that event, as long as the ring has it. Where something is
+ * KEEPALIVE_MS a comment, with the id up to which everything was looked at. A reader that comes
+ * back with Last-Event-ID goes on behind that event, as long as the ring has it. Where something is
  * missing, because it was away or slow for too long or Aviary was restarted, there is one `gap`.
  *
- * A reader that is slow has at most WAITING_MAX bytes waiting here and catches up from the ring; one
- * that reads nothing of what waits is cut off by the server's write time-out. The last message is
- * `end`, when the key is deleted or Aviary stops.
+ * A reader that is slow has at most WAITING_MAX bytes waiting here and catches up from the ring;
+ * one that reads nothing of what waits is cut off by the server's write time-out. The last message
+ * is `end`, when the key is deleted or Aviary stops.
  */
 #include "api/native/native.h"
 
@@ -78,8 +79,7 @@ static void put_message(
 	av_rfc3339_ms(av_real_ms(), at);
 	(void)av_buf_append_c(&out, "id: ");
 	events_write_id(hub(f), &out, f->next - 1);
-	(void)av_buf_printf(
-	    &out, "\nevent: %s\ndata: {\"timestamp\":\"%s\"%s", event, at, members);
+	(void)av_buf_printf(&out, "\nevent: %s\ndata: {\"timestamp\":\"%s\"%s", event, at, members);
 	if (message) {
 		(void)av_buf_append_c(&out, ",\"message\":");
 		(void)av_json_write_str(&out, av_str_c(message));
@@ -93,13 +93,13 @@ static void put_gap(struct follower *f, uint64_t first)
 	char members[48] = "";
 
 	if (!f->old)
-		(void)snprintf(
-		    members, sizeof(members), ",\"dropped\":%" PRIu64, first - f->next);
+		(void)snprintf(members, sizeof(members), ",\"dropped\":%" PRIu64, first - f->next);
 	f->next = first;
 	f->rq->api->metrics.event_gaps++;
 	put_message(f, "gap", members,
-	    f->old ? "Aviary was restarted, and what happened before is not kept; list what there is"
-	           : "more has happened than is kept; list what there is");
+	    f->old
+	        ? "Aviary was restarted, and what happened before is not kept; list what there is"
+	        : "more has happened than is kept; list what there is");
 	f->old = false;
 }
 
@@ -124,8 +124,8 @@ static void on_due(struct event_stream *s)
 		return;
 	if ((f->old || f->next < ring->first) && !f->blocked)
 		put_gap(f, ring->first);
-	while (!f->blocked && !f->over && sent < TURN_BYTES &&
-	       (it = event_ring_get(ring, f->next))) {
+	while (
+	    !f->blocked && !f->over && sent < TURN_BYTES && (it = event_ring_get(ring, f->next))) {
 		f->next++;
 		if (!wanted(f, it))
 			continue;
@@ -225,7 +225,8 @@ static int parse_ids(struct api_request *rq, struct follower *f, struct av_err *
 			return r;
 		if (f->n_ids == IDS_MAX)
 			return av_err_set(err, AV_ERR_INVALID,
-			    "query parameter 'sandbox_id' may come %d times; without it the events of "
+			    "query parameter 'sandbox_id' may come %d times; without it the events "
+			    "of "
 			    "all sandboxes are sent",
 			    IDS_MAX);
 		if (!av_id_valid(av_buf_str(&text), AV_ID_SANDBOX))
@@ -247,7 +248,8 @@ static int parse_last(struct follower *f, struct av_err *err)
 	if (events_parse_id(hub(f), id, &f->next, &f->old) < 0 ||
 	    (!f->old && f->next >= ring->next))
 		return av_err_set(err, AV_ERR_INVALID,
-		    "Last-Event-ID must be the id of an event of this stream, as its line 'id:' said; "
+		    "Last-Event-ID must be the id of an event of this stream, as its line 'id:' "
+		    "said; "
 		    "leave it out to begin with what happens from now on");
 	f->next = f->old ? ring->first : f->next + 1;
 	return 0;
