@@ -276,30 +276,38 @@ static void start(struct follower *f)
 	events_again(hub(f), &f->stream);
 }
 
+static int open_stream(struct follower *f, struct av_err *err)
+{
+	struct api_request *rq = f->rq;
+	int r = parse_kinds(rq, &f->kinds, err);
+
+	if (r == 0)
+		r = parse_ids(rq, f, err);
+	if (r == 0)
+		r = events_open(rq->api->events, rq->actor.team_id, &f->stream, err);
+	return r;
+}
+
 void native_events(struct api_request *rq)
 {
 	struct follower *f = calloc(1, sizeof(*f));
 	struct av_err err;
-	int r = f ? 0 : av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
 
-	if (r == 0) {
-		f->rq = rq;
-		f->stream.on_due = on_due;
-		f->stream.on_end = on_end;
-		memcpy(f->stream.key_id, rq->actor.key_id, AV_ID_SIZE);
-		av_timer_init(&f->keepalive, rq->api->loop, on_keepalive, f);
-		r = parse_kinds(rq, &f->kinds, &err);
+	if (!f) {
+		(void)av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
+		api_send_err(rq, &err);
+		return;
 	}
-	if (r == 0)
-		r = parse_ids(rq, f, &err);
-	if (r == 0)
-		r = events_open(rq->api->events, rq->actor.team_id, &f->stream, &err);
-	if (r < 0) {
+	f->rq = rq;
+	f->stream.on_due = on_due;
+	f->stream.on_end = on_end;
+	memcpy(f->stream.key_id, rq->actor.key_id, AV_ID_SIZE);
+	av_timer_init(&f->keepalive, rq->api->loop, on_keepalive, f);
+	if (open_stream(f, &err) < 0) {
 		free(f);
 		api_send_err(rq, &err);
 		return;
 	}
-	assert(f);
 	rq->state = f;
 	rq->on_gone = follower_gone;
 	rq->on_drain = follower_drain;
