@@ -311,6 +311,33 @@ static void on_control_started(
 	}
 }
 
+/* The directory on the way to path that does not let this process through. */
+static bool find_closed(const char *path, char ret[static AV_PATH_MAX + 1])
+{
+	for (const char *p = strchr(path + 1, '/'); p; p = strchr(p + 1, '/')) {
+		struct av_str part = av_str_n(path, (size_t)(p - path));
+		if (av_str_copy(ret, AV_PATH_MAX + 1, part) == 0 && access(ret, X_OK) < 0)
+			return errno == EACCES;
+	}
+	return false;
+}
+
+static int make_db_dir(const char *dir, struct av_err *err)
+{
+	char closed[AV_PATH_MAX + 1];
+
+	if (mkdir(dir, 0700) == 0 || errno == EEXIST)
+		return 0;
+	int eno = errno;
+	if (eno != EACCES || !find_closed(dir, closed))
+		return av_err_sys(err, AV_ERR_INTERNAL, eno, "cannot make %s", dir);
+	/* Nothing that trying again would heal. */
+	return av_err_set(err, AV_ERR_INVALID,
+	    "--state: %.200s does not let the daemon's user (id %u) through to %.200s: `chmod o+x "
+	    "%.200s`, or choose another directory",
+	    closed, (unsigned int)geteuid(), dir, closed);
+}
+
 static int open_store(struct daemon *d, struct av_err *err)
 {
 	char dir[AV_PATH_MAX + 1], path[AV_PATH_MAX + 1];
@@ -321,9 +348,8 @@ static int open_store(struct daemon *d, struct av_err *err)
 	    av_path_printf(path, sizeof path, "%s/aviary.db", dir) < 0)
 		return av_err_set(
 		    err, AV_ERR_INVALID, "--state %.100s: the path is too long", state);
-	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot make %s", dir);
-	return store_open(&config, &d->store, err);
+	int r = make_db_dir(dir, err);
+	return r < 0 ? r : store_open(&config, &d->store, err);
 }
 
 static int open_node(struct daemon *d, struct av_err *err)

@@ -172,6 +172,22 @@ def test_address_in_use(d):
         own.remove_dir()
 
 
+def test_state_below_a_closed_directory(_d):
+    """As of mktemp -d: root gets there, the daemon's user does not."""
+    if os.geteuid() != 0:
+        raise Skip("needs root, which starts the daemon as another user")
+    own = Daemon()
+    try:
+        os.chmod(own.dir, 0o700)
+        r = aviaryd("--state", own.state, "--run", own.run, "--listen", "127.0.0.1:0", "--config", "/dev/null",
+                    "--credentials", own.credentials)
+        equal(r.returncode, 78, "it gives up instead of trying for ever")
+        contains(r.stderr, f"`chmod o+x {own.dir}`", "and says what to do")
+    finally:
+        own.sweep()
+        own.remove_dir()
+
+
 def test_files_of_somebody_else(_d):
     """It says what is wrong with which file and gives up, and works once that is mended."""
     if os.geteuid() != 0:
