@@ -60,7 +60,7 @@ def test_not_ready_before_the_first_template(_d):
     own = Daemon(env={"AVIARY_FAILPOINT": "host_template_built=sleep:2500"})
     own.templates = None  # none that is ready
     try:
-        own.start()
+        own.start(ready=False)
         r = own.request("GET", "/ready", key=False)
         equal((r.status, r.code), (503, "host_unavailable"), "at first")
         contains(r.message, "template host", "why")

@@ -86,7 +86,7 @@ def test_500_at_once(d):
             elif m["type"] == "output":
                 seen += base64.b64decode(m["data"])
             else:
-                ok(m["type"] in ("start", "started", "stdout", "gap"), f"{kind}: {m}")
+                ok(m["type"] in ("start", "started", "stdout", "gap", "ping"), f"{kind}: {m}")
                 seen += m.get("data", "").encode()
     start = time.monotonic()
     equal(d.exec(boxes[0], "echo quick")["stdout"], "quick\n", "meanwhile")

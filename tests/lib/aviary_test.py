@@ -159,7 +159,8 @@ class Daemon:
 
     # -- life -----------------------------------------------------------------------------------
 
-    def start(self):
+    def start(self, ready=True):
+        """ready: waits until sandboxes can be made at once as well."""
         env = {k: v for k, v in os.environ.items() if not k.startswith("AVIARY_")}
         env["AVIARY_CONFIG_DIR"] = os.path.join(self.dir, "config")
         env.update(self.env)
@@ -175,6 +176,8 @@ class Daemon:
         wait_for(lambda: os.path.exists(self.credentials), 5, "credentials written")
         with open(self.credentials, encoding="utf-8") as f:
             self.key = json.load(f)["api_key"]
+        if ready:
+            wait_for(lambda: self.request("GET", "/ready", key=False).status == 200, 30, "ready")
         return self
 
     def _reuse_template(self):
