@@ -19,8 +19,25 @@
 
 enum { WORKER_END_MS = 60000, WORKER_POLL_MS = 5 };
 
+int instance_make_parents(const char *path, mode_t mode)
+{
+	char part[AV_PATH_MAX + 1];
+	for (const char *p = strchr(path + 1, '/'); p; p = strchr(p + 1, '/')) {
+		int r = av_str_copy(part, sizeof(part), av_str_n(path, (size_t)(p - path)));
+		if (r == 0 && mkdir(part, mode) < 0 && errno != EEXIST)
+			r = -errno;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 static int make_dir(const char *path, mode_t mode, uid_t uid, gid_t gid, struct av_err *err)
 {
+	/* The daemon's user has to get through. */
+	int r = instance_make_parents(path, 0711);
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot make the way to %s", path);
 	if (mkdir(path, mode) < 0 && errno != EEXIST)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot make %s", path);
 	/* A directory of another user at this place would hand him our sockets and disks. */

@@ -8,6 +8,8 @@
 #include "base/macros.h"
 #include "spawn/options.h"
 
+/* Makes what is missing of the directories above path, which is absolute. -errno. */
+int instance_make_parents(const char *path, mode_t mode) AV_MUST_CHECK;
 /* State and run directories with their owners and modes; existing ones must be the caller's (or the
  * daemon's, where it is that one's). */
 int instance_make_dirs(const struct spawn_options *o, struct av_err *err) AV_MUST_CHECK;

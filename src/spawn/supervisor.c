@@ -167,15 +167,12 @@ static int prepare(struct supervisor *s, struct av_err *err)
 
 static int write_credentials(const char *path, const char *bytes, size_t n)
 {
-	char temporary[AV_PATH_MAX + 1], dir[AV_PATH_MAX + 1];
-	struct av_str parent = av_path_dir(av_str_c(path));
-	int r = av_path_printf(dir, sizeof(dir), "%.*s", AV_STR_ARG(parent));
+	char temporary[AV_PATH_MAX + 1];
+	int r = av_path_printf(temporary, sizeof(temporary), "%s.%d", path, getpid());
 	if (r == 0)
-		r = av_path_printf(temporary, sizeof(temporary), "%s.%d", path, getpid());
+		r = instance_make_parents(path, 0700); /* ~/.config may be missing, too */
 	if (r < 0)
 		return r;
-	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-		return -errno;
 	AV_CLEANUP(av_closep)
 	int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)

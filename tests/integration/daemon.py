@@ -188,6 +188,24 @@ def test_state_below_a_closed_directory(_d):
         own.remove_dir()
 
 
+def test_the_home_of_a_new_user(_d):
+    """Nothing is in it yet, not even ~/.config."""
+    own = Daemon()
+    state, run = os.path.join(own.dir, ".local", "state", "aviary"), os.path.join(own.dir, "new", "run")
+    credentials = os.path.join(own.dir, ".config", "aviary", "credentials.json")
+    own.state, own.run, own.credentials, own.templates = state, run, credentials, None
+    own.args += ["--credentials", credentials]
+    try:
+        own.start()
+        equal(stat.S_IMODE(os.stat(credentials).st_mode), 0o600, "the key is written")
+        equal(stat.S_IMODE(os.stat(os.path.dirname(credentials)).st_mode), 0o700, "for its owner")
+        equal(own.expect(200, "GET", "/v1/sandboxes").json(), [], "and is good")
+        own.stop()
+    finally:
+        own.sweep()
+        own.remove_dir()
+
+
 def test_files_of_somebody_else(_d):
     """It says what is wrong with which file and gives up, and works once that is mended."""
     if os.geteuid() != 0:
