@@ -7,11 +7,7 @@
  * /files?path=F writes the body to F; GET /files?path=F sends F. Prints its URL. The floor of
  * exec_true, run_code, upload and download.
  */
-#include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -19,28 +15,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/sendfile.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "floor_net.h"
 
 #define PIECE (256 * 1024)
 
 static char buffer[PIECE];
 static size_t have; /* bytes in the buffer */
-
-static void send_all(int fd, const char *p, size_t n)
-{
-	while (n > 0) {
-		ssize_t r = write(fd, p, n);
-		if (r <= 0)
-			exit(1);
-		p += r;
-		n -= (size_t)r;
-	}
-}
 
 static void answer(int fd, const char *body)
 {
@@ -48,7 +32,7 @@ static void answer(int fd, const char *body)
 	int n = snprintf(text, sizeof(text),
 	    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
 	    strlen(body), body);
-	send_all(fd, text, (size_t)n);
+	floor_send(fd, text, (size_t)n);
 }
 
 static void run_true(int fd)
@@ -121,7 +105,7 @@ static void run_code(int fd, bool fresh)
 	if (!fresh && kept.pid == 0)
 		kept = start_python();
 	p = fresh ? start_python() : kept;
-	send_all(p.in, "1+1\n", 4);
+	floor_send(p.in, "1+1\n", 4);
 	size_t n = 0;
 	while (n == 0 || line[n - 1] != '\n') {
 		ssize_t r = read(p.out, line + n, sizeof(line) - n);
@@ -146,13 +130,13 @@ static void put_file(int fd, const char *path, size_t length, size_t head)
 	size_t n = have - head;
 	if (to < 0)
 		exit(1);
-	send_all(to, buffer + head, n);
+	floor_send(to, buffer + head, n);
 	for (length -= n; length > 0; length -= n) {
 		ssize_t r = read(fd, buffer, length < PIECE ? length : PIECE);
 		if (r <= 0)
 			exit(1);
 		n = (size_t)r;
-		send_all(to, buffer, n);
+		floor_send(to, buffer, n);
 	}
 	close(to);
 	answer(fd, "{}");
@@ -167,32 +151,19 @@ static void get_file(int fd, const char *path)
 		exit(1);
 	int n = snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\nContent-Length: %lld\r\n\r\n",
 	    (long long)st.st_size);
-	send_all(fd, text, (size_t)n);
+	floor_send(fd, text, (size_t)n);
 	for (ssize_t r; (r = read(from, buffer, PIECE)) > 0;)
-		send_all(fd, buffer, (size_t)r);
+		floor_send(fd, buffer, (size_t)r);
 	close(from);
 }
 
 static void serve(int fd)
 {
-	for (;;) {
-		char *end = NULL;
-		have = 0;
-		while (!end) {
-			ssize_t r = read(fd, buffer + have, PIECE - 1 - have);
-			if (r <= 0)
-				return;
-			have += (size_t)r;
-			buffer[have] = '\0';
-			end = strstr(buffer, "\r\n\r\n");
-		}
-		size_t head = (size_t)(end - buffer) + 4, length = 0;
-		char path[512] = "", *p = strstr(buffer, "?path="),
-		     *l = strstr(buffer, "Content-Length:");
-		if (p)
-			snprintf(path, sizeof(path), "%.*s", (int)strcspn(p + 6, " "), p + 6);
-		if (l)
-			length = strtoul(l + 15, NULL, 10);
+	size_t head;
+	while ((head = floor_read_head(fd, buffer, PIECE, &have)) > 0) {
+		char path[FLOOR_PATH_SIZE], *l = strstr(buffer, "Content-Length:");
+		size_t length = l ? strtoul(l + 15, NULL, 10) : 0;
+		floor_path(buffer, path);
 		if (strncmp(buffer, "PUT", 3) == 0) {
 			put_file(fd, path, length, head);
 			continue;
@@ -214,20 +185,6 @@ static void serve(int fd)
 
 int main(void)
 {
-	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t n = sizeof(sa);
-	int one = 1;
-	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
-	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (listener < 0 || bind(listener, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
-	    listen(listener, 1) < 0 || getsockname(listener, (struct sockaddr *)&sa, &n) < 0) {
-		perror("floor_http");
-		return 1;
-	}
-	printf("http://127.0.0.1:%d\n", ntohs(sa.sin_port));
-	fflush(stdout);
-	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	serve(fd);
+	serve(floor_accept(floor_listen("floor_http")));
 	return 0;
 }

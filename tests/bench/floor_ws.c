@@ -7,36 +7,21 @@
  * it reads from there in binary messages; then {"exit_code":n} and Close. Prints its URL. The floor
  * of ws_stream_mb_s.
  */
-#include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <signal.h>
 #include <spawn.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "floor_net.h"
+
 #define PIECE (64 * 1024) /* what a pipe holds */
 
 static char buffer[PIECE];
-
-static void send_all(int fd, const char *p, size_t n)
-{
-	while (n > 0) {
-		ssize_t r = write(fd, p, n);
-		if (r <= 0)
-			exit(1);
-		p += r;
-		n -= (size_t)r;
-	}
-}
 
 static void send_message(int fd, int opcode, const char *p, size_t n)
 {
@@ -49,7 +34,7 @@ static void send_message(int fd, int opcode, const char *p, size_t n)
 	ssize_t r = writev(fd, iov, 2);
 	if (r < (ssize_t)k)
 		exit(1);
-	send_all(fd, p + ((size_t)r - k), n - ((size_t)r - k));
+	floor_send(fd, p + ((size_t)r - k), n - ((size_t)r - k));
 }
 
 static void stream(int fd, char *path)
@@ -81,20 +66,12 @@ static void serve(int fd)
 {
 	static const char answer[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
 	                             "Connection: Upgrade\r\n\r\n";
-	char *end = NULL, path[512] = "", *p;
-	size_t have = 0;
-	while (!end) {
-		ssize_t r = read(fd, buffer + have, PIECE - 1 - have);
-		if (r <= 0)
-			return;
-		have += (size_t)r;
-		buffer[have] = '\0';
-		end = strstr(buffer, "\r\n\r\n");
-	}
-	p = strstr(buffer, "?path=");
-	if (p)
-		snprintf(path, sizeof(path), "%.*s", (int)strcspn(p + 6, " "), p + 6);
-	send_all(fd, answer, sizeof(answer) - 1);
+	char path[FLOOR_PATH_SIZE];
+	size_t have;
+	if (!floor_read_head(fd, buffer, PIECE, &have))
+		return;
+	floor_path(buffer, path);
+	floor_send(fd, answer, sizeof(answer) - 1);
 	if (read(fd, buffer, PIECE) <= 0)
 		return;
 	stream(fd, path);
@@ -102,23 +79,9 @@ static void serve(int fd)
 
 int main(void)
 {
-	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t n = sizeof(sa);
-	int one = 1;
-	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
-	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (listener < 0 || bind(listener, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
-	    listen(listener, 1) < 0 || getsockname(listener, (struct sockaddr *)&sa, &n) < 0) {
-		perror("floor_ws");
-		return 1;
-	}
-	printf("http://127.0.0.1:%d\n", ntohs(sa.sin_port));
-	fflush(stdout);
+	int listener = floor_listen("floor_ws");
 	for (;;) {
-		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-		if (fd < 0)
-			return 1;
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+		int fd = floor_accept(listener);
 		serve(fd);
 		close(fd);
 	}
