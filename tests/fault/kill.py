@@ -5,8 +5,6 @@
 After each death: what was running runs on (its processes never noticed), every answered create is there, a
 delete that was answered stays deleted, and no process, mount, cgroup, namespace or socket has no owner.
 """
-import concurrent.futures
-import glob
 import http.client
 import os
 import re
@@ -16,27 +14,9 @@ import threading
 import time
 
 import aviary_test
-from aviary_test import Daemon, Failure, cgroups_of, equal, ok, processes_of, wait_for
-
-SRC = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src")
-
-
-def failpoints(layer):
-    """Names of the failpoints that a layer documents."""
-    names = []
-    for path in glob.glob(os.path.join(SRC, layer, "failpoints.def")):
-        with open(path, encoding="utf-8") as f:
-            names += re.findall(r'^\w*FAILPOINT\w*\([^"\n]*"([a-z0-9_.]+)"', f.read(), re.M)
-    return names
-
-
-def ready(d, timeout_s=30):
-    def probe():
-        try:
-            return d.request("GET", "/ready", key=False, timeout=5).status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-    wait_for(probe, timeout_s, "ready again")
+import death
+from aviary_test import Daemon, Failure, cgroups_of, equal, ok, wait_for
+from death import failpoints, ready
 
 
 def counter(d):
@@ -253,27 +233,19 @@ def is_as_answered(d, sandbox, last):
     equal(d.exec(sandbox, "echo awake")["stdout"], "awake\n", f"after {last}")
 
 
-def die_at(point, layer):
+def die_at(point, _layer):
     """One create, exec, pause, resume and delete with the death of one process at one point; then the accounts."""
     pooled = point.startswith("pool.")
     # The pool's first one is made before anybody asks.
     d = Daemon(env={"AVIARY_FAILPOINT": f"{point}=kill@{2 if point == 'pool.made' else 1}"}, pool=3 if pooled else 0)
-    try:
-        d.start()
-        generation = {r: p for r, p in d.pids().items() if r != "supervisor"}
-        steps = []
+    with death.dying(d, point):
+        before, steps = death.generation(d), []
         if pooled:
             wait_for(lambda: d.pool_ready() >= 1, 20, "a ready one")
-        try:
-            live_through(d, steps)
-        except (OSError, http.client.HTTPException) as error:
-            steps.append(type(error).__name__)
+        death.attempt(live_through, steps, d, steps)
         answered = steps.pop(1) if len(steps) > 1 and steps[0] == "create 201" else None
         deleted = "delete 204" in steps
-        ready(d)
-        time.sleep(0.1)
-        ready(d)
-        died = {r: p for r, p in d.pids().items() if r != "supervisor"} != generation
+        died = death.who_died(d, before)
         names = listed(d)
         if deleted:
             ok(answered not in names, f"{steps}: a deleted sandbox is back")
@@ -286,18 +258,8 @@ def die_at(point, layer):
         equal(d.exec(fresh, "echo works")["stdout"], "works\n", "after the death")
         d.delete_all()
         settles(d)
-        d.stop()
-        left = {"processes": processes_of(d), "cgroups": cgroups_of(d)}
-        ok(not any(left.values()), f"left behind: {left}")
+        death.stops_clean(d)
         return died, steps
-    except Failure:
-        print(f"# log of the daemon that died at {point}:")
-        for line in d.log_tail(25).splitlines():
-            print(f"# {line}")
-        raise
-    finally:
-        d.kill()
-        d.remove_dir()
 
 
 def test_killed_while_the_pool_is_emptied(_d):
@@ -310,30 +272,16 @@ def test_killed_while_the_pool_is_emptied(_d):
         d.start()
         settles(d)
         equal(kernel_ids(d), set(), "the next daemon gives it to nobody")
-        d.stop()
-        left = {"processes": processes_of(d), "cgroups": cgroups_of(d)}
-        ok(not any(left.values()), f"left behind: {left}")
+        death.stops_clean(d)
     finally:
         d.sweep()
         d.remove_dir()
 
 
-POOL = concurrent.futures.ThreadPoolExecutor(max_workers=4)
-DEATHS = {}
-
-
-def _make_failpoint_test(point, layer):
-    def test(_d):
-        # Each death has a daemon of its own and mostly waits: all start with the first test of them.
-        for p, of in POINTS:
-            if p not in DEATHS:
-                DEATHS[p] = POOL.submit(die_at, p, of)
-        died, steps = DEATHS[point].result()
-        print(f"# {point}: {', '.join(steps)}{'' if died else ' (not passed)'}")
-        ok(died, f"nobody died: the failpoint {point} was not passed by create, exec, pause, resume and delete")
-    test.__name__ = f"test_death_at_{layer}_{point}"
-    test.timeout_s = 120
-    return test
+def judge(point, _layer, outcome):
+    died, steps = outcome
+    print(f"# {point}: {', '.join(steps)}{'' if died else ' (not passed)'}")
+    ok(died, f"nobody died: the failpoint {point} was not passed by create, exec, pause, resume and delete")
 
 
 # The worker's; tests/fault/test_spawn.c goes through all of them without a daemon.
@@ -347,7 +295,4 @@ if os.geteuid() != 0:
     print("1..0 # SKIP needs root's worker and cgroups")
     sys.exit(0)
 names = {n: f for n, f in list(globals().items()) if n.startswith("test_")}
-for point, layer in POINTS:
-    t = _make_failpoint_test(point, layer)
-    names[t.__name__] = t
-aviary_test.main(names)
+aviary_test.main({**names, **death.tests(POINTS, die_at, judge)})

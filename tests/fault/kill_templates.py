@@ -5,35 +5,17 @@
 After each death: a snapshot that was answered is there and whole, one that was not is there as a whole or not at
 all, its source lives, a template that was deleted stays deleted, and no file of a template has no record.
 """
-import concurrent.futures
-import http.client
 import os
-import re
 import sys
 import time
 
 import aviary_test
-from aviary_test import Daemon, Failure, cgroups_of, equal, ok, processes_of, wait_for
-
-SRC = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src")
-
-
-def failpoints():
-    with open(os.path.join(SRC, "control", "failpoints.def"), encoding="utf-8") as f:
-        return re.findall(r'^CONTROL_FAILPOINT\("((?:snapshot|template)\.[a-z]+)"', f.read(), re.M)
-
+import death
+from aviary_test import Daemon, equal, ok, wait_for
+from death import failpoints
 
 # The worker's own; those of its children are gone through by test_templates.
 WORKER = ["snapshot.begin", "snapshot.frozen", "snapshot.done", "template.trashed"]
-
-
-def ready(d, timeout_s=30):
-    def probe():
-        try:
-            return d.request("GET", "/ready", key=False, timeout=5).status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-    wait_for(probe, timeout_s, "ready again")
 
 
 def stored(d):
@@ -68,26 +50,18 @@ def is_as_answered(d, steps):
     wait_for(lambda: not stored(d), 15, f"no files of templates: {stored(d)}")
 
 
-def die_at(point, of):
+def die_at(point, _of):
     d = Daemon(env={"AVIARY_FAILPOINT": f"{point}=kill@1"})
-    try:
-        d.start()
-        generation = {r: p for r, p in d.pids().items() if r != "supervisor"}
+    with death.dying(d, point):
+        before, steps = death.generation(d), []
         sandbox = d.create()["id"]
         d.exec(sandbox, "echo content >/root/x")
-        steps = []
-        try:
-            live_through(d, steps, sandbox)
-        except (OSError, http.client.HTTPException) as error:
-            steps.append(type(error).__name__)
+        death.attempt(live_through, steps, d, steps, sandbox)
         # What is removed in the background may be where it dies.
         end = time.monotonic() + 2
-        while {r: p for r, p in d.pids().items() if r != "supervisor"} == generation and time.monotonic() < end:
+        while death.generation(d) == before and time.monotonic() < end:
             time.sleep(0.02)
-        ready(d)
-        time.sleep(0.1)
-        ready(d)
-        died = [r for r, p in d.pids().items() if r != "supervisor" and generation.get(r) != p]
+        died = death.who_died(d, before)
         is_as_answered(d, steps)
         status = d.expect(200, "GET", f"/v1/sandboxes/{sandbox}").json()["status"]
         ok(status in ("running", "paused"), f"{steps}: the source is {status}")
@@ -98,43 +72,19 @@ def die_at(point, of):
         d.expect(204, "DELETE", "/v1/snapshots/after")
         d.delete_all()
         wait_for(lambda: not stored(d), 15, f"no files of templates: {stored(d)}")
-        d.stop()
-        left = {"processes": processes_of(d), "cgroups": cgroups_of(d)}
-        ok(not any(left.values()), f"left behind: {left}")
+        death.stops_clean(d)
         return died, steps
-    except Failure:
-        print(f"# log of the daemon that died at {point}:")
-        for line in d.log_tail(25).splitlines():
-            print(f"# {line}")
-        raise
-    finally:
-        d.kill()
-        d.remove_dir()
 
 
-POOL = concurrent.futures.ThreadPoolExecutor(max_workers=4)
-DEATHS = {}
-POINTS = [(p, "daemon") for p in failpoints()] + [(p, "worker") for p in WORKER]
+def judge(point, of, outcome):
+    died, steps = outcome
+    print(f"# {point}: {', '.join(steps)}; died: {', '.join(died) or 'nobody'}")
+    ok(of in died, f"the {of} did not die: the failpoint {point} was not passed")
 
 
-def _make_test(point, of):
-    def test(_d):
-        for p, o in POINTS:
-            if p not in DEATHS:
-                DEATHS[p] = POOL.submit(die_at, p, o)
-        died, steps = DEATHS[point].result()
-        print(f"# {point}: {', '.join(steps)}; died: {', '.join(died) or 'nobody'}")
-        ok(of in died, f"the {of} did not die: the failpoint {point} was not passed")
-    test.__name__ = f"test_death_at_{of}_{point}"
-    test.timeout_s = 120
-    return test
-
-
+POINTS = [(p, "daemon") for p in failpoints("control") if p.startswith(("snapshot.", "template."))] + \
+    [(p, "worker") for p in WORKER]
 if os.geteuid() != 0:
     print("1..0 # SKIP needs root's worker and cgroups")
     sys.exit(0)
-names = {}
-for point, of in POINTS:
-    t = _make_test(point, of)
-    names[t.__name__] = t
-aviary_test.main(names)
+aviary_test.main(death.tests(POINTS, die_at, judge))
