@@ -56,12 +56,11 @@ struct list {
 
 static void list_free(struct list *l, struct agent *a)
 {
-	a->fsjobs--;
 	if (l->opened)
 		walk_close(&l->walk);
 	entry_names_clear(&l->names);
 	av_buf_clear(&l->batch);
-	free(l);
+	fsjob_leave(a, l);
 }
 
 /* --- on a thread of the pool --- */
@@ -293,14 +292,13 @@ void fs_list(struct request *rq, struct av_str body)
 {
 	const struct av_str *type = av_http_head_get(&rq->head, "content-type");
 	struct av_err err = {0};
-	struct list *l;
+	struct list *l = fsjob_place(rq->agent, sizeof(*l));
 
-	if (rq->agent->fsjobs >= FSJOBS_MAX || !(l = calloc(1, sizeof(*l)))) {
+	if (!l) {
 		request_rpc_fail(rq, AV_CONNECT_RESOURCE_EXHAUSTED,
 		    "the sandbox's agent is at too many file operations; try again later");
 		return;
 	}
-	rq->agent->fsjobs++;
 	l->rq = rq;
 	l->connect = type && av_str_eq_c(av_http_media_type(*type), AV_AGENT_CT_CONNECT);
 	av_buf_init(&l->batch, BATCH_BYTES + ENTRY_BYTES);

@@ -15,13 +15,37 @@
 
 #include "base/banned.h"
 
-static void fsjob_free(struct fsjob *j, struct agent *a)
+void *fsjob_place(struct agent *a, size_t size)
+{
+	void *p = a->fsjobs < FSJOBS_MAX ? calloc(1, size) : NULL;
+
+	if (p)
+		a->fsjobs++;
+	return p;
+}
+
+void fsjob_leave(struct agent *a, void *p)
 {
 	a->fsjobs--;
+	free(p);
+}
+
+void *fsjob_place_http(struct request *rq, size_t size)
+{
+	void *p = fsjob_place(rq->agent, size);
+
+	if (!p)
+		request_fail(
+		    rq, 503, "the sandbox's agent is at too many file operations; try again later");
+	return p;
+}
+
+static void fsjob_free(struct fsjob *j, struct agent *a)
+{
 	if (j->walking)
 		walk_close(&j->walk);
 	av_buf_clear(&j->answer);
-	free(j);
+	fsjob_leave(a, j);
 }
 
 bool fsjob_slice_over(const struct fsjob *j)
@@ -174,13 +198,12 @@ void fsjob_start(struct request *rq, struct av_str body, const struct fsjob_op *
 		    FSJOBS_MAX);
 		return;
 	}
-	j = calloc(1, sizeof(*j));
+	j = fsjob_place(a, sizeof(*j));
 	if (!j) {
 		request_rpc_fail(
 		    rq, AV_CONNECT_RESOURCE_EXHAUSTED, "out of memory in the sandbox's agent");
 		return;
 	}
-	a->fsjobs++;
 	j->rq = rq;
 	j->op = op;
 	av_buf_init(&j->answer, FSJOB_REPLY_MAX);

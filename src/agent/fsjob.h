@@ -57,6 +57,13 @@ struct fsjob {
 	struct walk walk;
 };
 
+/* A place among the file operations, of which FSJOBS_MAX are done at a time, and zeroed memory for
+ * one; NULL when there is none. */
+void *fsjob_place(struct agent *a, size_t size);
+/* Gives both back. */
+void fsjob_leave(struct agent *a, void *p);
+/* The same for a request of HTTP: NULL when it was answered with 503. */
+void *fsjob_place_http(struct request *rq, size_t size);
 /* Begins op for the request with this body; answers errors itself. */
 void fsjob_start(struct request *rq, struct av_str body, const struct fsjob_op *op);
 /* True when the slice is over. */

@@ -59,7 +59,6 @@ struct tar_get {
 
 static void get_free(struct tar_get *t, struct agent *a)
 {
-	a->fsjobs--;
 	if (t->opened)
 		walk_close(&t->walk);
 	entry_names_clear(&t->names);
@@ -68,7 +67,7 @@ static void get_free(struct tar_get *t, struct agent *a)
 	if (t->block)
 		av_http2_block_unref(t->block);
 	memory_trim_later(a);
-	free(t);
+	fsjob_leave(a, t);
 }
 
 /* --- on a thread of the pool --- */
@@ -383,15 +382,10 @@ static const struct request_ops get_ops = {
 
 void tar_get(struct request *rq)
 {
-	struct tar_get *t = rq->agent->fsjobs < FSJOBS_MAX ? calloc(1, sizeof(*t)) : NULL;
+	struct tar_get *t = fsjob_place_http(rq, sizeof(*t));
 
-	if (!t) {
-		request_fail(rq, 503,
-		    "the sandbox's agent is at too many file operations; try again "
-		    "later");
+	if (!t)
 		return;
-	}
-	rq->agent->fsjobs++;
 	t->rq = rq;
 	t->file = -1;
 	av_buf_init(&t->head, HEAD_BYTES);

@@ -66,11 +66,10 @@ static void free_blocks(struct av_list *l)
 
 static void put_free(struct tar_put *t, struct agent *a)
 {
-	a->fsjobs--;
 	free_blocks(&t->blocks);
 	free_blocks(&t->batch);
 	memory_trim_later(a);
-	free(t);
+	fsjob_leave(a, t);
 }
 
 /* --- on a thread of the pool --- */
@@ -260,15 +259,10 @@ static const struct request_ops put_ops = {
 
 void tar_put(struct request *rq)
 {
-	struct tar_put *t = rq->agent->fsjobs < FSJOBS_MAX ? calloc(1, sizeof(*t)) : NULL;
+	struct tar_put *t = fsjob_place_http(rq, sizeof(*t));
 
-	if (!t) {
-		request_fail(rq, 503,
-		    "the sandbox's agent is at too many file operations; try again "
-		    "later");
+	if (!t)
 		return;
-	}
-	rq->agent->fsjobs++;
 	t->rq = rq;
 	av_list_init(&t->blocks);
 	av_list_init(&t->batch);

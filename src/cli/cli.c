@@ -123,6 +123,18 @@ void cli_print_json(const struct cli *cli, const json_t *j)
 	putchar('\n');
 }
 
+void cli_print_reply(const struct cli *cli, const json_t *reply, const char *field)
+{
+	const char *text = json_string_value(json_object_get(reply, field));
+
+	if (cli->json) {
+		cli_print_json(cli, reply);
+		return;
+	}
+	cli_print_safe(stdout, text ? text : "");
+	putchar('\n');
+}
+
 const char *cli_good(const struct cli *cli)
 {
 	return cli->color ? "\033[32m" : "";

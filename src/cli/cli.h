@@ -74,6 +74,9 @@ void cli_print_safe(FILE *f, const char *text);
 
 /* Prints the JSON (indented on a terminal) and a newline. */
 void cli_print_json(const struct cli *cli, const json_t *j);
+/* The last of a command: the reply as JSON where that was asked for, else one text of it and a
+ * newline. */
+void cli_print_reply(const struct cli *cli, const json_t *reply, const char *field);
 
 /* SIGINT, SIGTERM and SIGHUP end the call under way with AV_ERR_CANCELED instead of the program;
  * cli_caught_signal() is the number of the first one, or 0. A third one ends the program at once.

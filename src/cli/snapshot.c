@@ -39,14 +39,8 @@ static int run(struct cli *cli, const struct args *args)
 	if (!args_flag(args, "stop") && args_flag(args, "resume") &&
 	    cli_call(cli, "POST", NULL, NULL, &err, "/v1/sandboxes/%s/resume", id) < 0)
 		return cli_fail(cli, &err, args->operands[0]);
-	if (cli->json) {
-		cli_print_json(cli, made);
-		return 0;
-	}
-	const char *name = json_string_value(json_object_get(made, "name"));
-	cli_print_safe(stdout, name ? name : "");
-	putchar('\n');
-	if (cli->out_is_tty && !args_flag(args, "stop") && !args_flag(args, "resume"))
+	cli_print_reply(cli, made, "name");
+	if (!cli->json && cli->out_is_tty && !args_flag(args, "stop") && !args_flag(args, "resume"))
 		fprintf(stderr, "the sandbox is paused: a request resumes it\n");
 	return 0;
 }

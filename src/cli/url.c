@@ -2,8 +2,6 @@
 /*
  * url.c - aviary url: the address of a server in a sandbox
  */
-#include <stdio.h>
-
 #include "base/json.h"
 #include "base/num.h"
 #include "cli/command.h"
@@ -76,13 +74,7 @@ static int run(struct cli *cli, const struct args *args)
 	    ((open || close) && set_public(cli, id, port, open, &err) < 0) ||
 	    cli_call(cli, "POST", body, &reply, &err, "/v1/sandboxes/%s/url", id) < 0)
 		return cli_fail(cli, &err, args->operands[0]);
-	if (cli->json) {
-		cli_print_json(cli, reply);
-		return 0;
-	}
-	const char *url = json_string_value(json_object_get(reply, "url"));
-	cli_print_safe(stdout, url ? url : "");
-	printf("\n");
+	cli_print_reply(cli, reply, "url");
 	return 0;
 }
 
