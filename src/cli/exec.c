@@ -48,25 +48,13 @@ static int run_in_background(struct cli *cli, const struct args *args, const cha
 
 static int run_attached(struct cli *cli, const struct args *args, const char *id, json_t *envs)
 {
-	struct session_options so = {
-	    .reads_stdin = args_flag(args, "interactive"),
-	    .has_tty = args_flag(args, "tty"),
-	    .forwards_signals = true,
-	    .sandbox = id,
-	};
 	struct av_exec_options eo = {
 	    .argv = args->operands + 1,
 	    .argc = args->n_operands - 1,
 	    .envs = envs,
-	    .cwd = args_text(args, "workdir"),
-	    .user = args_text(args, "user"),
 	    .tag = args_text(args, "tag"),
-	    .timeout_ms = (int64_t)args_duration_ms(args, "timeout", 0),
-	    .has_stdin = so.reads_stdin,
-	    .has_pty = so.has_tty,
-	    .kill_on_detach = true,
 	};
-	return session_exec(cli, &so, &eo, args->operands[0]);
+	return session_exec(cli, args, id, &eo, args->operands[0]);
 }
 
 static int run(struct cli *cli, const struct args *args)

@@ -22,24 +22,12 @@
 /* Runs the command in the sandbox; the exit status. */
 static int run_inside(struct cli *cli, const struct args *args, const char *id, json_t *envs)
 {
-	struct session_options so = {
-	    .reads_stdin = args_flag(args, "interactive"),
-	    .has_tty = args_flag(args, "tty"),
-	    .forwards_signals = true,
-	    .sandbox = id,
-	};
 	struct av_exec_options eo = {
 	    .argv = args->operands,
 	    .argc = args->n_operands,
 	    .envs = envs,
-	    .cwd = args_text(args, "workdir"),
-	    .user = args_text(args, "user"),
-	    .timeout_ms = (int64_t)args_duration_ms(args, "timeout", 0),
-	    .has_stdin = so.reads_stdin,
-	    .has_pty = so.has_tty,
-	    .kill_on_detach = true,
 	};
-	return session_exec(cli, &so, &eo, NULL);
+	return session_exec(cli, args, id, &eo, NULL);
 }
 
 static int run(struct cli *cli, const struct args *args)

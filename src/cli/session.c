@@ -380,19 +380,31 @@ int session_run(struct session *s, struct cli *cli, struct av_exec *exec)
 	return s->last_interrupt ? EXIT_SIGNAL + s->last_interrupt : 0;
 }
 
-int session_exec(struct cli *cli, const struct session_options *options, struct av_exec_options *eo,
-    const char *typed_id)
+int session_exec(struct cli *cli, const struct args *args, const char *sandbox,
+    struct av_exec_options *eo, const char *typed_id)
 {
+	const struct session_options options = {
+	    .reads_stdin = args_flag(args, "interactive"),
+	    .has_tty = args_flag(args, "tty"),
+	    .forwards_signals = true,
+	    .sandbox = sandbox,
+	};
 	struct av_err err = {0};
 	struct av_exec *exec = NULL;
+	eo->cwd = args_text(args, "workdir");
+	eo->user = args_text(args, "user");
+	eo->timeout_ms = (int64_t)args_duration_ms(args, "timeout", 0);
+	eo->has_stdin = options.reads_stdin;
+	eo->has_pty = options.has_tty;
+	eo->kill_on_detach = true;
 	session_window(&eo->cols, &eo->rows);
-	struct session *s = session_new(options);
+	struct session *s = session_new(&options);
 	if (!s) {
 		av_err_sys(&err, AV_ERR_NO_MEMORY, ENOMEM, "session");
 		return cli_fail(cli, &err, NULL);
 	}
 	int status;
-	if (av_exec_start(cli->client, options->sandbox, eo, &session_events, s, &exec, &err) < 0)
+	if (av_exec_start(cli->client, sandbox, eo, &session_events, s, &exec, &err) < 0)
 		status = cli_fail(cli, &err, typed_id);
 	else
 		status = session_run(s, cli, exec);

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "cli/args.h"
 #include "cli/cli.h"
 #include "client/exec.h"
 
@@ -33,8 +34,8 @@ void session_free(struct session *s);
 /* Exit status and message for a process that could not be started. */
 int session_start_error(struct cli *cli, const struct av_err *err);
 
-/* Starts *eo (whose window size is filled in here) in options->sandbox and runs the session to its
- * end; returns the exit status to end with. typed_id: what the user typed as the sandbox, for
- * messages about it, or NULL. */
-int session_exec(struct cli *cli, const struct session_options *options, struct av_exec_options *eo,
-    const char *typed_id);
+/* Starts *eo in the sandbox and runs the session to its end; returns the exit status to end with.
+ * What OPTIONS_EXEC of args say, and the window's size, is filled in here. typed_id: what the user
+ * typed as the sandbox, for messages about it, or NULL. */
+int session_exec(struct cli *cli, const struct args *args, const char *sandbox,
+    struct av_exec_options *eo, const char *typed_id);

@@ -195,18 +195,23 @@ static void fail(struct taking *k, enum av_err_kind kind, const char *text)
 	over(k, &err);
 }
 
+/* True when a step failed, or the template is not there any more: then it is answered. */
+static bool is_over(struct taking *k, const struct template *t, const struct av_err *err)
+{
+	if (err)
+		over(k, err);
+	else if (!t)
+		fail(k, AV_ERR_INTERNAL, "the template has gone meanwhile");
+	return err || !t;
+}
+
 static void on_published(void *ctx, const struct av_err *err)
 {
 	struct taking *k = ctx;
 	struct template *t = template_by_id(k->c, k->template_id), *old;
 
-	if (err || !t) {
-		if (err)
-			over(k, err);
-		else
-			fail(k, AV_ERR_INTERNAL, "the template has gone meanwhile");
+	if (is_over(k, t, err))
 		return;
-	}
 	(void)av_failpoint("snapshot.published");
 	old = template_by_name(k->c, t->rec.team_id, t->rec.name);
 	if (old && strcmp(old->rec.team_id, t->rec.team_id) == 0)
@@ -227,13 +232,8 @@ static void on_taken(void *ctx, const struct driver_snapshot *snap, const struct
 		fail(k, AV_ERR_INVALID_STATE, "the sandbox was stopped during its snapshot");
 		return;
 	}
-	if (err || !t) {
-		if (err)
-			over(k, err);
-		else
-			fail(k, AV_ERR_INTERNAL, "the template has gone meanwhile");
+	if (is_over(k, t, err))
 		return;
-	}
 	(void)av_failpoint("snapshot.captured");
 	k->next = t->rec;
 	static_assert(sizeof(snap->seal) == sizeof(k->next.seal), "same size in both layers");

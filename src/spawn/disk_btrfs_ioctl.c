@@ -43,18 +43,27 @@ int btrfs_quota_setup(int fd)
 	return r == -EEXIST ? 0 : r;
 }
 
-int btrfs_subvol_create(int dirfd, const char *name, uint64_t limit)
+/* The argument by which a new subvolume is counted with the others of ours. */
+union inherit {
+	struct btrfs_qgroup_inherit head;
+	char room[sizeof(struct btrfs_qgroup_inherit) + sizeof(uint64_t)];
+};
+
+static void inherit_init(union inherit *in)
 {
 	const uint64_t parent = BTRFS_PARENT_QGROUP;
-	union {
-		struct btrfs_qgroup_inherit head;
-		char room[sizeof(struct btrfs_qgroup_inherit) + sizeof(parent)];
-	} inherit = {.head = {.num_qgroups = 1}};
+	*in = (union inherit){.head = {.num_qgroups = 1}};
+	memcpy(in->room + sizeof(in->head), &parent, sizeof(parent));
+}
+
+int btrfs_subvol_create(int dirfd, const char *name, uint64_t limit)
+{
+	union inherit inherit;
 	struct btrfs_ioctl_vol_args_v2 a = {
 	    .flags = BTRFS_SUBVOL_QGROUP_INHERIT,
 	    .size = sizeof(inherit),
 	};
-	memcpy(inherit.room + sizeof(inherit.head), &parent, sizeof(parent));
+	inherit_init(&inherit);
 	if (limit > 0) {
 		inherit.head.flags = BTRFS_QGROUP_INHERIT_SET_LIMITS;
 		inherit.head.lim.flags = BTRFS_QGROUP_LIMIT_MAX_RFER;
@@ -67,17 +76,13 @@ int btrfs_subvol_create(int dirfd, const char *name, uint64_t limit)
 
 int btrfs_snapshot_create(int dirfd, const char *name, int source_fd)
 {
-	const uint64_t parent = BTRFS_PARENT_QGROUP;
-	union {
-		struct btrfs_qgroup_inherit head;
-		char room[sizeof(struct btrfs_qgroup_inherit) + sizeof(parent)];
-	} inherit = {.head = {.num_qgroups = 1}};
+	union inherit inherit;
 	struct btrfs_ioctl_vol_args_v2 a = {
 	    .fd = source_fd,
 	    .flags = BTRFS_SUBVOL_RDONLY | BTRFS_SUBVOL_QGROUP_INHERIT,
 	    .size = sizeof(inherit),
 	};
-	memcpy(inherit.room + sizeof(inherit.head), &parent, sizeof(parent));
+	inherit_init(&inherit);
 	a.qgroup_inherit = &inherit.head;
 	int r = av_path_printf(a.name, sizeof(a.name), "%s", name);
 	return r < 0 ? r : call(dirfd, BTRFS_IOC_SNAP_CREATE_V2, &a);
