@@ -23,6 +23,8 @@ enum stmt {
 struct store_db {
 	sqlite3 *sql;
 	sqlite3_stmt *stmts[ST_COUNT];
+	bool relaxed;        /* PRAGMA synchronous is NORMAL just now */
+	int64_t unsynced_ns; /* since when something is written that is not on disk; 0: nothing */
 };
 
 /* Fills err from SQLite's last error; `what` says what could not be done. */

@@ -136,6 +136,15 @@ static void finish_batch(struct store *s, struct req_list *batch)
 		s->wake(s->wake_ctx);
 }
 
+/* The lock is held before and after, not meanwhile. */
+static void catch_up(struct store *s)
+{
+	s->stats.synced++;
+	pthread_mutex_unlock(&s->lock);
+	store_db_sync(s->db);
+	pthread_mutex_lock(&s->lock);
+}
+
 static void *store_thread(void *arg)
 {
 	struct store *s = arg;
@@ -145,8 +154,12 @@ static void *store_thread(void *arg)
 
 		list_init(&batch);
 		pthread_mutex_lock(&s->lock);
-		while (!s->todo.head && !s->closing)
-			pthread_cond_wait(&s->work, &s->lock);
+		while (!s->todo.head && !s->closing) {
+			if (store_db_is_behind(s->db))
+				catch_up(s);
+			else
+				pthread_cond_wait(&s->work, &s->lock);
+		}
 		while (batch.n < BATCH_MAX && s->todo.head)
 			list_append(&batch, list_shift(&s->todo));
 		pthread_mutex_unlock(&s->lock);

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * store.h - what Aviary remembers: sandboxes, keys, teams, idempotency keys; durable before
+ * store.h - what Aviary remembers: sandboxes, keys, teams, idempotency keys; written before
  * answered
  *
- * One SQLite database (WAL, synchronous=FULL) that one thread of the store's own uses. Requests are
+ * One SQLite database (WAL) that one thread of the store's own uses. Requests are
  * queued from the loop thread, and all that wait are written in one transaction (group commit);
  * each is isolated by a savepoint, so that one that fails does not fail its neighbours. A callback
- * runs only after the transaction that holds the change is on disk.
+ * runs only after the transaction that holds the change is written: a daemon that is killed loses
+ * nothing that it answered. Against a machine that loses its power, keys, templates and settings
+ * are on disk as well by then; what sandboxes do follows as soon as nothing waits, a tenth of a
+ * second later at most (docs/decisions/0009).
  *
  * Threads: every function below is for one thread, the loop's. When callbacks are due the store's
  * thread calls config.wake (which must be safe from any thread, as av_loop_post is), and the loop
@@ -64,6 +67,7 @@ struct store_stats {
 	uint64_t requests;
 	uint64_t errors;
 	uint64_t queued; /* waiting now */
+	uint64_t synced; /* transactions that were answered first and brought to the disk then */
 };
 void store_get_stats(struct store *s, struct store_stats *ret);
 

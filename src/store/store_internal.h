@@ -137,3 +137,7 @@ void store_db_close(struct store_db *db);
 /* Carries out the requests of the list in one transaction if it can, else each in its own. Every
  * request ends with its results or its error set. */
 void store_db_run(struct store_db *db, struct store_req *list);
+/* Whether something of it is written and not on disk yet. */
+bool store_db_is_behind(const struct store_db *db);
+/* Brings that to the disk. Blocks. A failure is the next transaction's to tell. */
+void store_db_sync(struct store_db *db);

@@ -8,12 +8,17 @@
  * transaction back by itself, and COMMIT can fail: then nothing of the batch holds, and every
  * request is carried out again in a transaction of its own, so that exactly those fail which cannot
  * be written.
+ *
+ * A transaction that tells only what sandboxes do is not waited for until the disk has it: no
+ * sandbox outlives the machine. The thread does that when it has nothing else to do, or with the
+ * first transaction LAG_NS later.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/avtime.h"
 #include "base/buf.h"
 #include "base/fd.h"
 #include "store/sql.h"
@@ -21,6 +26,7 @@
 #include "base/banned.h"
 
 #define BUSY_TIMEOUT_MS 5000
+#define LAG_NS          (100 * AV_NS_PER_MS)
 
 static int run_op(struct store_db *db, struct store_req *r)
 {
@@ -143,8 +149,54 @@ static bool run_together(struct store_db *db, struct store_req *list)
 	return true;
 }
 
+static bool op_may_lag(enum store_op op)
+{
+	return op == STORE_OP_SANDBOX_INSERT || op == STORE_OP_SANDBOX_UPDATE ||
+	       op == STORE_OP_KEY_TOUCH || op == STORE_OP_POINTS_PUT || op == STORE_OP_USAGE_ADD;
+}
+
+/* Says how the next transaction is written. A failure leaves the safer way. */
+static void choose_sync(struct store_db *db, const struct store_req *list)
+{
+	int64_t now = av_mono_ns();
+	bool relaxed = db->unsynced_ns == 0 || now - db->unsynced_ns < LAG_NS, writes = false;
+
+	for (const struct store_req *r = list; r; r = r->next) {
+		writes = writes || !op_reads(r->op);
+		relaxed = relaxed && (op_reads(r->op) || op_may_lag(r->op));
+	}
+	if (!writes)
+		return;
+	if (relaxed != db->relaxed &&
+	    sqlite3_exec(db->sql,
+	        relaxed ? "PRAGMA synchronous = NORMAL" : "PRAGMA synchronous = FULL", NULL, NULL,
+	        NULL) == SQLITE_OK)
+		db->relaxed = relaxed;
+	if (!db->relaxed)
+		db->unsynced_ns = 0; /* its end brings what came before to the disk as well */
+	else if (db->unsynced_ns == 0)
+		db->unsynced_ns = now;
+}
+
+bool store_db_is_behind(const struct store_db *db)
+{
+	return db->unsynced_ns != 0;
+}
+
+void store_db_sync(struct store_db *db)
+{
+	sqlite3_file *wal = NULL;
+
+	db->unsynced_ns = 0;
+	if (sqlite3_file_control(db->sql, "main", SQLITE_FCNTL_JOURNAL_POINTER, (void *)&wal) ==
+	        SQLITE_OK &&
+	    wal && wal->pMethods)
+		(void)wal->pMethods->xSync(wal, SQLITE_SYNC_NORMAL | SQLITE_SYNC_DATAONLY);
+}
+
 void store_db_run(struct store_db *db, struct store_req *list)
 {
+	choose_sync(db, list);
 	if (list->next) {
 		if (run_together(db, list))
 			return;

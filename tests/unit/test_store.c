@@ -439,6 +439,31 @@ static void test_batch(struct store *s, const char *team)
 	    (unsigned long long)(after.transactions - before.transactions));
 }
 
+/* What sandboxes do is answered first and on the disk then; the rest is on the disk when answered.
+ */
+static void test_sync(struct store *s, const char *team)
+{
+	struct seen seen = {0};
+	struct store_stats before, after;
+	struct store_sandbox rec = make_record(team, 90000);
+
+	usleep(200000); /* what came before is on the disk */
+	store_get_stats(s, &before);
+	(void)store_value_set(s, "sync", "one", on_done, &seen);
+	wait_for(s, &seen, 1);
+	usleep(50000);
+	store_get_stats(s, &after);
+	is_int((long long)(after.synced - before.synced), 0, "a setting is not synced afterwards");
+	(void)store_sandbox_insert(s, &rec, NULL, 0, on_insert, &seen);
+	wait_for(s, &seen, 2);
+	for (int i = 0; i < 500 && after.synced == before.synced; i++) {
+		usleep(10000);
+		store_get_stats(s, &after);
+	}
+	is_int((long long)(after.synced - before.synced), 1, "a sandbox is, once");
+	is_int(seen.failures, 0, "without an error");
+}
+
 static void test_reopen(const char *path)
 {
 	struct av_err err = {0};
@@ -610,6 +635,7 @@ int main(void)
 	test_values(s);
 	test_usage(s, team);
 	test_batch(s, team);
+	test_sync(s, team);
 	store_close(s);
 	test_reopen(db_path("aviary.db"));
 	test_refusals(db_path("aviary.db"));
