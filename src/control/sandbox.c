@@ -219,6 +219,10 @@ void sandbox_describe(const struct sandbox *sb, struct sandbox_info *ret)
 int sandbox_not_running(const struct control *c, const struct control_actor *a, const char *id,
     const struct sandbox *sb, struct av_err *err)
 {
+	if (sb && sb->end_reason != SANDBOX_REASON_NONE)
+		return av_err_set(err, AV_ERR_INVALID_STATE,
+		    "sandbox %s is not running any more: %s", id,
+		    sandbox_reason_why(sb->end_reason));
 	if (sb && sb->state == SANDBOX_RUNNING)
 		return av_err_set(err, AV_ERR_INVALID_STATE, "sandbox %s is being stopped", id);
 	if (sb)
