@@ -155,7 +155,8 @@ static bool op_may_lag(enum store_op op)
 	       op == STORE_OP_KEY_TOUCH || op == STORE_OP_POINTS_PUT || op == STORE_OP_USAGE_ADD;
 }
 
-/* Says how the next transaction is written. A failure leaves the safer way. */
+/* Says how the next transaction is written. What cannot be said is made up for by a sync after it.
+ */
 static void choose_sync(struct store_db *db, const struct store_req *list)
 {
 	int64_t now = av_mono_ns();
