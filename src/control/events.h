@@ -2,7 +2,7 @@
 /*
  * events.h - being told what happens to sandboxes and templates
  *
- * An event is told once, when what it says is on disk and before whoever asked for it is answered;
+ * An event is told once, when what it says is written and before whoever asked for it is answered;
  * failures too, except those of requests that were refused at once. What happened while nobody
  * listened is not told later. The listener must not call back into control.
  */
