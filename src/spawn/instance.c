@@ -114,9 +114,8 @@ int instance_lock_worker(const char *state_dir, int *ret_fd, struct av_err *err)
 			return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot lock %s", path);
 		if (waited >= WORKER_END_MS)
 			return av_err_set(err, AV_ERR_CONFLICT,
-			    "a worker of %s whose supervisor is gone does not end; look at what "
-			    "the "
-			    "disk does, and try again",
+			    "a worker of %s whose supervisor is gone does not end; "
+			    "look at what the disk does, and try again",
 			    state_dir);
 		(void)nanosleep(&pause, NULL);
 	}

@@ -139,5 +139,5 @@ void store_db_close(struct store_db *db);
 void store_db_run(struct store_db *db, struct store_req *list);
 /* Whether something of it is written and not on disk yet. */
 bool store_db_is_behind(const struct store_db *db);
-/* Brings that to the disk. Blocks. A failure is the next transaction's to tell. */
+/* Brings that to the disk. Blocks. A failure is logged. */
 void store_db_sync(struct store_db *db);

@@ -21,6 +21,7 @@
 #include "base/avtime.h"
 #include "base/buf.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "store/sql.h"
 
 #include "base/banned.h"
@@ -159,8 +160,7 @@ static bool op_may_lag(enum store_op op)
  */
 static void choose_sync(struct store_db *db, const struct store_req *list)
 {
-	int64_t now = av_mono_ns();
-	bool relaxed = db->unsynced_ns == 0 || now - db->unsynced_ns < LAG_NS, writes = false;
+	bool relaxed = true, writes = false;
 
 	for (const struct store_req *r = list; r; r = r->next) {
 		writes = writes || !op_reads(r->op);
@@ -168,15 +168,15 @@ static void choose_sync(struct store_db *db, const struct store_req *list)
 	}
 	if (!writes)
 		return;
+	if (db->unsynced_ns != 0 && av_mono_ns() - db->unsynced_ns >= LAG_NS)
+		store_db_sync(db);
 	if (relaxed != db->relaxed &&
 	    sqlite3_exec(db->sql,
 	        relaxed ? "PRAGMA synchronous = NORMAL" : "PRAGMA synchronous = FULL", NULL, NULL,
 	        NULL) == SQLITE_OK)
 		db->relaxed = relaxed;
-	if (!db->relaxed)
-		db->unsynced_ns = 0; /* its end brings what came before to the disk as well */
-	else if (db->unsynced_ns == 0)
-		db->unsynced_ns = now;
+	if (db->relaxed && db->unsynced_ns == 0)
+		db->unsynced_ns = av_mono_ns();
 }
 
 bool store_db_is_behind(const struct store_db *db)
@@ -189,10 +189,13 @@ void store_db_sync(struct store_db *db)
 	sqlite3_file *wal = NULL;
 
 	db->unsynced_ns = 0;
-	if (sqlite3_file_control(db->sql, "main", SQLITE_FCNTL_JOURNAL_POINTER, (void *)&wal) ==
-	        SQLITE_OK &&
-	    wal && wal->pMethods)
-		(void)wal->pMethods->xSync(wal, SQLITE_SYNC_NORMAL | SQLITE_SYNC_DATAONLY);
+	int r = sqlite3_file_control(db->sql, "main", SQLITE_FCNTL_JOURNAL_POINTER, (void *)&wal);
+	if (r == SQLITE_OK && wal && wal->pMethods)
+		r = wal->pMethods->xSync(wal, SQLITE_SYNC_NORMAL | SQLITE_SYNC_DATAONLY);
+	if (r != SQLITE_OK)
+		av_log(AV_LOG_ERROR,
+		    "the database does not reach its disk: look at the kernel's log", "error",
+		    sqlite3_errstr(r), NULL);
 }
 
 void store_db_run(struct store_db *db, struct store_req *list)

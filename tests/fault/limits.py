@@ -263,6 +263,20 @@ def test_t03_busy_sandboxes_keep_to_their_cpus(d):
         d.delete(s)
 
 
+def test_t03_together_they_weigh_more(d):
+    """Not as one process of the host: a busy one would take the weight of all to its CPUs."""
+    sandbox = d.create()["id"]
+    found = {}
+    for path in aviary_test.cgroups_of(d):
+        for name, unit in (("cpu.shares", 1024), ("cpu.weight", 100)):
+            file = os.path.join(os.path.dirname(path), name)
+            if path.endswith(sandbox) and os.path.exists(file):
+                with open(file, encoding="ascii") as f:
+                    found[file] = int(f.read()) / unit
+    equal(sorted(found.values()), [8.0], f"the parent's weight, of one process: {found}")
+    d.delete(sandbox)
+
+
 def test_t03_t60_bystander_keeps_its_pace(d):
     """All of it at once in one sandbox with one CPU; the bystander's p99 stays under twice its usual."""
     by = Bystander(d)

@@ -340,11 +340,11 @@ def git_passwords(api, d):
         raises(wrenn.GitAuthError, None, g.clone, url, "/tmp/no")
         raises(wrenn.GitAuthError, None, g.clone, url, "/tmp/no", username="ann", password="wrong")
         raises(ValueError, None, g.clone, url, "/tmp/no", password="s3cret")
-        g.clone(url, "/tmp/work", **known)
-        here = {"cwd": "/tmp/work"}
+        g.clone(url, "/tmp/clone", **known)
+        here = {"cwd": "/tmp/clone"}
         equal(g.remote_get("origin", **here), url, "no password stays behind")
         g.configure_user("Ann", "ann@example.org", scope="local", **here)
-        c.files.write("/tmp/work/a", os.urandom(2 * MIB).hex())
+        c.files.write("/tmp/clone/a", os.urandom(2 * MIB).hex())
         g.add(all=True, **here)
         g.commit("first", **here)
         raises(wrenn.GitAuthError, None, g.push, "origin", "HEAD:main", **here)
