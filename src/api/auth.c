@@ -6,24 +6,40 @@
 
 #include <errno.h>
 
+#include "control/accounts.h"
 #include "control/keys.h"
 #include "base/banned.h"
 
-#define KEY_MAX 128 /* bytes of a presented key; ours have less than 50 */
+#define CREDENTIAL_MAX 4096 /* bytes; keys have less than 50, sessions under a thousand */
 
-/* The presented key, or an empty string. */
-static struct av_str presented_key(const struct api_request *rq)
+/* Sessions have dots, keys have none. */
+static bool is_session(struct av_str credential)
+{
+	return memchr(credential.p, '.', credential.n) != NULL;
+}
+
+/* What comes as "Authorization: Bearer", or an empty string. */
+static struct av_str bearer(const struct api_request *rq)
 {
 	struct av_str value, scheme;
 
-	if (av_req_header(rq->req, "x-api-key", &value))
-		return av_str_trim(value);
 	if (!av_req_header(rq->req, "authorization", &value))
 		return AV_STR("");
 	value = av_str_trim(value);
 	if (!av_str_cut(&value, ' ', &scheme) || !av_str_ieq(scheme, AV_STR("Bearer")))
 		return AV_STR("");
 	return av_str_trim(value);
+}
+
+static struct av_str presented(const struct api_request *rq)
+{
+	struct av_str token = bearer(rq), key;
+
+	if (rq->match.route->auth == API_AUTH_USER && is_session(token))
+		return token;
+	if (av_req_header(rq->req, "x-api-key", &key))
+		return av_str_trim(key);
+	return token;
 }
 
 bool api_has_credentials(const struct api_request *rq)
@@ -34,25 +50,39 @@ bool api_has_credentials(const struct api_request *rq)
 	       av_req_header(rq->req, "authorization", &value);
 }
 
-int api_verify_key(struct api *api, struct av_str key, struct control_actor *ret)
+static int unknown_key(const struct api *api, bool any, struct av_err *err)
 {
-	if (key.n > 0 && key.n <= KEY_MAX && control_key_verify(api->control, key, ret, NULL) == 0)
-		return 0;
-	api->metrics.auth_failures++;
-	return -EACCES;
-}
+	const char *hint = api->credentials_hint;
 
-int api_authenticate(struct api_request *rq, struct av_err *err)
-{
-	const char *hint = rq->api->credentials_hint;
-	struct av_str key = presented_key(rq);
-
-	if (api_verify_key(rq->api, key, &rq->actor) == 0)
-		return 0;
 	return av_err_set(err, AV_ERR_UNAUTHORIZED,
 	    "%s; send 'X-API-Key: av_...' or 'Authorization: Bearer av_...'. aviaryd wrote a key "
 	    "at its "
 	    "first start%s%s",
-	    key.n ? "this API key is not valid" : "an API key is needed", hint ? " to " : "",
+	    any ? "this API key is not valid" : "an API key is needed", hint ? " to " : "",
 	    hint ? hint : " to credentials.json in the configuration directory of who started it");
+}
+
+int api_verify(struct api *api, const struct api_route *route, struct av_str credential,
+    struct control_actor *ret, struct av_err *err)
+{
+	int r;
+
+	if (credential.n == 0 || credential.n > CREDENTIAL_MAX)
+		r = unknown_key(api, credential.n > 0, err);
+	else if (is_session(credential))
+		r = control_session_verify(api->control, credential, ret, err);
+	else
+		r = control_key_verify(api->control, credential, ret, err);
+	if (r == -ENOKEY)
+		r = unknown_key(api, true, err);
+	if (r == 0)
+		r = control_need_scope(ret, route->scope, err);
+	if (r < 0)
+		api->metrics.auth_failures++;
+	return r;
+}
+
+int api_authenticate(struct api_request *rq, struct av_err *err)
+{
+	return api_verify(rq->api, rq->match.route, presented(rq), &rq->actor, err);
 }

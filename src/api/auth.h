@@ -2,16 +2,21 @@
 /*
  * auth.h - from request headers to an actor
  *
- * X-API-Key decides alone when it is present; else "Authorization: Bearer <key>". Nothing else
- * authenticates: no cookie, no query parameter, so that no page in a browser can act for a user.
+ * An API key comes as X-API-Key or as "Authorization: Bearer <key>", the session of a user as
+ * "Authorization: Bearer <token>". On routes for keys (KEY in routes.def) X-API-Key decides alone
+ * when it is there; on routes for people (USER) a session does, as clients that have both send both
+ * everywhere. Nothing else authenticates: no cookie, no query parameter, so that no page in a
+ * browser can act for a user.
  */
 #pragma once
 
 #include "api/request.h"
 
-/* Whether the request brings a key at all, good or bad. */
+/* Whether the request brings a key or session at all, good or bad. */
 bool api_has_credentials(const struct api_request *rq);
-/* The actor that a key from anywhere else belongs to. -EACCES; counted as a failure. */
-int api_verify_key(struct api *api, struct av_str key, struct control_actor *ret);
-/* Fills rq->actor, or UNAUTHORIZED with a text that says where keys come from. */
+/* The actor that a key or session from anywhere else belongs to, and whether the route's scope is
+ * among what it may. -errno with *err; counted as a failure. */
+int api_verify(struct api *api, const struct api_route *route, struct av_str credential,
+    struct control_actor *ret, struct av_err *err);
+/* Fills rq->actor; else UNAUTHORIZED with a text that says where keys come from, or FORBIDDEN. */
 int api_authenticate(struct api_request *rq, struct av_err *err);

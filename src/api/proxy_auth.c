@@ -9,6 +9,7 @@
 #include "api/proxy.h"
 #include "base/avtime.h"
 #include "base/num.h"
+#include "control/accounts.h"
 #include "control/keys.h"
 #include "control/ports.h"
 #include "proto/proxy_head.h"
@@ -53,6 +54,9 @@ static int by_key(struct api_request *rq, const struct control_port *port, struc
 		if (r < 0)
 			continue;
 		if (strcmp(actor.team_id, port->owner.team_id) == 0) {
+			r = control_need_scope(&actor, api_proxy_route.scope, err);
+			if (r < 0)
+				continue;
 			rq->actor = actor;
 			return PROXY_ALLOWED;
 		}

@@ -369,7 +369,8 @@ void api_on_request(void *api, struct av_req *req)
 		api_send_err(rq, &err);
 		return;
 	}
-	if ((rq->match.route->auth == API_AUTH_KEY && api_authenticate(rq, &err) < 0) ||
+	if (((rq->match.route->auth == API_AUTH_KEY || rq->match.route->auth == API_AUTH_USER) &&
+	        api_authenticate(rq, &err) < 0) ||
 	    decode_params(rq, &err) < 0) {
 		api_send_err(rq, &err);
 		return;

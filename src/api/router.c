@@ -8,22 +8,28 @@
 #include <stdio.h>
 
 #include "api/native/native.h"
+#include "control/control.h"
 #include "base/banned.h"
 
 const struct api_route api_routes[API_ROUTE_COUNT] = {
-#define API_ROUTE(id_, method_, pattern_, handler_, auth_, body_, limit_)                          \
+#define API_ROUTE(id_, method_, pattern_, handler_, auth_, scope_, audit_, body_, limit_)          \
 	[API_ROUTE_##id_] = {.id = API_ROUTE_##id_,                                                \
 	    .method = API_##method_,                                                               \
 	    .pattern = (pattern_),                                                                 \
 	    .handler = (handler_),                                                                 \
 	    .auth = API_AUTH_##auth_,                                                              \
+	    .scope = CONTROL_SCOPE_##scope_,                                                       \
+	    .audit = (audit_),                                                                     \
 	    .body = API_BODY_##body_,                                                              \
 	    .limit = (limit_)},
 #include "api/routes.def"
 #undef API_ROUTE
 };
 
-const struct api_route api_proxy_route = {.id = API_ROUTE_COUNT, .pattern = "{port}-{id}"};
+const struct api_route api_proxy_route = {.id = API_ROUTE_COUNT,
+    .pattern = "{port}-{id}",
+    .scope = CONTROL_SCOPE_SANDBOXES_WRITE,
+    .audit = ""};
 
 static const char *const method_text[API_METHOD_COUNT] = {[API_GET] = "GET",
     [API_POST] = "POST",

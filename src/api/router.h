@@ -16,11 +16,11 @@
 struct api_request;
 
 enum api_method { API_GET, API_POST, API_PUT, API_PATCH, API_DELETE, API_METHOD_COUNT };
-enum api_auth { API_AUTH_OPEN, API_AUTH_KEY, API_AUTH_FIRST, API_AUTH_TOKEN };
+enum api_auth { API_AUTH_OPEN, API_AUTH_KEY, API_AUTH_USER, API_AUTH_FIRST, API_AUTH_TOKEN };
 enum api_body { API_BODY_NONE, API_BODY_JSON, API_BODY_STREAM, API_BODY_SOCKET };
 
 enum api_route_id {
-#define API_ROUTE(id, method, pattern, handler, auth, body, limit) API_ROUTE_##id,
+#define API_ROUTE(id, method, pattern, handler, auth, scope, audit, body, limit) API_ROUTE_##id,
 #include "api/routes.def"
 #undef API_ROUTE
 	API_ROUTE_COUNT
@@ -32,6 +32,8 @@ struct api_route {
 	const char *pattern; /* also the label of the metrics */
 	void (*handler)(struct api_request *rq);
 	enum api_auth auth;
+	uint32_t scope;    /* enum control_scope */
+	const char *audit; /* never NULL */
 	enum api_body body;
 	uint64_t limit; /* bytes of body; 0: none */
 };

@@ -13,7 +13,7 @@
 
 #include "base/avtime.h"
 #include "base/log.h"
-#include "control/control_internal.h"
+#include "control/accounts_internal.h"
 #include "control/templates_internal.h"
 
 #include "base/banned.h"
@@ -209,6 +209,7 @@ void control_tick(struct control *c)
 
 	c->wake_ns = INT64_MAX;
 	answer_deferred(c);
+	accounts_tick(c);
 	if (c->start)
 		start_tick(c);
 	if (c->started && !c->stopping)
@@ -322,6 +323,7 @@ int control_new(const struct control_config *config, struct control **ret, struc
 	av_list_init(&c->creating);
 	av_list_init(&c->templates);
 	av_list_init(&c->keys);
+	accounts_init(c);
 	av_list_init(&c->deferred);
 	av_list_init(&c->away);
 	c->wake_ns = INT64_MAX;
@@ -360,6 +362,7 @@ void control_free(struct control *c)
 	free_waiters(&c->deferred);
 	free_waiters(&c->away);
 	keys_clear(c);
+	accounts_clear(c);
 	usage_clear(c);
 	pool_clear(c);
 	av_map_clear(&c->sandboxes);

@@ -63,6 +63,11 @@ struct control_config {
 	int64_t idempotency_ms; /* how long idempotency keys are; 0: 24 h */
 	int64_t pool_max;       /* sandboxes made ahead of time; 0: none */
 	int64_t pool_memory_bytes;
+	/* Runs work(arg) on another thread, then done(arg, 0), or done(arg, -ECANCELED) without
+	 * having run it, on the loop. -errno: neither. NULL: long work is done at once. */
+	int (*work)(
+	    void *ctx, void (*work)(void *arg), void (*done)(void *arg, int status), void *arg);
+	void *work_ctx;
 	bool pool_untried; /* tests whose sandboxes have no agent: members run nothing first */
 };
 
@@ -135,9 +140,35 @@ struct control_sampling {
 };
 void control_get_sampling(const struct control *c, struct control_sampling *ret);
 
-/* Who asks: what a verified key stands for. */
+/* What a member of a team may; each includes those before it. */
+enum control_role {
+	CONTROL_ROLE_NONE,
+	CONTROL_ROLE_MEMBER,
+	CONTROL_ROLE_ADMIN,
+	CONTROL_ROLE_OWNER
+};
+
+/* What a key may be good for: bits, see scopes.def and accounts.h. */
+enum control_scope_bit {
+#define CONTROL_SCOPE(name, text, help) CONTROL_SCOPE_BIT_##name,
+#include "control/scopes.def"
+#undef CONTROL_SCOPE
+	CONTROL_SCOPE_COUNT
+};
+enum control_scope {
+	CONTROL_SCOPE_NONE = 0,
+#define CONTROL_SCOPE(name, text, help) CONTROL_SCOPE_##name = 1 << CONTROL_SCOPE_BIT_##name,
+#include "control/scopes.def"
+#undef CONTROL_SCOPE
+	CONTROL_SCOPE_ALL = (1 << CONTROL_SCOPE_COUNT) - 1
+};
+
+/* Who asks: what a verified key, or the session of a user, stands for. */
 struct control_actor {
 	char team_id[AV_ID_SIZE];
-	char user_id[AV_ID_SIZE];
-	char key_id[AV_ID_SIZE];
+	char user_id[AV_ID_SIZE]; /* with a key: who made it */
+	char key_id[AV_ID_SIZE];  /* empty: a session */
+	enum control_role role;   /* of the user in the team */
+	bool is_admin;            /* of this Aviary: the user is one */
+	uint32_t scopes;          /* all of them with a session */
 };

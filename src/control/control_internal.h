@@ -210,10 +210,19 @@ struct sandbox {
 	struct team_load counted;  /* what of it is in its team's load */
 };
 
+struct account_op;
+struct accounts {
+	struct av_map users_by_id, users_by_email, teams_by_id;
+	struct av_list users, teams;  /* see accounts_internal.h */
+	struct av_list queue;         /* struct account_op */
+	struct account_op *under_way; /* with the store */
+};
+
 struct key {
 	struct store_key rec;
 	struct av_list link; /* c->keys, oldest first */
-	bool dirty;          /* last_used_ms is newer than on disk */
+	uint32_t scopes;
+	bool dirty; /* last_used_ms is newer than on disk */
 };
 
 /* One that ended a short while ago, to say so instead of "not found". */
@@ -243,6 +252,7 @@ struct control {
 	uint8_t sign_key[CONTROL_KEY_BYTES]; /* see sign.h */
 	struct av_map keys_by_hash;
 	struct av_list keys;
+	struct accounts accounts;
 
 	struct ended ended[CONTROL_ENDED_MAX];
 	size_t ended_next;
@@ -469,4 +479,6 @@ void event_stopping(struct control *c);
 
 int key_add(struct control *c, const struct store_key *rec);
 void keys_clear(struct control *c);
+/* What stands with a team or a user (NULL: any) is no more. */
+void keys_drop(struct control *c, const char *team_id, const char *user_id);
 void keys_flush(struct control *c);

@@ -14,8 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/avtime.h"
 #include "base/codec.h"
-#include "control/control_internal.h"
+#include "control/accounts_internal.h"
 
 #include "base/banned.h"
 
@@ -39,6 +40,9 @@ int key_add(struct control *c, const struct store_key *rec)
 	if (!k)
 		return -ENOMEM;
 	k->rec = *rec;
+	/* What a later Aviary knew is worth nothing here. */
+	if (control_scopes_parse(av_str_c(rec->scopes), &k->scopes, NULL) < 0)
+		k->scopes = CONTROL_SCOPE_NONE;
 	if (av_map_put(&c->keys_by_hash, hash_str(k->rec.hash), k) < 0) {
 		free(k);
 		return -ENOMEM;
@@ -60,6 +64,20 @@ void keys_clear(struct control *c)
 
 	while ((k = AV_LIST_FIRST(&c->keys, struct key, link)))
 		key_drop(c, k);
+}
+
+void keys_drop(struct control *c, const char *team_id, const char *user_id)
+{
+	struct key *k;
+
+	AV_LIST_FOREACH(k, &c->keys, struct key, link)
+	{
+		if ((team_id && strcmp(k->rec.team_id, team_id) != 0) ||
+		    (user_id && strcmp(k->rec.user_id, user_id) != 0))
+			continue;
+		event_key_deleted(c, k->rec.id);
+		key_drop(c, k);
+	}
 }
 
 void keys_flush(struct control *c)
@@ -92,22 +110,56 @@ static bool cut_prefix(struct av_str *s)
 	return false;
 }
 
+/* The key is good; whoever made it must still be somebody. */
+static int check_maker(
+    const struct control *c, const struct key *k, struct control_actor *ret, struct av_err *err)
+{
+	const struct member *m = member_find(c, k->rec.team_id, k->rec.user_id);
+	char when[32];
+
+	if (k->rec.expires_ms && k->rec.expires_ms <= control_real_ms(c)) {
+		av_rfc3339_ms(k->rec.expires_ms, when);
+		return av_err_set(err, AV_ERR_UNAUTHORIZED,
+		    "this API key expired at %s; make another, or rotate a key before it expires",
+		    when);
+	}
+	if (!m)
+		return av_err_set(err, AV_ERR_UNAUTHORIZED,
+		    "whoever made this API key does not belong to the team any more");
+	if (strcmp(m->user->rec.status, "active") != 0)
+		return av_err_set(err, AV_ERR_ACCOUNT_DEACTIVATED,
+		    "the account that made this API key is not active; an administrator can "
+		    "activate it");
+	ret->role = control_role_parse(av_str_c(m->rec.role));
+	ret->is_admin = m->user->rec.is_admin;
+	ret->scopes = k->scopes;
+	return 0;
+}
+
 int control_key_verify(
     struct control *c, struct av_str presented, struct control_actor *ret, struct av_err *err)
 {
 	uint8_t hash[STORE_HASH_SIZE];
+	struct control_actor actor;
 	struct key *k = NULL;
+	int r;
 
 	if (cut_prefix(&presented) && presented.n == AV_KEY_SECRET_LEN) {
 		(void)crypto_hash_sha256(hash, (const unsigned char *)presented.p, presented.n);
 		k = av_map_get(&c->keys_by_hash, hash_str(hash));
 	}
-	if (!k || !av_str_eq_secret(hash_str(hash), hash_str(k->rec.hash)))
-		return av_err_set(err, AV_ERR_UNAUTHORIZED,
+	if (!k || !av_str_eq_secret(hash_str(hash), hash_str(k->rec.hash))) {
+		(void)av_err_set(err, AV_ERR_UNAUTHORIZED,
 		    "the API key is not valid; send one that this Aviary gave out, as X-API-Key");
-	memcpy(ret->team_id, k->rec.team_id, AV_ID_SIZE);
-	memcpy(ret->user_id, k->rec.user_id, AV_ID_SIZE);
-	memcpy(ret->key_id, k->rec.id, AV_ID_SIZE);
+		return -ENOKEY;
+	}
+	r = check_maker(c, k, &actor, err);
+	if (r < 0)
+		return r;
+	memcpy(actor.team_id, k->rec.team_id, AV_ID_SIZE);
+	memcpy(actor.user_id, k->rec.user_id, AV_ID_SIZE);
+	memcpy(actor.key_id, k->rec.id, AV_ID_SIZE);
+	*ret = actor;
 	k->rec.last_used_ms = control_real_ms(c);
 	k->dirty = true;
 	return 0;
@@ -189,6 +241,7 @@ int control_key_create(struct control *c, const struct control_actor *a, struct 
 	memcpy(w->key->name, name.p, name.n);
 	memcpy(w->key->team_id, a->team_id, AV_ID_SIZE);
 	memcpy(w->key->user_id, a->user_id, AV_ID_SIZE);
+	(void)snprintf(w->key->scopes, sizeof(w->key->scopes), "*");
 	w->key->created_ms = control_real_ms(c);
 	make_secret(w->key, w->secret, sizeof(w->secret));
 	waiter_away(w);
@@ -293,9 +346,11 @@ static void first_end(struct first *f, bool made, const struct av_err *err)
 static void on_first_recorded(void *ctx, const struct av_err *err)
 {
 	struct first *f = ctx;
+	struct store_account_change ch = {
+	    .user = f->rec.user, .team = f->rec.team, .member = f->rec.member};
 	struct av_err own;
 
-	if (!err && key_add(f->c, &f->rec.key) < 0) {
+	if (!err && (accounts_apply(f->c, &ch) < 0 || key_add(f->c, &f->rec.key) < 0)) {
 		(void)av_err_set(&own, AV_ERR_NO_MEMORY, "out of memory");
 		err = &own;
 	}
@@ -305,17 +360,22 @@ static void on_first_recorded(void *ctx, const struct av_err *err)
 static int first_make(struct first *f, struct av_err *err)
 {
 	struct store_first *rec = &f->rec;
+	int64_t now = control_real_ms(f->c);
 	char secret[48] = "";
 	int r;
 
-	av_id_make(rec->user_id, AV_ID_USER);
-	av_id_make(rec->team_id, AV_ID_TEAM);
-	memcpy(rec->user_name, "admin", sizeof("admin"));
-	memcpy(rec->team_name, "default", sizeof("default"));
-	memcpy(rec->key.name, "admin", sizeof("admin"));
-	memcpy(rec->key.user_id, rec->user_id, AV_ID_SIZE);
-	memcpy(rec->key.team_id, rec->team_id, AV_ID_SIZE);
-	rec->key.created_ms = control_real_ms(f->c);
+	rec->user = (struct store_user){
+	    .name = "admin", .status = "active", .is_admin = true, .created_ms = now};
+	rec->team = (struct store_team){.name = "default", .created_ms = now};
+	rec->member = (struct store_member){.role = "owner", .is_default = true, .joined_ms = now};
+	rec->key = (struct store_key){.name = "admin", .scopes = "*", .created_ms = now};
+	av_id_make(rec->user.id, AV_ID_USER);
+	av_id_make(rec->team.id, AV_ID_TEAM);
+	team_slug_make(rec->team.slug);
+	memcpy(rec->member.user_id, rec->user.id, AV_ID_SIZE);
+	memcpy(rec->member.team_id, rec->team.id, AV_ID_SIZE);
+	memcpy(rec->key.user_id, rec->user.id, AV_ID_SIZE);
+	memcpy(rec->key.team_id, rec->team.id, AV_ID_SIZE);
 	make_secret(&rec->key, secret, sizeof(secret));
 	r = f->on_secret(f->ctx, secret);
 	explicit_bzero(secret, sizeof(secret));

@@ -7,7 +7,9 @@
 #include "control/control.h"
 
 /* "av_", "wrn_", "e2b_" or "cw_" and the digits; constant time in the secret. Synchronous, from
- * memory. UNAUTHORIZED otherwise, with a message that does not tell which part was wrong. */
+ * memory. UNAUTHORIZED otherwise: -ENOKEY when nobody has it, with a message that does not tell
+ * which part was wrong; -EACCES when it has expired or its maker left the team. FORBIDDEN when the
+ * maker's account is not active. */
 int control_key_verify(
     struct control *c, struct av_str presented, struct control_actor *ret, struct av_err *err);
 

@@ -21,7 +21,7 @@
 
 #include "base/avtime.h"
 #include "base/log.h"
-#include "control/control_internal.h"
+#include "control/accounts_internal.h"
 #include "control/templates_internal.h"
 
 #include "base/banned.h"
@@ -431,6 +431,43 @@ static void on_keys(void *ctx, const struct store_key *v, size_t n, const struct
 			(void)av_err_set(&s->err, AV_ERR_NO_MEMORY, "out of memory");
 }
 
+/* Each record as a change of its own: what the store has is applied like what it will have. */
+static void take_account(struct start *s, const struct store_account_change *ch)
+{
+	if (s->err.kind == AV_ERR_NONE && accounts_apply(s->c, ch) < 0)
+		(void)av_err_set(&s->err, AV_ERR_NO_MEMORY, "out of memory");
+}
+
+static void on_users(void *ctx, const struct store_user *v, size_t n, const struct av_err *err)
+{
+	struct start *s = ctx;
+
+	if (err)
+		s->err = *err;
+	for (size_t i = 0; i < n; i++)
+		take_account(s, &(struct store_account_change){.user = v[i]});
+}
+
+static void on_teams(void *ctx, const struct store_team *v, size_t n, const struct av_err *err)
+{
+	struct start *s = ctx;
+
+	if (err)
+		s->err = *err;
+	for (size_t i = 0; i < n; i++)
+		take_account(s, &(struct store_account_change){.team = v[i]});
+}
+
+static void on_members(void *ctx, const struct store_member *v, size_t n, const struct av_err *err)
+{
+	struct start *s = ctx;
+
+	if (err)
+		s->err = *err;
+	for (size_t i = 0; i < n; i++)
+		take_account(s, &(struct store_account_change){.member = v[i]});
+}
+
 static void on_templates(
     void *ctx, const struct store_template *v, size_t n, const struct av_err *err)
 {
@@ -492,6 +529,12 @@ int control_start(struct control *c,
 	s->ctx = ctx;
 	av_list_init(&s->readopt);
 	r = sign_load(c);
+	if (r == 0)
+		r = store_user_list(c->store, on_users, s);
+	if (r == 0)
+		r = store_team_list(c->store, on_teams, s);
+	if (r == 0)
+		r = store_member_list(c->store, on_members, s);
 	if (r == 0)
 		r = store_key_list(c->store, on_keys, s);
 	if (r == 0)

@@ -97,6 +97,13 @@ static void wake_at(void *ctx, int64_t boot_ns)
 	av_timer_start(&d->tick, ms > 0 ? (uint64_t)ms : 0);
 }
 
+static int work(void *ctx, void (*fn)(void *arg), void (*done)(void *arg, int status), void *arg)
+{
+	struct daemon *d = ctx;
+
+	return av_loop_work(d->loop, fn, done, arg);
+}
+
 /* ---- stopping ---- */
 
 static void on_server_stopped(void *ctx)
@@ -369,7 +376,9 @@ static int open_control(struct daemon *d, struct av_err *err)
 	    .node = d->node,
 	    .clock = {.ctx = d, .wake_at = wake_at},
 	    .pool_max = d->config->pool,
-	    .pool_memory_bytes = (int64_t)d->config->pool_memory};
+	    .pool_memory_bytes = (int64_t)d->config->pool_memory,
+	    .work = work,
+	    .work_ctx = d};
 	struct api_config api = {.loop = d->loop,
 	    .version = AVIARY_VERSION,
 	    .ports_domain = d->config->ports_domain,

@@ -5,6 +5,7 @@
 #include "store/sql.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/banned.h"
@@ -79,6 +80,36 @@ int sql_run(struct store_db *db, sqlite3_stmt *st, const char *what, struct av_e
 	(void)sqlite3_reset(st);
 	(void)sqlite3_clear_bindings(st);
 	return r;
+}
+
+int sql_read_rows(struct store_db *db, struct store_req *r, sqlite3_stmt *st, size_t size,
+    void (*read)(sqlite3_stmt *st, void *row), const char *what)
+{
+	size_t cap = 0;
+	int code, result = 0;
+
+	if (!st)
+		return sql_error(db, &r->err, what);
+	while ((code = sqlite3_step(st)) == SQLITE_ROW) {
+		if (r->n == cap) {
+			size_t more = cap ? cap * 2 : 16;
+			void *v = reallocarray(r->rows, more, size);
+
+			if (!v) {
+				result = av_err_set(&r->err, AV_ERR_NO_MEMORY, "out of memory");
+				break;
+			}
+			r->rows = v;
+			cap = more;
+		}
+		memset((char *)r->rows + r->n * size, 0, size);
+		read(st, (char *)r->rows + r->n++ * size);
+	}
+	if (result == 0 && code != SQLITE_DONE)
+		result = sql_error(db, &r->err, what);
+	(void)sqlite3_reset(st);
+	(void)sqlite3_clear_bindings(st);
+	return result;
 }
 
 int sql_run_plain(struct store_db *db, enum stmt which, struct av_err *err)

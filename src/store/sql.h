@@ -52,7 +52,24 @@ int sql_sandbox_live(struct store_db *db, struct store_req *r);
 int sql_sandbox_history(struct store_db *db, struct store_req *r);
 int sql_prune(struct store_db *db, struct store_req *r);
 
+/* Calls read(st, row) for each row of a bound statement, rows of size bytes that r->rows gets. */
+int sql_read_rows(struct store_db *db, struct store_req *r, sqlite3_stmt *st, size_t size,
+    void (*read)(sqlite3_stmt *st, void *row), const char *what);
+void sql_bind_quota(sqlite3_stmt *st, int first, const struct store_quota *q);
+void sql_read_quota(sqlite3_stmt *st, int first, struct store_quota *ret);
+
 /* sql_accounts.c */
+int sql_user_list(struct store_db *db, struct store_req *r);
+int sql_team_list(struct store_db *db, struct store_req *r);
+int sql_member_list(struct store_db *db, struct store_req *r);
+/* What store_account_change does, inside another request. */
+int sql_account_write(
+    struct store_db *db, const struct store_account_change *ch, struct av_err *err);
+int sql_account_change(struct store_db *db, struct store_req *r);
+int sql_account_prune(struct store_db *db, struct store_req *r);
+
+/* sql_keys.c */
+int sql_key_rotate(struct store_db *db, struct store_req *r);
 int sql_key_list(struct store_db *db, struct store_req *r);
 int sql_key_insert(struct store_db *db, struct store_req *r);
 int sql_key_delete(struct store_db *db, struct store_req *r);

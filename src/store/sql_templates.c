@@ -3,7 +3,6 @@
  * sql_templates.c - templates, as SQL
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/str.h"
@@ -11,11 +10,11 @@
 
 #include "base/banned.h"
 
-static void read_template(sqlite3_stmt *st, struct store_template *t)
+static void read_template(sqlite3_stmt *st, void *row)
 {
 	const void *seal = sqlite3_column_blob(st, 8);
+	struct store_template *t = row;
 
-	memset(t, 0, sizeof(*t));
 	sql_column_copy(t->id, sizeof(t->id), st, 0);
 	sql_column_copy(t->team_id, sizeof(t->team_id), st, 1);
 	t->platform = sqlite3_column_int(st, 2) != 0;
@@ -44,24 +43,9 @@ static void read_template(sqlite3_stmt *st, struct store_template *t)
 int sql_template_list(struct store_db *db, struct store_req *r)
 {
 	sqlite3_stmt *st = sql_stmt(db, ST_TEMPLATE_LIST);
-	int code, result = 0;
 
-	if (!st)
-		return sql_error(db, &r->err, "cannot read templates");
-	while ((code = sqlite3_step(st)) == SQLITE_ROW) {
-		struct store_template *v = reallocarray(r->rows, r->n + 1, sizeof(*v));
-
-		if (!v) {
-			result = av_err_set(&r->err, AV_ERR_NO_MEMORY, "out of memory");
-			break;
-		}
-		r->rows = v;
-		read_template(st, &v[r->n++]);
-	}
-	if (result == 0 && code != SQLITE_DONE)
-		result = sql_error(db, &r->err, "cannot read templates");
-	(void)sqlite3_reset(st);
-	return result;
+	return sql_read_rows(
+	    db, r, st, sizeof(struct store_template), read_template, "cannot read templates");
 }
 
 static void bind_template(sqlite3_stmt *st, const struct store_template *t)

@@ -80,35 +80,6 @@ int sql_usage_add(struct store_db *db, struct store_req *r)
 	return sql_run(db, st, "cannot record usage", &r->err);
 }
 
-/* Reads all rows of st (bound) into r->rows; a row is `size` bytes and read by read(). */
-static int read_rows(struct store_db *db, sqlite3_stmt *st, struct store_req *r, size_t size,
-    void (*read)(sqlite3_stmt *st, void *row))
-{
-	size_t cap = 0;
-	int code, result = 0;
-
-	while ((code = sqlite3_step(st)) == SQLITE_ROW) {
-		if (r->n == cap) {
-			size_t more = cap ? cap * 2 : 64;
-			void *v = reallocarray(r->rows, more, size);
-
-			if (!v) {
-				result = av_err_set(&r->err, AV_ERR_NO_MEMORY, "out of memory");
-				break;
-			}
-			r->rows = v;
-			cap = more;
-		}
-		read(st, (char *)r->rows + r->n * size);
-		r->n++;
-	}
-	if (result == 0 && code != SQLITE_DONE)
-		result = sql_error(db, &r->err, "cannot read usage");
-	(void)sqlite3_reset(st);
-	(void)sqlite3_clear_bindings(st);
-	return result;
-}
-
 static void read_load(sqlite3_stmt *st, void *row)
 {
 	*(struct store_load_row *)row = (struct store_load_row){
@@ -127,7 +98,8 @@ int sql_load_list(struct store_db *db, struct store_req *r)
 		return sql_error(db, &r->err, "cannot read usage");
 	sql_bind_text(st, 1, r->args.range.team_id);
 	(void)sqlite3_bind_int64(st, 2, r->args.range.from);
-	return read_rows(db, st, r, sizeof(struct store_load_row), read_load);
+	return sql_read_rows(
+	    db, r, st, sizeof(struct store_load_row), read_load, "cannot read usage");
 }
 
 static void read_hour(sqlite3_stmt *st, void *row)
@@ -151,7 +123,8 @@ int sql_hour_list(struct store_db *db, struct store_req *r)
 	sql_bind_text(st, 1, r->args.range.team_id);
 	(void)sqlite3_bind_int64(st, 2, r->args.range.from);
 	(void)sqlite3_bind_int64(st, 3, r->args.range.to);
-	return read_rows(db, st, r, sizeof(struct store_hour_row), read_hour);
+	return sql_read_rows(
+	    db, r, st, sizeof(struct store_hour_row), read_hour, "cannot read usage");
 }
 
 static int prune_one(struct store_db *db, enum stmt which, int64_t before, struct av_err *err)

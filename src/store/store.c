@@ -83,10 +83,8 @@ void store_req_reset(struct store_req *r)
 			free((char *)(uintptr_t)texts[k]);
 	}
 	free(r->sandboxes);
-	free(r->keys);
 	free(r->rows);
 	r->sandboxes = NULL;
-	r->keys = NULL;
 	r->rows = NULL;
 	r->n = 0;
 	r->has_existing = false;
@@ -244,7 +242,7 @@ static void call_back(struct store_req *r)
 		r->fn.sandboxes(r->ctx, r->sandboxes, err ? 0 : r->n, err);
 		break;
 	case STORE_OP_KEY_LIST:
-		r->fn.keys(r->ctx, r->keys, err ? 0 : r->n, err);
+		r->fn.keys(r->ctx, r->rows, err ? 0 : r->n, err);
 		break;
 	case STORE_OP_PRUNE:
 		if (r->fn.count)
@@ -265,6 +263,18 @@ static void call_back(struct store_req *r)
 	case STORE_OP_TEMPLATE_LIST:
 		r->fn.templates(r->ctx, r->rows, r->n, err);
 		break;
+	case STORE_OP_USER_LIST:
+		r->fn.users(r->ctx, r->rows, err ? 0 : r->n, err);
+		break;
+	case STORE_OP_TEAM_LIST:
+		r->fn.teams(r->ctx, r->rows, err ? 0 : r->n, err);
+		break;
+	case STORE_OP_MEMBER_LIST:
+		r->fn.members(r->ctx, r->rows, err ? 0 : r->n, err);
+		break;
+	case STORE_OP_ACCOUNT_CHANGE:
+	case STORE_OP_ACCOUNT_PRUNE:
+	case STORE_OP_KEY_ROTATE:
 	case STORE_OP_TEMPLATE_INSERT:
 	case STORE_OP_TEMPLATE_PUBLISH:
 	case STORE_OP_TEMPLATE_MARK:
@@ -494,18 +504,6 @@ int store_key_touch(struct store *s, const char *id, int64_t last_used_ms)
 	error = set_id(r->args.touch.id, id);
 	r->args.touch.last_used_ms = last_used_ms;
 	return store_submit(s, r, error);
-}
-
-int store_first_start(
-    struct store *s, const struct store_first *first, store_done_fn *fn, void *ctx)
-{
-	struct store_req *r = store_req_new(STORE_OP_FIRST_START, ctx);
-
-	if (!r)
-		return -ENOMEM;
-	r->fn.done = fn;
-	r->args.first = *first;
-	return store_submit(s, r, 0);
 }
 
 int store_value_get(struct store *s, const char *name, store_value_fn *fn, void *ctx)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * store.h - what Aviary remembers: sandboxes, keys, teams, idempotency keys; written before
- * answered
+ * store.h - what Aviary remembers: sandboxes, templates, keys, idempotency keys; written before
+ * answered (users and teams: accounts.h)
  *
  * One SQLite database (WAL) that one thread of the store's own uses. Requests are
  * queued from the loop thread, and all that wait are written in one transaction (group commit);
@@ -208,13 +208,24 @@ int store_template_remove(struct store *s, const char *id, store_done_fn *fn, vo
 
 /* ---- keys, teams, users ---- */
 
+/* Bounds of a team or a key; 0: none of its own. */
+struct store_quota {
+	int64_t sandboxes, cpu_milli, memory_bytes, disk_bytes;
+	int64_t creates_per_minute;
+};
+
+#define STORE_SCOPES_SIZE 256
+
 struct store_key {
 	char id[AV_ID_SIZE];
 	char team_id[AV_ID_SIZE];
 	char user_id[AV_ID_SIZE]; /* who made it */
 	char name[STORE_NAME_SIZE];
-	char prefix[16];               /* first characters of the secret, to recognise it by */
-	uint8_t hash[STORE_HASH_SIZE]; /* SHA-256 of the AV_KEY_SECRET_LEN digits */
+	char prefix[16];                /* first characters of the secret, to recognise it by */
+	uint8_t hash[STORE_HASH_SIZE];  /* SHA-256 of the AV_KEY_SECRET_LEN digits */
+	char scopes[STORE_SCOPES_SIZE]; /* words between spaces; "*": all */
+	int64_t expires_ms;             /* 0: never */
+	struct store_quota quota;
 	int64_t created_ms, last_used_ms;
 };
 
@@ -222,21 +233,12 @@ typedef void store_keys_fn(
     void *ctx, const struct store_key *v, size_t n, const struct av_err *err);
 int store_key_list(struct store *s, store_keys_fn *fn, void *ctx); /* every team's */
 int store_key_insert(struct store *s, const struct store_key *rec, store_done_fn *fn, void *ctx);
+/* In one change: rec is there, and the key `replaced` (NULL: none) ends at replaced_expires_ms. */
+int store_key_rotate(struct store *s, const struct store_key *rec, const char *replaced,
+    int64_t replaced_expires_ms, store_done_fn *fn, void *ctx);
 int store_key_delete(
     struct store *s, const char *id, store_done_fn *fn, void *ctx); /* absent: fine */
 int store_key_touch(struct store *s, const char *id, int64_t last_used_ms);
-
-struct store_first {
-	char user_id[AV_ID_SIZE];
-	char user_name[STORE_NAME_SIZE];
-	char team_id[AV_ID_SIZE];
-	char team_name[STORE_NAME_SIZE];
-	struct store_key key; /* team_id and user_id as above */
-};
-/* First administrator, team and key, and the setting "first_start", in one change. CONFLICT when
- * there is a user already. */
-int store_first_start(
-    struct store *s, const struct store_first *first, store_done_fn *fn, void *ctx);
 
 /* ---- settings ---- */
 

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "store/accounts.h"
 #include "store/store.h"
 
 enum store_op {
@@ -18,9 +19,15 @@ enum store_op {
 	STORE_OP_PRUNE,
 	STORE_OP_KEY_LIST,
 	STORE_OP_KEY_INSERT,
+	STORE_OP_KEY_ROTATE,
 	STORE_OP_KEY_DELETE,
 	STORE_OP_KEY_TOUCH,
 	STORE_OP_FIRST_START,
+	STORE_OP_USER_LIST,
+	STORE_OP_TEAM_LIST,
+	STORE_OP_MEMBER_LIST,
+	STORE_OP_ACCOUNT_CHANGE,
+	STORE_OP_ACCOUNT_PRUNE,
 	STORE_OP_VALUE_GET,
 	STORE_OP_VALUE_SET,
 	STORE_OP_POINTS_PUT,
@@ -74,6 +81,12 @@ struct store_insert_args {
 	int64_t keep_ms;
 };
 
+struct store_rotate_args {
+	struct store_key rec;
+	char replaced[AV_ID_SIZE];
+	int64_t replaced_expires_ms;
+};
+
 /* One request on its way: arguments, then results. All pointers are owned. */
 struct store_req {
 	struct store_req *next;
@@ -89,6 +102,9 @@ struct store_req {
 		store_loads_fn *loads;
 		store_hours_fn *hours;
 		store_templates_fn *templates;
+		store_users_fn *users;
+		store_teams_fn *teams;
+		store_members_fn *members;
 	} fn;
 	void *ctx;
 
@@ -108,12 +124,13 @@ struct store_req {
 		struct store_usage usage;
 		struct store_range_args range;
 		struct store_template_args template;
+		struct store_rotate_args rotate;
+		struct store_account_change account;
 	} args;
 
 	struct av_err err;
 	struct store_sandbox *sandboxes; /* their JSON texts are owned by the array's entries */
-	struct store_key *keys;
-	void *rows; /* points as bytes, loads, hours or templates */
+	void *rows;                      /* points as bytes, or records of another kind */
 	size_t n;
 	bool has_existing;
 	uint8_t existing_hash[STORE_HASH_SIZE];

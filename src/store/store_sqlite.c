@@ -52,8 +52,20 @@ static int run_op(struct store_db *db, struct store_req *r)
 		return sql_key_delete(db, r);
 	case STORE_OP_KEY_TOUCH:
 		return sql_key_touch(db, r);
+	case STORE_OP_KEY_ROTATE:
+		return sql_key_rotate(db, r);
 	case STORE_OP_FIRST_START:
 		return sql_first_start(db, r);
+	case STORE_OP_USER_LIST:
+		return sql_user_list(db, r);
+	case STORE_OP_TEAM_LIST:
+		return sql_team_list(db, r);
+	case STORE_OP_MEMBER_LIST:
+		return sql_member_list(db, r);
+	case STORE_OP_ACCOUNT_CHANGE:
+		return sql_account_change(db, r);
+	case STORE_OP_ACCOUNT_PRUNE:
+		return sql_account_prune(db, r);
 	case STORE_OP_VALUE_GET:
 		return sql_value_get(db, r);
 	case STORE_OP_VALUE_SET:
@@ -89,7 +101,8 @@ static bool op_reads(enum store_op op)
 	return op == STORE_OP_SANDBOX_GET || op == STORE_OP_SANDBOX_LIVE ||
 	       op == STORE_OP_SANDBOX_HISTORY || op == STORE_OP_KEY_LIST ||
 	       op == STORE_OP_VALUE_GET || op == STORE_OP_POINTS_GET || op == STORE_OP_LOAD_LIST ||
-	       op == STORE_OP_HOUR_LIST || op == STORE_OP_TEMPLATE_LIST;
+	       op == STORE_OP_HOUR_LIST || op == STORE_OP_TEMPLATE_LIST ||
+	       op == STORE_OP_USER_LIST || op == STORE_OP_TEAM_LIST || op == STORE_OP_MEMBER_LIST;
 }
 
 /* ---- transactions ---- */

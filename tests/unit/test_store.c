@@ -18,6 +18,7 @@
 #include "base/avtime.h"
 #include "base/fd.h"
 #include "base/path.h"
+#include "store/accounts.h"
 #include "store/store.h"
 #include "lib/tap.h"
 
@@ -266,14 +267,20 @@ static void test_idempotency(struct store *s, const char *team)
 static void test_keys(struct store *s, char team[static AV_ID_SIZE])
 {
 	struct seen seen = {0};
-	struct store_first first = {.user_name = "admin", .team_name = "default"};
-	struct store_key other = {.name = "other", .created_ms = 9};
+	struct store_first first = {.user = {.name = "admin", .status = "active"},
+	    .team = {.name = "default", .slug = "a-b"},
+	    .member = {.role = "owner", .is_default = true}};
+	struct store_key other = {.name = "other", .created_ms = 9}, third = {.created_ms = 10};
 
-	av_id_make(first.user_id, AV_ID_USER);
-	av_id_make(first.team_id, AV_ID_TEAM);
+	av_id_make(first.user.id, AV_ID_USER);
+	av_id_make(first.team.id, AV_ID_TEAM);
 	av_id_make(first.key.id, AV_ID_KEY);
-	memcpy(first.key.team_id, first.team_id, AV_ID_SIZE);
-	memcpy(first.key.user_id, first.user_id, AV_ID_SIZE);
+	memcpy(first.member.team_id, first.team.id, AV_ID_SIZE);
+	memcpy(first.member.user_id, first.user.id, AV_ID_SIZE);
+	memcpy(first.key.team_id, first.team.id, AV_ID_SIZE);
+	memcpy(first.key.user_id, first.user.id, AV_ID_SIZE);
+	memcpy(first.key.scopes, "team:*", sizeof("team:*"));
+	first.key.quota = (struct store_quota){1, 2, 3, 4, 5};
 	memset(first.key.hash, 7, sizeof(first.key.hash));
 	first.key.created_ms = 5;
 	(void)store_first_start(s, &first, on_done, &seen);
@@ -284,8 +291,8 @@ static void test_keys(struct store *s, char team[static AV_ID_SIZE])
 	is_int(seen.kind, AV_ERR_CONFLICT, "only once");
 	other.hash[0] = 1;
 	av_id_make(other.id, AV_ID_KEY);
-	memcpy(other.team_id, first.team_id, AV_ID_SIZE);
-	memcpy(other.user_id, first.user_id, AV_ID_SIZE);
+	memcpy(other.team_id, first.team.id, AV_ID_SIZE);
+	memcpy(other.user_id, first.user.id, AV_ID_SIZE);
 	(void)store_key_insert(s, &other, on_done, &seen);
 	(void)store_key_touch(s, first.key.id, 12345);
 	(void)store_key_list(s, on_keys, &seen);
@@ -294,11 +301,114 @@ static void test_keys(struct store *s, char team[static AV_ID_SIZE])
 	is_str(seen.key.id, first.key.id, "oldest first");
 	is_int(seen.key.last_used_ms, 12345, "its use is recorded");
 	is_int(seen.key.hash[31], 7, "its hash is kept");
-	(void)store_key_delete(s, other.id, on_done, &seen);
-	(void)store_key_delete(s, other.id, on_done, &seen);
+	is_str(seen.key.scopes, "team:*", "its scopes are");
+	ok(memcmp(&seen.key.quota, &first.key.quota, sizeof(first.key.quota)) == 0,
+	    "and its bounds");
+	third.hash[0] = 2;
+	av_id_make(third.id, AV_ID_KEY);
+	memcpy(third.team_id, first.team.id, AV_ID_SIZE);
+	memcpy(third.user_id, first.user.id, AV_ID_SIZE);
+	(void)store_key_rotate(s, &third, first.key.id, 777, on_done, &seen);
+	(void)store_key_list(s, on_keys, &seen);
 	wait_for(s, &seen, 6);
+	is_int(seen.n, 3, "a key is rotated: there are both");
+	is_int(seen.key.expires_ms, 777, "and the former one ends");
+	(void)store_key_delete(s, other.id, on_done, &seen);
+	(void)store_key_delete(s, other.id, on_done, &seen);
+	wait_for(s, &seen, 8);
 	is_int(seen.failures, 1, "deleting twice is fine");
-	memcpy(team, first.team_id, AV_ID_SIZE);
+	memcpy(team, first.team.id, AV_ID_SIZE);
+}
+
+struct accounts_seen {
+	struct seen seen; /* first */
+	struct store_user user;
+	struct store_team team;
+	struct store_member member;
+};
+
+static void on_users(void *ctx, const struct store_user *v, size_t n, const struct av_err *err)
+{
+	struct accounts_seen *a = ctx;
+
+	on_done(&a->seen, err);
+	a->seen.n = n;
+	a->user = n ? v[n - 1] : (struct store_user){0};
+}
+
+static void on_teams(void *ctx, const struct store_team *v, size_t n, const struct av_err *err)
+{
+	struct accounts_seen *a = ctx;
+
+	on_done(&a->seen, err);
+	a->seen.n = n;
+	a->team = n ? v[n - 1] : (struct store_team){0};
+}
+
+static void on_members(void *ctx, const struct store_member *v, size_t n, const struct av_err *err)
+{
+	struct accounts_seen *a = ctx;
+
+	on_done(&a->seen, err);
+	a->seen.n = n;
+	a->member = n ? v[n - 1] : (struct store_member){0};
+}
+
+/* After test_keys: there is one user with one team. */
+static void test_accounts(struct store *s)
+{
+	struct accounts_seen a = {0};
+	struct store_account_change ch = {.user = {.name = "Ann",
+	                                      .email = "ann@example.com",
+	                                      .password = "$argon2id$",
+	                                      .status = "inactive",
+	                                      .epoch = 3,
+	                                      .created_ms = 100},
+	    .team = {.name = "Ann's", .slug = "c-d", .quota = {.sandboxes = 7}, .created_ms = 100},
+	    .member = {.role = "owner", .is_default = true, .joined_ms = 100}};
+	struct store_account_change gone = {.leave_all = true, .n_dissolved = 1, .at_ms = 200};
+	int count = 0;
+
+	av_id_make(ch.user.id, AV_ID_USER);
+	av_id_make(ch.team.id, AV_ID_TEAM);
+	memcpy(ch.member.user_id, ch.user.id, AV_ID_SIZE);
+	memcpy(ch.member.team_id, ch.team.id, AV_ID_SIZE);
+	(void)store_account_change(s, &ch, on_done, &a);
+	(void)store_user_list(s, on_users, &a);
+	wait_for(s, &a.seen, count += 2);
+	ok(a.seen.n == 2 && memcmp(&a.user, &ch.user, sizeof(a.user)) == 0,
+	    "a user comes back as recorded");
+	(void)store_team_list(s, on_teams, &a);
+	wait_for(s, &a.seen, ++count);
+	ok(a.seen.n == 2 && memcmp(&a.team, &ch.team, sizeof(a.team)) == 0, "a team does");
+	(void)store_member_list(s, on_members, &a);
+	wait_for(s, &a.seen, ++count);
+	ok(a.seen.n == 2 && memcmp(&a.member, &ch.member, sizeof(a.member)) == 0, "a member does");
+	memcpy(ch.user.status, "active", sizeof("active"));
+	(void)store_account_change(s, &(struct store_account_change){.user = ch.user}, on_done, &a);
+	(void)store_user_list(s, on_users, &a);
+	wait_for(s, &a.seen, count += 2);
+	is_str(a.user.status, "active", "a user is written over");
+	av_id_make(ch.user.id, AV_ID_USER);
+	(void)store_account_change(s, &(struct store_account_change){.user = ch.user}, on_done, &a);
+	wait_for(s, &a.seen, ++count);
+	is_int(a.seen.kind, AV_ERR_CONFLICT, "no two have one e-mail address");
+	a.seen.kind = 0;
+	gone.user = a.user;
+	memcpy(gone.user.status, "deleted", sizeof("deleted"));
+	gone.user.deleted_ms = 200;
+	memcpy(gone.dissolved[0], ch.team.id, AV_ID_SIZE);
+	(void)store_account_change(s, &gone, on_done, &a);
+	(void)store_user_list(s, on_users, &a);
+	wait_for(s, &a.seen, count += 2);
+	is_int(a.seen.n, 1, "a deleted user is not listed");
+	(void)store_team_list(s, on_teams, &a);
+	wait_for(s, &a.seen, ++count);
+	is_int(a.seen.n, 1, "nor the team that went along");
+	(void)store_account_change(s, &(struct store_account_change){.user = ch.user}, on_done, &a);
+	(void)store_account_prune(s, 201, 10, on_done, &a);
+	wait_for(s, &a.seen, count += 2);
+	is_int(a.seen.kind, AV_ERR_NONE, "its address is free, and it can be forgotten");
 }
 
 static void test_values(struct store *s)
@@ -632,6 +742,7 @@ int main(void)
 	test_keys(s, team);
 	test_sandboxes(s, team);
 	test_idempotency(s, team);
+	test_accounts(s);
 	test_values(s);
 	test_usage(s, team);
 	test_batch(s, team);

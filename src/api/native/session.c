@@ -190,17 +190,18 @@ static void enter(struct session *s)
 }
 
 /* {"type":"auth","token":KEY} */
-static bool check_token(struct session *s, bool text, struct av_str data)
+static int check_token(struct session *s, bool text, struct av_str data, struct av_err *err)
 {
 	AV_CLEANUP(av_json_decrefp) json_t *message = NULL;
 	const char *type = "", *token = "";
 
 	if (text)
 		message = av_json_parse_object(data, NULL);
-	return message && av_json_get_str(message, "type", &type, NULL) == 0 &&
-	       av_json_get_str(message, "token", &token, NULL) == 0 &&
-	       av_str_eq_c(AV_STR("auth"), type) &&
-	       api_verify_key(s->api, av_str_c(token), &s->actor) == 0;
+	if (!message || av_json_get_str(message, "type", &type, NULL) < 0 ||
+	    av_json_get_str(message, "token", &token, NULL) < 0 ||
+	    !av_str_eq_c(AV_STR("auth"), type))
+		token = "";
+	return api_verify(s->api, s->route, av_str_c(token), &s->actor, err);
 }
 
 static void authenticate(struct session *s, bool text, struct av_str data)
@@ -208,12 +209,13 @@ static void authenticate(struct session *s, bool text, struct av_str data)
 	struct av_err err;
 
 	av_timer_stop(&s->timer);
-	if (check_token(s, text, data)) {
+	if (check_token(s, text, data, &err) == 0) {
 		av_wsock_set_message_max(s->ws, AV_WSOCK_MESSAGE_MAX);
 		enter(s);
 		return;
 	}
-	(void)av_err_set(&err, AV_ERR_UNAUTHORIZED, "authentication failed");
+	if (err.kind == AV_ERR_UNAUTHORIZED)
+		(void)av_err_set(&err, AV_ERR_UNAUTHORIZED, "authentication failed");
 	session_fail(s, &err);
 }
 
@@ -310,6 +312,7 @@ struct session *session_open(
 	assert(s);
 	s->kind = kind;
 	s->api = rq->api;
+	s->route = rq->match.route;
 	s->actor = rq->actor;
 	s->state = known ? SESSION_FIRST : SESSION_AUTH;
 	memcpy(s->id, rq->id, sizeof s->id);

@@ -66,7 +66,8 @@ struct session {
 	const struct session_kind *kind;
 	struct api *api;
 	struct av_wsock *ws;
-	struct node_exec *exec; /* set in OPEN only */
+	struct node_exec *exec;        /* set in OPEN only */
+	const struct api_route *route; /* whose scope is asked for */
 	struct control_actor actor;
 	enum session_state state;
 	bool input_paused; /* the process does not read: the client must wait */
