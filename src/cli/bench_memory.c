@@ -181,40 +181,51 @@ static int create_up_to(
 	return 0;
 }
 
-int bench_row_idle(struct bench *b, struct av_err *err)
+static const size_t idle_counts[] = {1, 10, 100, 1000};
+
+/* Ours first, one upon the other, and the floor's while they live: for a minute after many jails
+ * are gone the kernel gives memory back, which would count for what is measured then. */
+static int measure_idle(struct bench *b, char (*ids)[AV_ID_SIZE], size_t *have, size_t steps,
+    struct av_err *err)
 {
-	static const size_t counts[] = {1, 10, 100, 1000};
-	size_t steps = b->quick ? 3 : AV_ARRAY_LEN(counts), have = 0;
-	double floors[AV_ARRAY_LEN(counts)];
-	char(*ids)[AV_ID_SIZE] = calloc(counts[steps - 1], sizeof(*ids));
-	int r = 0;
-	if (!ids)
-		return av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "ids");
-	for (size_t i = 0; i < steps; i++)
-		floors[i] = floor_idle(b, counts[i]);
-	double before = used_mib();
-	/* The daemon may have closed a connection that was silent for so long. */
-	bench_http_close(&b->http);
-	r = bench_http_open(&b->http, b->url, b->key, err);
-	for (size_t i = 0; r == 0 && i < steps; i++) {
-		bench_say(b, "measuring idle_memory_mib with %zu sandboxes …", counts[i]);
-		r = create_up_to(b, ids, &have, counts[i], err);
-		if (r < 0 && err->kind != AV_ERR_CANCELED) {
+	double each[AV_ARRAY_LEN(idle_counts)], before = used_mib();
+	size_t done = 0;
+	for (int r = 0; done < steps; done++) {
+		size_t n = idle_counts[done];
+		bench_say(b, "measuring idle_memory_mib with %zu sandboxes …", n);
+		r = create_up_to(b, ids, have, n, err);
+		if (r < 0 && err->kind == AV_ERR_CANCELED)
+			return r;
+		if (r < 0) {
 			bench_skip(b, "idle_memory_mib", "MiB", "only %zu of %zu sandboxes: %s",
-			    have, counts[i], err->message);
-			r = 0;
+			    *have, n, err->message);
 			break;
 		}
-		double each = (used_mib() - before) / (double)counts[i];
-		if (r == 0)
-			bench_add(b, "idle_memory_mib", "MiB", counts[i], each, (double)NAN,
-			    floors[i], NULL);
+		each[done] = (used_mib() - before) / (double)n;
 	}
-	if (r == 0 && have == SAMPLING_SANDBOXES)
+	if (*have == SAMPLING_SANDBOXES)
 		add_sampling(b);
-	else if (r == 0)
-		bench_skip(b, "metrics_sampling_1000", "%", "only %zu sandboxes (--quick?)", have);
-	for (size_t i = 0; i < have; i++) {
+	else
+		bench_skip(b, "metrics_sampling_1000", "%", "only %zu sandboxes (--quick?)", *have);
+	for (size_t i = 0; i < done; i++)
+		bench_add(b, "idle_memory_mib", "MiB", idle_counts[i], each[i], (double)NAN,
+		    floor_idle(b, idle_counts[i]), NULL);
+	return 0;
+}
+
+int bench_row_idle(struct bench *b, struct av_err *err)
+{
+	size_t steps = b->quick ? 3 : AV_ARRAY_LEN(idle_counts), have = 0;
+	char(*ids)[AV_ID_SIZE] = calloc(idle_counts[steps - 1], sizeof(*ids));
+	int r;
+	if (!ids)
+		return av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "ids");
+	r = measure_idle(b, ids, &have, steps, err);
+	/* The daemon may have closed a connection that was silent for so long. */
+	bench_http_close(&b->http);
+	int o = bench_http_open(&b->http, b->url, b->key, r < 0 ? NULL : err);
+	r = r < 0 ? r : o;
+	for (size_t i = 0; o == 0 && i < have; i++) {
 		int d = bench_delete(&b->http, ids[i], r < 0 ? NULL : err);
 		r = r < 0 ? r : d;
 	}
