@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Requests to other servers: addresses that are refused, answers of a hostile server, mail. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/avtime.h"
+#include "base/buf.h"
+#include "base/codec.h"
+#include "base/num.h"
+#include "net/fetch.h"
+#include "net/loop.h"
+#include "net/mail.h"
+#include "net/reach.h"
+
+#include "lib/tap.h"
+
+/* ---- a server that answers by path, one thread a connection ---- */
+
+static int listener = -1;
+static unsigned int port;
+static pthread_mutex_t seen_lock = PTHREAD_MUTEX_INITIALIZER;
+static char seen[8192]; /* of the last request */
+static atomic_int served;
+
+static bool was_seen(const char *text)
+{
+	bool yes;
+
+	pthread_mutex_lock(&seen_lock);
+	yes = strstr(seen, text) != NULL;
+	pthread_mutex_unlock(&seen_lock);
+	return yes;
+}
+
+static size_t read_request(int fd, char *buf, size_t size)
+{
+	size_t n = 0, want = 0;
+
+	while (n < size - 1) {
+		ssize_t r = read(fd, buf + n, size - 1 - n);
+		char *end, *length;
+
+		if (r <= 0)
+			break;
+		n += (size_t)r;
+		buf[n] = '\0';
+		end = strstr(buf, "\r\n\r\n");
+		length = strstr(buf, "Content-Length: ");
+		if (end && length && !want) {
+			uint64_t v = 0;
+			size_t digits = strspn(length + 16, "0123456789");
+
+			(void)av_parse_u64(av_str_n(length + 16, digits), 0, 4096, &v);
+			want = (size_t)(end + 4 - buf) + (size_t)v;
+		}
+		if (end && n >= want)
+			break;
+	}
+	return n;
+}
+
+static void say(int fd, const char *text)
+{
+	(void)!write(fd, text, strlen(text));
+}
+
+static void flood(int fd, const char *head, const char *piece)
+{
+	size_t n = strlen(piece);
+
+	say(fd, head);
+	for (int i = 0; i < 200000; i++)
+		if (send(fd, piece, n, MSG_NOSIGNAL) < 0)
+			break;
+}
+
+/* What a mail server says to each line, without STARTTLS. */
+static void serve_mail(int fd, char *buf, size_t size)
+{
+	size_t n = 0;
+	bool data = false;
+
+	say(fd, "220 test ESMTP\r\n");
+	while (n < size - 1) {
+		ssize_t r = read(fd, buf + n, size - 1 - n);
+		char *last = buf + n;
+
+		if (r <= 0)
+			break;
+		n += (size_t)r;
+		buf[n] = '\0';
+		if (data) {
+			data = strstr(buf, "\r\n.\r\n") == NULL;
+			if (!data)
+				say(fd, "250 taken\r\n");
+		} else if (strstr(last, "EHLO")) {
+			say(fd, "250-test\r\n250 8BITMIME\r\n");
+		} else if (strstr(last, "RCPT TO:<nobody")) {
+			say(fd, "550 no such user\r\n");
+		} else if (strstr(last, "DATA")) {
+			data = true;
+			say(fd, "354 go on\r\n");
+		} else if (strstr(last, "QUIT")) {
+			say(fd, "221 bye\r\n");
+			break;
+		} else {
+			say(fd, "250 fine\r\n");
+		}
+	}
+}
+
+static void serve_http(int fd, char *buf, size_t size)
+{
+	char line[200];
+
+	(void)read_request(fd, buf, size);
+	if (strstr(buf, " /ok")) {
+		say(fd, "HTTP/1.1 200 OK\r\nX-Test:  a value \r\nContent-Length: 5\r\n\r\nhello");
+	} else if (strstr(buf, " /500")) {
+		say(fd, "HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno");
+	} else if (strstr(buf, " /to-ok")) {
+		snprintf(line, sizeof line,
+		    "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%u/ok\r\nContent-Length: 0\r\n\r\n",
+		    port);
+		say(fd, line);
+	} else if (strstr(buf, " /hang")) {
+		usleep(1500 * 1000);
+	} else if (strstr(buf, " /garbage")) {
+		say(fd, "SSH-2.0-OpenSSH_9.2p1\r\n\x01\x02\x03\r\n\r\n");
+	} else if (strstr(buf, " /body")) {
+		flood(fd, "HTTP/1.1 200 OK\r\n\r\n", "0123456789012345678901234567890123456789");
+	} else if (strstr(buf, " /head")) {
+		flood(fd, "HTTP/1.1 200 OK\r\n", "X-More: 01234567890123456789\r\n");
+	} else if (strstr(buf, " /hundred")) {
+		flood(fd, "", "HTTP/1.1 100 Continue\r\n\r\n");
+	}
+}
+
+static void *serve_one(void *ctx)
+{
+	int fd = (int)(intptr_t)ctx;
+	char *buf = calloc(1, sizeof(seen));
+	bool mail;
+
+	/* Who speaks first is a browser; else it waits for the server of a mail. */
+	struct timeval tv = {.tv_usec = 300 * 1000};
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+	mail = recv(fd, buf, 1, MSG_PEEK) < 0;
+	tv = (struct timeval){.tv_sec = 10};
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+	if (mail)
+		serve_mail(fd, buf, sizeof(seen));
+	else
+		serve_http(fd, buf, sizeof(seen));
+	pthread_mutex_lock(&seen_lock);
+	memcpy(seen, buf, sizeof(seen));
+	served++;
+	pthread_mutex_unlock(&seen_lock);
+	shutdown(fd, SHUT_RDWR);
+	close(fd);
+	free(buf);
+	return NULL;
+}
+
+static void *serve(void *ctx)
+{
+	for (;;) {
+		int fd = accept(listener, NULL, NULL);
+		pthread_t t;
+
+		(void)ctx;
+		if (fd < 0)
+			return NULL;
+		if (pthread_create(&t, NULL, serve_one, (void *)(intptr_t)fd) == 0)
+			pthread_detach(t);
+	}
+}
+
+static void server_start(void)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t n = sizeof in;
+	pthread_t t;
+
+	listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (bind(listener, (struct sockaddr *)&in, sizeof in) < 0 || listen(listener, 64) < 0 ||
+	    getsockname(listener, (struct sockaddr *)&in, &n) < 0 ||
+	    pthread_create(&t, NULL, serve, NULL) != 0)
+		abort();
+	port = ntohs(in.sin_port);
+	pthread_detach(t);
+}
+
+/* ---- requests ---- */
+
+static struct av_loop *loop;
+static struct av_fetch *fetch;
+
+struct got {
+	int calls, status;
+	bool cut;
+	size_t body;
+	char first[16], header[32];
+	struct av_err err;
+};
+
+static void on_done(void *ctx, const struct av_fetch_response *res, const struct av_err *err)
+{
+	struct got *g = ctx;
+	struct av_str h;
+
+	g->calls++;
+	if (err) {
+		g->err = *err;
+		return;
+	}
+	g->status = res->status;
+	g->cut = res->cut;
+	g->body = res->body.n;
+	snprintf(g->first, sizeof g->first, "%.*s", (int)AV_MIN(res->body.n, (size_t)8), res->body.p);
+	if (av_fetch_header(res, "x-test", &h))
+		snprintf(g->header, sizeof g->header, "%.*s", AV_STR_ARG(h));
+}
+
+static void wait_for(const struct got *g, int calls)
+{
+	int64_t until = av_mono_ns() + 20 * AV_NS_PER_S;
+
+	while (g->calls < calls && av_mono_ns() < until)
+		av_loop_run_once(loop, 50);
+}
+
+static const char *url(const char *host, const char *path)
+{
+	static char text[256];
+
+	snprintf(text, sizeof text, "http://%s:%u%s", host, port, path);
+	return text;
+}
+
+static struct got get(const char *u, struct av_fetch_request rq)
+{
+	struct got g = {0};
+	struct av_err err = {0};
+
+	rq.url = u;
+	if (av_fetch_start(fetch, &rq, on_done, &g, NULL, &err) < 0)
+		g.err = err;
+	else
+		wait_for(&g, 1);
+	return g;
+}
+
+static void test_answers(void)
+{
+	const struct av_fetch_header headers[] = {{"X-One", "1"}, {"X-Empty", ""}};
+	struct got g = get(url("127.0.0.1", "/ok"),
+	    (struct av_fetch_request){
+	        .headers = headers, .n_headers = 2, .body = AV_STR("{\"a\":1}")});
+
+	is_int(g.status, 200, "an answer");
+	is_str(g.first, "hello", "its body");
+	is_str(g.header, "a value", "its header");
+	for (int i = 0; i < 100 && !served; i++)
+		usleep(10000);
+	pthread_mutex_lock(&seen_lock);
+	ok(strstr(seen, "POST /ok HTTP/1.1\r\n") && strstr(seen, "X-One: 1\r\n") &&
+	        strstr(seen, "X-Empty:") && strstr(seen, "\r\n\r\n{\"a\":1}") && !strstr(seen, "Expect"),
+	    "the request as asked for");
+	pthread_mutex_unlock(&seen_lock);
+	is_int(get(url("127.0.0.1", "/500"), (struct av_fetch_request){0}).status, 500,
+	    "any status is an answer");
+	is_int(get(url("127.0.0.1", "/to-ok"), (struct av_fetch_request){0}).status, 302,
+	    "redirects are not followed");
+	is_int((int)get(url("127.0.0.1", "/to-ok"), (struct av_fetch_request){.redirects = 3}).err.kind,
+	    AV_ERR_UPSTREAM, "and never to http");
+}
+
+static void test_hostile(void)
+{
+	struct av_fetch_request quick = {.timeout_ms = 500};
+	struct got g = get(url("127.0.0.1", "/body"), (struct av_fetch_request){.response_max = 1000});
+
+	is_int(g.err.kind, AV_ERR_TOO_LARGE, "a body without an end");
+	g = get(url("127.0.0.1", "/body"),
+	    (struct av_fetch_request){.response_max = 1000, .cut = true});
+	ok(g.status == 200 && g.cut && g.body == 1000, "or cut where it was asked to be");
+	is_int(get(url("127.0.0.1", "/head"), quick).err.kind, AV_ERR_TOO_LARGE, "a head without an end");
+	is_int(get(url("127.0.0.1", "/hundred"), (struct av_fetch_request){0}).err.kind,
+	    AV_ERR_TOO_LARGE, "1xx answers without an end");
+	is_int(get(url("127.0.0.1", "/hang"), quick).err.kind, AV_ERR_REQUEST_TIMEOUT, "silence");
+	is_int(get(url("127.0.0.1", "/garbage"), quick).err.kind, AV_ERR_UPSTREAM, "garbage");
+	is_int(get("http://127.0.0.1:1/", quick).err.kind, AV_ERR_UPSTREAM, "nobody listens");
+	is_int(get("http://name.invalid/", quick).err.kind ? 1 : 0, 1, "a name without an address");
+}
+
+static void test_reach(void)
+{
+	static const struct av_reach none;
+	static const char *const refused[] = {"http://127.0.0.1/", "http://2130706433/",
+	    "http://0x7f.1/", "http://0177.0.0.1/", "http://127.1/", "http://[::1]/",
+	    "http://[::ffff:127.0.0.1]/", "http://[::ffff:a9fe:a9fe]/", "http://169.254.169.254/x",
+	    "http://[fd00:ec2::254]/", "http://10.0.0.1/", "http://172.31.255.255/",
+	    "http://192.168.1.1/", "http://100.64.0.1/", "http://0.0.0.0/", "http://[::]/",
+	    "http://224.0.0.1/", "http://255.255.255.255/", "http://[fe80::1]/", "http://[ff02::1]/",
+	    "http://[64:ff9b::7f00:1]/", "http://[2002:7f00:1::]/", "http://[::127.0.0.1]/",
+	    "http://198.18.0.1/", "http://%31%32%37.0.0.1/"};
+	static const char *const bad[] = {"", "x", "http://", "ftp://example.com/", "file:///etc/passwd",
+	    "gopher://example.com/", "http://user@example.com/", "http://u:p@example.com/",
+	    "http://a b/", "http://example.com/\r\nX: y", "http://ex\xc3\xa4mple.com/",
+	    "http://[fe80::1%25lo]/", "http://example.com:99999/", "javascript:1", "//example.com/"};
+	struct av_fetch_request guarded = {.reach = &none};
+	struct av_reach r = {0};
+	struct av_err err;
+	struct got g;
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(refused); i++)
+		ok(av_fetch_check_url(refused[i], false, &none, &err) < 0 &&
+		        err.kind == AV_ERR_FORBIDDEN,
+		    "refused: %s", refused[i]);
+	for (size_t i = 0; i < AV_ARRAY_LEN(bad); i++)
+		ok(av_fetch_check_url(bad[i], false, NULL, &err) < 0 && err.kind == AV_ERR_INVALID,
+		    "no URL (%zu)", i);
+	is_int(av_fetch_check_url("https://example.com/x?y=z", true, &none, &err), 0, "a good one");
+	is_int(av_fetch_check_url("http://8.8.8.8:8080/", false, &none, &err), 0, "a public address");
+	is_int(av_fetch_check_url("http://[64:ff9b::808:808]/", false, &none, &err), 0, "one by NAT64");
+	ok(av_fetch_check_url("http://example.com/", true, &none, &err) < 0, "https when asked for");
+	/* A name is judged by the address that is connected to. */
+	int before = served;
+	g = get(url("localhost", "/ok"), guarded);
+	is_int(g.err.kind, AV_ERR_FORBIDDEN, "a name that resolves to loopback");
+	ok(served == before, "nothing was sent");
+	is_int(av_reach_parse(&r, AV_STR("127.0.0.0/8, ::1"), &err), 0, "ranges");
+	guarded.reach = &r;
+	is_int(get(url("localhost", "/ok"), guarded).status, 200, "allowed by a range");
+	is_int(get(url("127.0.0.1", "/to-ok"), guarded).status, 302, "and no further");
+	ok(av_fetch_check_url("http://10.0.0.1/", false, &r, &err) < 0, "others still are not");
+	is_int(av_reach_parse(&r, AV_STR("yes"), &err), 0, "yes");
+	ok(av_fetch_check_url("http://10.0.0.1/", false, &r, &err) == 0 &&
+	        av_fetch_check_url("http://169.254.169.254/", false, &r, &err) < 0 &&
+	        av_fetch_check_url("http://[fd00:ec2::254]/", false, &r, &err) < 0,
+	    "allows private addresses, not metadata services");
+	ok(av_reach_parse(&r, AV_STR("169.254.169.254"), &err) == 0 &&
+	        av_fetch_check_url("http://169.254.169.254/", false, &r, &err) == 0,
+	    "unless they are named");
+	ok(av_reach_parse(&r, AV_STR("10.0.0.0/33"), &err) < 0 &&
+	        av_reach_parse(&r, AV_STR("maybe"), &err) < 0 && av_reach_parse(&r, AV_STR(""), &err) < 0 &&
+	        av_reach_parse(&r, AV_STR("::/129"), &err) < 0,
+	    "bad ranges");
+}
+
+static void test_cancel(void)
+{
+	struct av_fetch_request rq = {.url = url("127.0.0.1", "/hang"), .timeout_ms = 10000};
+	struct av_fetch_call *call = NULL;
+	struct av_fetch_stats st;
+	struct got one = {0}, two = {0};
+	int64_t from = av_mono_ns();
+
+	ok(av_fetch_start(fetch, &rq, on_done, &one, &call, NULL) == 0 &&
+	        av_fetch_start(fetch, &rq, on_done, &two, NULL, NULL) == 0,
+	    "two that hang");
+	av_fetch_cancel(call);
+	for (int i = 0; i < 100; i++) {
+		av_loop_run_once(loop, 10);
+		av_fetch_get_stats(fetch, &st);
+		if (st.open == 1)
+			break;
+	}
+	is_int((int)st.open, 1, "a canceled one goes at once");
+	av_fetch_free(fetch);
+	is_int(one.calls, 0, "and says nothing");
+	ok(two.calls == 1 && two.err.kind == AV_ERR_CANCELED, "the end cancels the other");
+	ok(av_mono_ns() - from < 8 * AV_NS_PER_S, "without waiting for it");
+	if (av_fetch_new(loop, &fetch) < 0)
+		abort();
+}
+
+/* ---- mail ---- */
+
+static struct got mail(const char *to, const char *from, const char *subject)
+{
+	char server_url[64];
+	const struct av_mail m = {
+	    .to = to, .subject = subject, .text = AV_STR("Open this:\n.\nhttps://x/?token=abc\n")};
+	struct av_mail_server s = {.url = server_url, .from = from};
+	struct got g = {0};
+	struct av_err err = {0};
+
+	snprintf(server_url, sizeof server_url, "smtp://127.0.0.1:%u", port);
+	if (av_mail_send(fetch, &s, &m, on_done, &g, NULL, &err) < 0)
+		g.err = err;
+	else
+		wait_for(&g, 1);
+	return g;
+}
+
+static void test_mail(void)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf text = AV_BUF_INIT(4096);
+	static const char *const bad[] = {"", "x", "@x", "x@", "a@b@c", "a b@c", "a@b\r\nRCPT TO:<c@d>",
+	    "<a@b>", "a,b@c", "\xc3\xa4@b"};
+	struct av_err err;
+	struct got g = mail("you@example.com", "Aviary <av@example.com>", "Gr\xc3\xbc\xc3\x9f"
+	                                                                  "e");
+	char *body, *end;
+
+	is_int(g.err.kind, AV_ERR_NONE, "a mail was taken");
+	for (int i = 0; i < 100 && !was_seen("QUIT"); i++)
+		usleep(10000);
+	pthread_mutex_lock(&seen_lock);
+	ok(strstr(seen, "MAIL FROM:<av@example.com>") && strstr(seen, "RCPT TO:<you@example.com>") &&
+	        strstr(seen, "From: Aviary <av@example.com>\r\n") &&
+	        strstr(seen, "To: you@example.com\r\n") && strstr(seen, "Subject: =?UTF-8?B?R3LDvMOfZQ==?=\r\n") &&
+	        strstr(seen, "\r\nDate: "),
+	    "its envelope and head");
+	body = strstr(seen, "base64\r\n\r\n");
+	end = body ? strstr(body, "\r\n.\r\n") : NULL;
+	if (body && end)
+		(void)av_base64_decode(&text, av_str_n(body + 10, (size_t)(end - body - 10)));
+	ok(av_str_eq_c(av_buf_str(&text), "Open this:\r\n.\r\nhttps://x/?token=abc\r\n"), "its text");
+	pthread_mutex_unlock(&seen_lock);
+	is_int(mail("nobody@example.com", "av@example.com", "x").err.kind, AV_ERR_UPSTREAM,
+	    "a recipient that is refused");
+	for (size_t i = 0; i < AV_ARRAY_LEN(bad); i++)
+		is_int(mail(bad[i], "av@example.com", "x").err.kind, AV_ERR_INVALID, "no address");
+	is_int(mail("a@b", "av@example.com", "x\r\nBcc: c@d").err.kind, AV_ERR_INVALID, "no subject");
+	is_int(mail("a@b", "x\r\ny <av@example.com>", "x").err.kind, AV_ERR_INVALID, "no sender");
+	ok(av_mail_check(&(struct av_mail_server){.url = "http://x", .from = "a@b"}, &err) < 0,
+	    "no mail server");
+	is_int(av_mail_check(&(struct av_mail_server){.url = "smtps://mail.example.com", .from = "a@b"},
+	           &err),
+	    0, "a good one");
+}
+
+int main(void)
+{
+	setenv("http_proxy", "http://127.0.0.1:1", 1);
+	setenv("ALL_PROXY", "http://127.0.0.1:1", 1);
+	alarm(55);
+	server_start();
+	if (av_loop_new(&loop) < 0 || av_fetch_new(loop, &fetch) < 0)
+		abort();
+	test_answers();
+	test_hostile();
+	test_reach();
+	test_cancel();
+	test_mail();
+	av_fetch_free(fetch);
+	av_loop_free(loop);
+	return tap_done();
+}
