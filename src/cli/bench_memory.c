@@ -185,8 +185,8 @@ static const size_t idle_counts[] = {1, 10, 100, 1000};
 
 /* Ours first, one upon the other, and the floor's while they live: for a minute after many jails
  * are gone the kernel gives memory back, which would count for what is measured then. */
-static int measure_idle(struct bench *b, char (*ids)[AV_ID_SIZE], size_t *have, size_t steps,
-    struct av_err *err)
+static int measure_idle(
+    struct bench *b, char (*ids)[AV_ID_SIZE], size_t *have, size_t steps, struct av_err *err)
 {
 	double each[AV_ARRAY_LEN(idle_counts)], before = used_mib();
 	size_t done = 0;

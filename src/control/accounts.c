@@ -44,8 +44,8 @@ struct user *user_by_email(const struct control *c, struct av_str email)
 	if (email.n == 0 || email.n >= sizeof(lower))
 		return NULL;
 	for (size_t i = 0; i < email.n; i++)
-		lower[i] = (char)(email.p[i] >= 'A' && email.p[i] <= 'Z' ? email.p[i] | 0x20
-		                                                         : email.p[i]);
+		lower[i] =
+		    (char)(email.p[i] >= 'A' && email.p[i] <= 'Z' ? email.p[i] | 0x20 : email.p[i]);
 	return av_map_get(&c->accounts.users_by_email, av_str_n(lower, email.n));
 }
 
@@ -119,8 +119,8 @@ bool control_team_get(const struct control *c, const char *team_id, struct contr
 	return t;
 }
 
-bool control_member_get(const struct control *c, const char *team_id, const char *user_id,
-    struct control_member *ret)
+bool control_member_get(
+    const struct control *c, const char *team_id, const char *user_id, struct control_member *ret)
 {
 	const struct member *m = member_find(c, team_id, user_id);
 
@@ -173,8 +173,8 @@ void control_members_of_user(
 	}
 }
 
-void control_users_each(const struct control *c,
-    bool (*fn)(void *ctx, const struct control_user *user), void *ctx)
+void control_users_each(
+    const struct control *c, bool (*fn)(void *ctx, const struct control_user *user), void *ctx)
 {
 	struct control_user info;
 	const struct user *u;
@@ -187,8 +187,8 @@ void control_users_each(const struct control *c,
 	}
 }
 
-void control_teams_each(const struct control *c,
-    bool (*fn)(void *ctx, const struct control_team *team), void *ctx)
+void control_teams_each(
+    const struct control *c, bool (*fn)(void *ctx, const struct control_team *team), void *ctx)
 {
 	struct control_team info;
 	const struct team *t;
@@ -270,8 +270,7 @@ static int user_put(struct control *c, const struct store_user *rec)
 			return -ENOMEM;
 		}
 		if (u->rec.email[0])
-			(void)av_map_remove(
-			    &c->accounts.users_by_email, av_str_c(u->rec.email));
+			(void)av_map_remove(&c->accounts.users_by_email, av_str_c(u->rec.email));
 	}
 	u->rec = *rec;
 	return 0;
@@ -367,8 +366,8 @@ static void op_cancel(struct node_call *call)
 	op->cancelled = true;
 }
 
-void *account_op_new(struct control *c, size_t size, account_begin_fn *begin,
-    account_answer_fn *answer, void *ctx)
+void *account_op_new(
+    struct control *c, size_t size, account_begin_fn *begin, account_answer_fn *answer, void *ctx)
 {
 	struct account_op *op = calloc(1, size);
 

@@ -2,8 +2,9 @@
 /*
  * accounts.h - users, teams and who belongs to which; sessions
  *
- * All accounts are in memory, mirrored from the store: looking is synchronous. Changes take their turn, one after the other: each
- * sees what those before it have made true, so that no rule can be broken by two at once.
+ * All accounts are in memory, mirrored from the store: looking is synchronous. Changes take their
+ * turn, one after the other: each sees what those before it have made true, so that no rule can be
+ * broken by two at once.
  */
 #pragma once
 
@@ -61,11 +62,10 @@ struct control_member {
 /* False when there is none; deleted ones are none. */
 bool control_user_get(const struct control *c, const char *user_id, struct control_user *ret);
 /* By e-mail address in any case. */
-bool control_user_by_email(
-    const struct control *c, struct av_str email, struct control_user *ret);
+bool control_user_by_email(const struct control *c, struct av_str email, struct control_user *ret);
 bool control_team_get(const struct control *c, const char *team_id, struct control_team *ret);
-bool control_member_get(const struct control *c, const char *team_id, const char *user_id,
-    struct control_member *ret);
+bool control_member_get(
+    const struct control *c, const char *team_id, const char *user_id, struct control_member *ret);
 /* The team a user works in: the default one, else the one joined first; false without any. */
 bool control_home_get(const struct control *c, const char *user_id, struct control_member *ret);
 /* Each calls fn until it returns false; oldest first. */
@@ -74,10 +74,10 @@ void control_members_of_team(
     const struct control *c, const char *team_id, control_member_fn *fn, void *ctx);
 void control_members_of_user(
     const struct control *c, const char *user_id, control_member_fn *fn, void *ctx);
-void control_users_each(const struct control *c,
-    bool (*fn)(void *ctx, const struct control_user *user), void *ctx);
-void control_teams_each(const struct control *c,
-    bool (*fn)(void *ctx, const struct control_team *team), void *ctx);
+void control_users_each(
+    const struct control *c, bool (*fn)(void *ctx, const struct control_user *user), void *ctx);
+void control_teams_each(
+    const struct control *c, bool (*fn)(void *ctx, const struct control_team *team), void *ctx);
 
 /* ---- sessions ---- */
 
@@ -86,9 +86,9 @@ void control_teams_each(const struct control *c,
 /* Appends a token that lasts CONTROL_SESSION_S: a JSON Web Token, HS256, with sub, team_id, role,
  * email, name, is_admin, iat and exp. It ends early when the user's password changes, or the user
  * leaves the team. -ENOENT: no such member; -ENOMEM. */
-int control_session_issue(const struct control *c, const char *team_id, const char *user_id,
-    struct av_buf *out);
+int control_session_issue(
+    const struct control *c, const char *team_id, const char *user_id, struct av_buf *out);
 /* UNAUTHORIZED: malformed, of another Aviary, expired, void; FORBIDDEN: the account is not active.
  * Constant time in the signature. */
-int control_session_verify(const struct control *c, struct av_str token,
-    struct control_actor *ret, struct av_err *err);
+int control_session_verify(
+    const struct control *c, struct av_str token, struct control_actor *ret, struct av_err *err);

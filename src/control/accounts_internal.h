@@ -36,12 +36,14 @@ struct member {
 };
 
 struct account_op;
-/* 0: op->change is to be written (nothing of it set: nothing is to be done). Else -errno and *err. */
+/* 0: op->change is to be written (nothing of it set: nothing is to be done). Else -errno and *err.
+ */
 typedef int account_begin_fn(struct account_op *op, struct av_err *err);
 /* Answers whoever asked; never called when that one has cancelled. */
 typedef void account_answer_fn(struct account_op *op, const struct av_err *err);
 
-/* Embedded as the first member in what a change needs besides; owned by the queue once submitted. */
+/* Embedded as the first member in what a change needs besides; owned by the queue once submitted.
+ */
 struct account_op {
 	struct node_call call; /* first */
 	struct av_list link;
@@ -57,8 +59,8 @@ struct account_op {
 };
 
 /* Zeroed memory of size bytes, which begins with the op. */
-void *account_op_new(struct control *c, size_t size, account_begin_fn *begin,
-    account_answer_fn *answer, void *ctx);
+void *account_op_new(
+    struct control *c, size_t size, account_begin_fn *begin, account_answer_fn *answer, void *ctx);
 void account_op_free(struct account_op *op);
 /* Takes over op. */
 void account_op_submit(struct account_op *op);

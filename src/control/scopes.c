@@ -10,8 +10,9 @@
 
 #include "base/banned.h"
 
-static const char *const roles[] = {
-    [CONTROL_ROLE_MEMBER] = "member", [CONTROL_ROLE_ADMIN] = "admin", [CONTROL_ROLE_OWNER] = "owner"};
+static const char *const roles[] = {[CONTROL_ROLE_MEMBER] = "member",
+    [CONTROL_ROLE_ADMIN] = "admin",
+    [CONTROL_ROLE_OWNER] = "owner"};
 
 static const char *const scopes[CONTROL_SCOPE_COUNT] = {
 #define CONTROL_SCOPE(name, text, help) [CONTROL_SCOPE_BIT_##name] = (text),
@@ -78,8 +79,7 @@ int control_scopes_parse(struct av_str text, uint32_t *ret, struct av_err *err)
 			continue;
 		more = parse_word(word);
 		if (!more)
-			return av_err_set(err, AV_ERR_INVALID,
-			    "'%.*s' is no scope; scopes are %s",
+			return av_err_set(err, AV_ERR_INVALID, "'%.*s' is no scope; scopes are %s",
 			    (int)AV_MIN(word.n, (size_t)40), word.p, allowed);
 		bits |= more;
 	} while (!last);
@@ -100,8 +100,9 @@ int control_need_role(const struct control_actor *a, enum control_role least, st
 {
 	if (a->role >= least)
 		return 0;
-	return av_err_set(err, AV_ERR_FORBIDDEN, "this needs the role %s in the team%s; yours is %s",
-	    roles[least], least < CONTROL_ROLE_OWNER ? " (or a higher one)" : "",
+	return av_err_set(err, AV_ERR_FORBIDDEN,
+	    "this needs the role %s in the team%s; yours is %s", roles[least],
+	    least < CONTROL_ROLE_OWNER ? " (or a higher one)" : "",
 	    a->role ? roles[a->role] : "none");
 }
 
@@ -113,6 +114,5 @@ int control_need_admin(const struct control_actor *a, struct av_err *err)
 		return r;
 	if (a->is_admin)
 		return 0;
-	return av_err_set(
-	    err, AV_ERR_FORBIDDEN, "this is for administrators of this Aviary only");
+	return av_err_set(err, AV_ERR_FORBIDDEN, "this is for administrators of this Aviary only");
 }

@@ -29,16 +29,15 @@ struct parts {
 	struct av_str header, payload, mac;
 };
 
-static void sign(const struct control *c, struct av_str text,
-    uint8_t ret[static crypto_auth_hmacsha256_BYTES])
+static void sign(
+    const struct control *c, struct av_str text, uint8_t ret[static crypto_auth_hmacsha256_BYTES])
 {
 	static const char purpose[] = "aviary session";
 	uint8_t key[crypto_auth_hmacsha256_BYTES];
 
 	static_assert(crypto_auth_hmacsha256_BYTES == crypto_auth_hmacsha256_KEYBYTES, "a key");
 	assert(c->has_sign_key);
-	(void)crypto_auth_hmacsha256(
-	    key, (const uint8_t *)purpose, sizeof(purpose), c->sign_key);
+	(void)crypto_auth_hmacsha256(key, (const uint8_t *)purpose, sizeof(purpose), c->sign_key);
 	(void)crypto_auth_hmacsha256(ret, (const uint8_t *)text.p, text.n, key);
 	explicit_bzero(key, sizeof(key));
 }
@@ -51,13 +50,12 @@ static void append_base64(struct av_buf *out, struct av_str bytes)
 		assert(!"a token's payload is bounded by its parts");
 		return;
 	}
-	(void)sodium_bin2base64(
-	    text, sizeof(text), (const uint8_t *)bytes.p, bytes.n, VARIANT);
+	(void)sodium_bin2base64(text, sizeof(text), (const uint8_t *)bytes.p, bytes.n, VARIANT);
 	(void)av_buf_append_c(out, text);
 }
 
-int control_session_issue(const struct control *c, const char *team_id, const char *user_id,
-    struct av_buf *out)
+int control_session_issue(
+    const struct control *c, const char *team_id, const char *user_id, struct av_buf *out)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf payload = AV_BUF_INIT(PAYLOAD_MAX);
 	AV_CLEANUP(av_buf_clear) struct av_buf token = AV_BUF_INIT(TOKEN_MAX);
@@ -69,15 +67,17 @@ int control_session_issue(const struct control *c, const char *team_id, const ch
 	if (!m)
 		return -ENOENT;
 	u = &m->user->rec;
-	(void)av_buf_printf(&payload, "{\"sub\":\"%s\",\"team_id\":\"%s\",\"role\":\"%s\",\"email\":",
-	    u->id, m->rec.team_id, m->rec.role);
+	(void)av_buf_printf(&payload,
+	    "{\"sub\":\"%s\",\"team_id\":\"%s\",\"role\":\"%s\",\"email\":", u->id, m->rec.team_id,
+	    m->rec.role);
 	(void)av_json_write_str(&payload, av_str_c(u->email));
 	(void)av_buf_append_c(&payload, ",\"name\":");
 	(void)av_json_write_str(&payload, av_str_c(u->name));
 	if (u->is_admin)
 		(void)av_buf_append_c(&payload, ",\"is_admin\":true");
-	(void)av_buf_printf(&payload, ",\"ses\":%" PRId64 ",\"iat\":%" PRId64 ",\"exp\":%" PRId64 "}",
-	    u->epoch, now_s, now_s + CONTROL_SESSION_S);
+	(void)av_buf_printf(&payload,
+	    ",\"ses\":%" PRId64 ",\"iat\":%" PRId64 ",\"exp\":%" PRId64 "}", u->epoch, now_s,
+	    now_s + CONTROL_SESSION_S);
 	append_base64(&token, AV_STR(HEADER));
 	(void)av_buf_append_char(&token, '.');
 	append_base64(&token, av_buf_str(&payload));
@@ -164,8 +164,8 @@ static const struct member *check_user(
 	const struct member *m = member_find(c, cl->team_id, cl->user_id);
 
 	if (!u || u->rec.epoch != cl->epoch)
-		*ret_r = av_err_set(
-		    err, AV_ERR_UNAUTHORIZED, "this session has ended; log in again");
+		*ret_r =
+		    av_err_set(err, AV_ERR_UNAUTHORIZED, "this session has ended; log in again");
 	else if (strcmp(u->rec.status, "inactive") == 0)
 		*ret_r = av_err_set(err, AV_ERR_ACCOUNT_NOT_ACTIVATED,
 		    "this account is not activated yet; follow the link that was sent");
@@ -180,8 +180,8 @@ static const struct member *check_user(
 	return NULL;
 }
 
-int control_session_verify(const struct control *c, struct av_str token,
-    struct control_actor *ret, struct av_err *err)
+int control_session_verify(
+    const struct control *c, struct av_str token, struct control_actor *ret, struct av_err *err)
 {
 	struct claims cl = {0};
 	const struct member *m;

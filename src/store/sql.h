@@ -24,6 +24,7 @@ struct store_db {
 	sqlite3 *sql;
 	sqlite3_stmt *stmts[ST_COUNT];
 	bool relaxed;        /* PRAGMA synchronous is NORMAL just now */
+	bool untidy;         /* something was forgotten: pages may be free */
 	int64_t unsynced_ns; /* since when something is written that is not on disk; 0: nothing */
 };
 

@@ -89,8 +89,8 @@ int sql_key_touch(struct store_db *db, struct store_req *r)
 {
 	const struct store_touch_args *a = &r->args.touch;
 
-	return run_at(db, ST_KEY_TOUCH, a->id, a->last_used_ms, "cannot record the use of a key",
-	    &r->err);
+	return run_at(
+	    db, ST_KEY_TOUCH, a->id, a->last_used_ms, "cannot record the use of a key", &r->err);
 }
 
 int sql_key_rotate(struct store_db *db, struct store_req *r)

@@ -11,16 +11,23 @@
 #include "store/store.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include "base/fd.h"
+#include "base/path.h"
 #include "base/str.h"
+#include "store/store_copy.h"
 #include "store/store_internal.h"
 
 #include "base/banned.h"
 
-#define BATCH_MAX 256
+#define BATCH_MAX  256
+#define COPY_PAGES 64 /* a quarter of a MiB: a millisecond */
 
 struct req_list {
 	struct store_req *head;
@@ -30,6 +37,9 @@ struct req_list {
 
 struct store {
 	struct store_db *db; /* the thread's alone once it runs */
+	char copy_path[AV_PATH_MAX + 1];
+	struct store_req *copying; /* the thread's, as the next: a copy under way, or NULL */
+	struct store_copy *copy;
 	void (*wake)(void *ctx);
 	void *wake_ctx;
 	pthread_t thread;
@@ -90,6 +100,7 @@ void store_req_reset(struct store_req *r)
 	r->has_existing = false;
 	if (r->op == STORE_OP_VALUE_GET)
 		av_freep(&r->text[0]);
+	av_close_fd(&r->copy_fd);
 	av_err_clear(&r->err);
 }
 
@@ -143,28 +154,127 @@ static void catch_up(struct store *s)
 	pthread_mutex_lock(&s->lock);
 }
 
+/* ---- copies ---- */
+
+static void finish_copy(struct store *s)
+{
+	struct req_list one;
+
+	store_copy_free(s->copy);
+	s->copy = NULL;
+	(void)unlink(s->copy_path);
+	list_init(&one);
+	list_append(&one, s->copying);
+	s->copying = NULL;
+	finish_batch(s, &one);
+}
+
+static void start_copy(struct store *s, struct store_req *r)
+{
+	struct req_list one;
+
+	if (!s->copying) {
+		s->copying = r;
+		if (store_copy_begin(s->db, s->copy_path, &s->copy, &r->err) < 0)
+			finish_copy(s);
+		return;
+	}
+	(void)av_err_set(&r->err, AV_ERR_CONFLICT,
+	    "a copy of the database is being made already: try again when that backup is done");
+	list_init(&one);
+	list_append(&one, r);
+	finish_batch(s, &one);
+}
+
+static void open_copy(struct store *s, struct store_req *r)
+{
+	struct stat st;
+
+	r->copy_fd = open(s->copy_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (r->copy_fd < 0 || fstat(r->copy_fd, &st) < 0)
+		(void)av_err_sys(&r->err, AV_ERR_INTERNAL, errno, "cannot open the copy");
+	else
+		r->n = (size_t)st.st_size;
+}
+
+static void step_copy(struct store *s, bool closing)
+{
+	struct store_req *r = s->copying;
+	int more = 0;
+
+	if (closing)
+		(void)av_err_set(&r->err, AV_ERR_CANCELED, "Aviary is stopping");
+	else
+		more = store_copy_step(s->copy, COPY_PAGES, &r->err);
+	if (more > 0)
+		return;
+	if (more == 0 && !closing && store_copy_finish(s->copy, STORE_MARK_RESTORED, &r->err) == 0)
+		open_copy(s, r);
+	finish_copy(s);
+}
+
+/* Takes requests for copies out of the batch. */
+static void take_copies(struct store *s, struct req_list *batch)
+{
+	struct req_list rest;
+	struct store_req *r;
+
+	list_init(&rest);
+	while ((r = list_shift(batch))) {
+		if (r->op == STORE_OP_COPY)
+			start_copy(s, r);
+		else
+			list_append(&rest, r);
+	}
+	list_init(batch);
+	while ((r = list_shift(&rest)))
+		list_append(batch, r);
+}
+
+/* ---- the thread ---- */
+
+/* What can wait until nobody asks for anything: the lock is held before and after, not meanwhile.
+ * False: there is nothing. */
+static bool use_quiet(struct store *s)
+{
+	if (store_db_is_behind(s->db)) {
+		catch_up(s);
+		return true;
+	}
+	if (!store_db_is_untidy(s->db))
+		return false;
+	pthread_mutex_unlock(&s->lock);
+	(void)store_db_tidy(s->db);
+	pthread_mutex_lock(&s->lock);
+	return true;
+}
+
 static void *store_thread(void *arg)
 {
 	struct store *s = arg;
 
 	for (;;) {
 		struct req_list batch;
+		bool closing;
 
 		list_init(&batch);
 		pthread_mutex_lock(&s->lock);
-		while (!s->todo.head && !s->closing) {
-			if (store_db_is_behind(s->db))
-				catch_up(s);
-			else
+		while (!s->todo.head && !s->closing && !s->copying)
+			if (!use_quiet(s))
 				pthread_cond_wait(&s->work, &s->lock);
-		}
 		while (batch.n < BATCH_MAX && s->todo.head)
 			list_append(&batch, list_shift(&s->todo));
+		closing = s->closing;
 		pthread_mutex_unlock(&s->lock);
-		if (!batch.head)
+		if (!batch.head && !s->copying)
 			return NULL;
-		store_db_run(s->db, batch.head);
-		finish_batch(s, &batch);
+		take_copies(s, &batch);
+		if (batch.head) {
+			store_db_run(s->db, batch.head);
+			finish_batch(s, &batch);
+		}
+		if (s->copying)
+			step_copy(s, closing);
 	}
 }
 
@@ -179,7 +289,13 @@ int store_open(const struct store_config *config, struct store **ret, struct av_
 	s->wake_ctx = config->wake_ctx;
 	list_init(&s->todo);
 	list_init(&s->done);
-	r = store_db_open(config->path, &s->db, err);
+	r = av_path_printf(s->copy_path, sizeof(s->copy_path), "%s.copy", config->path);
+	if (r < 0)
+		(void)av_err_set(err, AV_ERR_INVALID, "the path of the database is too long");
+	else
+		(void)unlink(s->copy_path); /* an earlier daemon died over it */
+	if (r == 0)
+		r = store_db_open(config->path, &s->db, err);
 	if (r) {
 		free(s);
 		return r;
@@ -275,6 +391,9 @@ static void call_back(struct store_req *r)
 	case STORE_OP_ACCOUNT_CHANGE:
 	case STORE_OP_ACCOUNT_PRUNE:
 	case STORE_OP_KEY_ROTATE:
+	case STORE_OP_COPY:
+		r->fn.copy(r->ctx, err ? -1 : AV_TAKE_FD(r->copy_fd), r->n, err);
+		break;
 	case STORE_OP_TEMPLATE_INSERT:
 	case STORE_OP_TEMPLATE_PUBLISH:
 	case STORE_OP_TEMPLATE_MARK:
@@ -321,6 +440,7 @@ struct store_req *store_req_new(enum store_op op, void *ctx)
 	if (r) {
 		r->op = op;
 		r->ctx = ctx;
+		r->copy_fd = -1;
 	}
 	return r;
 }
@@ -618,5 +738,15 @@ int store_usage_prune(
 	r->fn.done = fn;
 	r->args.range.from = loads_before_s;
 	r->args.range.to = hours_before;
+	return store_submit(s, r, 0);
+}
+
+int store_copy(struct store *s, store_copy_fn *fn, void *ctx)
+{
+	struct store_req *r = store_req_new(STORE_OP_COPY, ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.copy = fn;
 	return store_submit(s, r, 0);
 }

@@ -298,3 +298,14 @@ int store_hour_list(struct store *s, const char *team_id, int64_t from_hour, int
 /* Forgets loads and hours before these. (Points go with the record of their sandbox.) */
 int store_usage_prune(
     struct store *s, int64_t loads_before_s, int64_t hours_before, store_done_fn *fn, void *ctx);
+
+/* ---- copies ---- */
+
+#define STORE_MARK_RESTORED "restored_from_ms" /* setting of a copy: when it was made */
+
+/* A copy of the database as it is when fn is called, for a backup: one file without a name, mode
+ * 0600, to be read from its beginning; the callee owns fd. The copy differs in the setting
+ * STORE_MARK_RESTORED. It is made in steps between other requests: fn comes after the callbacks of
+ * all that the copy holds, and of what was asked for later as well. CONFLICT: one is being made. */
+typedef void store_copy_fn(void *ctx, int fd, uint64_t bytes, const struct av_err *err);
+int store_copy(struct store *s, store_copy_fn *fn, void *ctx);

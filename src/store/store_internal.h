@@ -36,6 +36,7 @@ enum store_op {
 	STORE_OP_LOAD_LIST,
 	STORE_OP_HOUR_LIST,
 	STORE_OP_USAGE_PRUNE,
+	STORE_OP_COPY,
 	STORE_OP_TEMPLATE_LIST,
 	STORE_OP_TEMPLATE_INSERT,
 	STORE_OP_TEMPLATE_PUBLISH,
@@ -102,6 +103,7 @@ struct store_req {
 		store_loads_fn *loads;
 		store_hours_fn *hours;
 		store_templates_fn *templates;
+		store_copy_fn *copy;
 		store_users_fn *users;
 		store_teams_fn *teams;
 		store_members_fn *members;
@@ -132,6 +134,7 @@ struct store_req {
 	struct store_sandbox *sandboxes; /* their JSON texts are owned by the array's entries */
 	void *rows;                      /* points as bytes, or records of another kind */
 	size_t n;
+	int copy_fd; /* of STORE_OP_COPY: owned; -1: none */
 	bool has_existing;
 	uint8_t existing_hash[STORE_HASH_SIZE];
 	char existing_id[AV_ID_SIZE];
@@ -151,6 +154,12 @@ extern const size_t store_migrations_count;
 
 int store_db_open(const char *path, struct store_db **ret, struct av_err *err);
 void store_db_close(struct store_db *db);
+/* store_migrate.c: see there. path: of the database. */
+int store_db_migrate(struct store_db *db, const char *path, struct av_err *err);
+/* Whether something was forgotten since store_db_tidy() last had nothing to do. */
+bool store_db_is_untidy(const struct store_db *db);
+/* Gives a few free pages back to the file system; false: none is to spare. Blocks for a moment. */
+bool store_db_tidy(struct store_db *db);
 /* Carries out the requests of the list in one transaction if it can, else each in its own. Every
  * request ends with its results or its error set. */
 void store_db_run(struct store_db *db, struct store_req *list);

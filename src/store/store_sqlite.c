@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * store_sqlite.c - the database: opening, migrations, transactions
+ * store_sqlite.c - the database: opening, transactions, giving back what is free
  *
  * Theory of operation. One connection in exclusive locking mode, used by one thread. A batch of
  * requests is one transaction; each writing request runs between SAVEPOINT and RELEASE, and one
@@ -28,6 +28,7 @@
 
 #define BUSY_TIMEOUT_MS 5000
 #define LAG_NS          (100 * AV_NS_PER_MS)
+#define FREE_PAGES_KEPT 256 /* 1 MiB */
 
 static int run_op(struct store_db *db, struct store_req *r)
 {
@@ -92,6 +93,8 @@ static int run_op(struct store_db *db, struct store_req *r)
 		return sql_template_remove(db, r);
 	case STORE_OP_USAGE_PRUNE:
 		return sql_usage_prune(db, r);
+	case STORE_OP_COPY:
+		break; /* the queue's own */
 	}
 	return -EINVAL;
 }
@@ -211,9 +214,34 @@ void store_db_sync(struct store_db *db)
 		    sqlite3_errstr(r), NULL);
 }
 
+/* Pages that nothing is in: some are kept for what comes next. */
+bool store_db_tidy(struct store_db *db)
+{
+	sqlite3_stmt *st = sql_stmt(db, ST_FREE_PAGES);
+	bool more = false;
+
+	if (st && sqlite3_step(st) == SQLITE_ROW)
+		more = sqlite3_column_int64(st, 0) > FREE_PAGES_KEPT;
+	(void)sqlite3_reset(st);
+	if (more &&
+	    sqlite3_exec(db->sql, "PRAGMA incremental_vacuum(64)", NULL, NULL, NULL) != SQLITE_OK)
+		more = false;
+	db->untidy = more;
+	if (more && db->unsynced_ns == 0)
+		db->unsynced_ns = av_mono_ns();
+	return more;
+}
+
+bool store_db_is_untidy(const struct store_db *db)
+{
+	return db->untidy;
+}
+
 void store_db_run(struct store_db *db, struct store_req *list)
 {
 	choose_sync(db, list);
+	for (const struct store_req *r = list; r; r = r->next)
+		db->untidy = db->untidy || r->op == STORE_OP_PRUNE || r->op == STORE_OP_USAGE_PRUNE;
 	if (list->next) {
 		if (run_together(db, list))
 			return;
@@ -226,56 +254,10 @@ void store_db_run(struct store_db *db, struct store_req *list)
 
 /* ---- opening ---- */
 
-static int read_version(struct store_db *db, int *ret, struct av_err *err)
-{
-	sqlite3_stmt *st = NULL;
-	int r = 0;
-
-	if (sqlite3_prepare_v2(db->sql, "PRAGMA user_version", -1, &st, NULL) != SQLITE_OK ||
-	    sqlite3_step(st) != SQLITE_ROW)
-		r = sql_error(db, err, "cannot read the version of the database");
-	else
-		*ret = sqlite3_column_int(st, 0);
-	(void)sqlite3_finalize(st);
-	return r;
-}
-
 static int exec(struct store_db *db, const char *sql, const char *what, struct av_err *err)
 {
 	if (sqlite3_exec(db->sql, sql, NULL, NULL, NULL) != SQLITE_OK)
 		return sql_error(db, err, what);
-	return 0;
-}
-
-static int migrate(struct store_db *db, const char *path, struct av_err *err)
-{
-	int version = 0;
-	int r = read_version(db, &version, err);
-
-	if (r < 0)
-		return r;
-	if (version < 0 || (size_t)version > store_migrations_count)
-		return av_err_set(err, AV_ERR_CONFLICT,
-		    "%s has schema version %d, and this Aviary knows versions up to %zu: it was "
-		    "written by "
-		    "a newer Aviary. Install that one, or move the file away to start empty",
-		    path, version, store_migrations_count);
-	for (size_t i = (size_t)version; i < store_migrations_count; i++) {
-		struct av_buf sql = AV_BUF_INIT((size_t)AV_MIB);
-		const char *text;
-
-		(void)av_buf_printf(&sql,
-		    "BEGIN IMMEDIATE;\n%s\nPRAGMA user_version = %zu;\nCOMMIT;",
-		    store_migrations[i], i + 1);
-		text = av_buf_cstr(&sql);
-		r = text ? exec(db, text, "cannot bring the database up to date", err)
-		         : av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
-		av_buf_clear(&sql);
-		if (r < 0) {
-			roll_back(db);
-			return r;
-		}
-	}
 	return 0;
 }
 
@@ -318,6 +300,7 @@ int store_db_open(const char *path, struct store_db **ret, struct av_err *err)
 	/* Exclusive: a second daemon on the same state is refused, and no shared memory is needed.
 	 */
 	r = exec(db,
+	    "PRAGMA auto_vacuum = INCREMENTAL; "
 	    "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = "
 	    "FULL; "
 	    "PRAGMA foreign_keys = ON; PRAGMA cache_size = -1024; PRAGMA journal_size_limit = "
@@ -325,7 +308,7 @@ int store_db_open(const char *path, struct store_db **ret, struct av_err *err)
 	    "PRAGMA trusted_schema = OFF; BEGIN IMMEDIATE; COMMIT;",
 	    "cannot set up the database", err);
 	if (r == 0)
-		r = migrate(db, path, err);
+		r = store_db_migrate(db, path, err);
 	if (r < 0) {
 		av_err_prefix(err, "%s", path);
 		store_db_close(db);
