@@ -535,10 +535,24 @@ static int convert_pool(struct daemon_config *c, struct av_err *err)
 	return r;
 }
 
+static int convert_fd(
+    const struct daemon_config *c, enum daemon_opt opt, int *ret, struct av_err *err)
+{
+	const char *text = c->value[opt];
+	uint64_t number;
+
+	*ret = -1;
+	if (!text)
+		return 0;
+	if (av_parse_u64(av_str_c(text), 3, 1 << 20, &number) < 0)
+		return av_err_set(
+		    err, AV_ERR_INVALID, "--%s: '%s' is not a descriptor", opts[opt].name, text);
+	*ret = (int)number;
+	return 0;
+}
+
 static int convert(struct daemon_config *c, struct av_err *err)
 {
-	const char *fd = c->value[DAEMON_OPT_CREDENTIALS_FD];
-	uint64_t number;
 	int r;
 
 	if ((r = convert_bool(c, DAEMON_OPT_INSECURE_HTTP, &c->insecure_http, err)) < 0 ||
@@ -547,14 +561,8 @@ static int convert(struct daemon_config *c, struct av_err *err)
 	    (r = convert_domain(c, err)) < 0 || (r = convert_public_url(c, err)) < 0 ||
 	    (r = convert_log(c, err)) < 0 || (r = convert_pool(c, err)) < 0)
 		return r;
-	c->credentials_fd = -1;
-	if (!fd)
-		return 0;
-	if (av_parse_u64(av_str_c(fd), 3, 1 << 20, &number) < 0)
-		return av_err_set(
-		    err, AV_ERR_INVALID, "--credentials-fd: '%s' is not a descriptor", fd);
-	c->credentials_fd = (int)number;
-	return 0;
+	r = convert_fd(c, DAEMON_OPT_CREDENTIALS_FD, &c->credentials_fd, err);
+	return r < 0 ? r : convert_fd(c, DAEMON_OPT_NOTIFY_FD, &c->notify_fd, err);
 }
 
 static int load(struct daemon_config *c, int argc, char *const *argv, struct av_err *err)
@@ -580,7 +588,7 @@ int daemon_config_load(struct daemon_config *c, int argc, char *const *argv, str
 {
 	int r;
 
-	*c = (struct daemon_config){.credentials_fd = -1};
+	*c = (struct daemon_config){.credentials_fd = -1, .notify_fd = -1};
 	r = load(c, argc, argv, err);
 	if (r < 0)
 		daemon_config_clear(c);

@@ -52,6 +52,7 @@ struct daemon_config {
 	bool help, version;
 	bool is_daemon;     /* --spawn-socket was given */
 	int credentials_fd; /* -1 when not given */
+	int notify_fd;      /* the same */
 };
 
 /* Reads flags, and unless --spawn-socket is among them environment and file. On error (kind

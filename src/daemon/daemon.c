@@ -20,6 +20,7 @@
 #include "base/fd.h"
 #include "base/path.h"
 #include "control/control.h"
+#include "daemon/service.h"
 #include "net/http_server.h"
 #include "net/loop.h"
 #include "node/jail/jail.h"
@@ -40,6 +41,7 @@ struct daemon {
 	struct api *api;
 	struct av_http_server *server;
 	struct av_signal *signals[2];
+	struct service service;
 	int credentials_fd; /* owned; -1 once used */
 	char url[128];
 	bool stopping;
@@ -246,6 +248,7 @@ static void announce(struct daemon *d)
 	char line[160];
 
 	write_url(d);
+	service_ready(&d->service);
 	av_log(AV_LOG_INFO, "ready", "url", d->url, "isolation", control_isolation(d->control),
 	    "detail", control_isolation_detail(d->control), NULL);
 	if (!d->config->print_ready)
@@ -406,8 +409,8 @@ static int open_all(struct daemon *d, struct av_err *err)
 		if (r < 0)
 			return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot watch signals");
 	}
-	if ((r = open_store(d, err)) < 0 || (r = open_node(d, err)) < 0 ||
-	    (r = open_control(d, err)) < 0)
+	if ((r = service_open(&d->service, d->loop, err)) < 0 || (r = open_store(d, err)) < 0 ||
+	    (r = open_node(d, err)) < 0 || (r = open_control(d, err)) < 0)
 		return r;
 	r = control_start(d->control, on_control_started, d);
 	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot start") : 0;
@@ -438,6 +441,7 @@ static void close_all(struct daemon *d)
 	d->store = NULL; /* a wake-up may still be in the loop */
 	for (size_t i = 0; i < AV_ARRAY_LEN(d->signals); i++)
 		av_signal_free(d->signals[i]);
+	service_close(&d->service);
 	av_loop_free(d->loop);
 	av_close_fd(&d->credentials_fd);
 }
@@ -454,7 +458,9 @@ static void configure_memory(void)
 
 int daemon_run(const struct daemon_config *c, struct av_err *err)
 {
-	struct daemon d = {.config = c, .credentials_fd = c->credentials_fd};
+	struct daemon d = {.config = c,
+	    .credentials_fd = c->credentials_fd,
+	    .service = {.beat_fd = c->notify_fd, .level = c->log_level}};
 	int r;
 
 	configure_memory();

@@ -17,6 +17,7 @@ enum option_kind { FLAG, PATH, NUMBER, SIZE, WORD };
 
 enum option_id {
 	OPT_WORKER,
+	OPT_BEAT,
 	OPT_CLEANUP,
 	OPT_ALL,
 	OPT_STATE,
@@ -48,6 +49,7 @@ static const struct option_def {
 	const char *help;
 } option_defs[] = {
     [OPT_WORKER] = {"--worker", FLAG, NULL},
+    [OPT_BEAT] = {"--beat", FLAG, NULL},
     [OPT_CLEANUP] = {"--cleanup", FLAG, "         remove what a dead instance left, then end"},
     [OPT_ALL] = {"--all", FLAG, "             with --cleanup: the state directory too"},
     [OPT_STATE] = {"--state", PATH, "DIR        disks, templates and the database (absolute)"},
@@ -107,6 +109,9 @@ static int set_flag(struct spawn_options *o, enum option_id id)
 	switch (id) {
 	case OPT_WORKER:
 		o->worker = true;
+		return 0;
+	case OPT_BEAT:
+		o->beat = true;
 		return 0;
 	case OPT_CLEANUP:
 		o->cleanup = true;

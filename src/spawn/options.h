@@ -30,9 +30,11 @@
 /* Descriptors the worker is started with. */
 #define SPAWN_WORKER_LISTEN_FD   3
 #define SPAWN_WORKER_LIFELINE_FD 4
+#define SPAWN_WORKER_BEAT_FD     5 /* with --beat */
 
 struct spawn_options {
 	bool worker;             /* --worker: started by the supervisor */
+	bool beat;               /* --beat: says into SPAWN_WORKER_BEAT_FD that it lives */
 	bool cleanup;            /* --cleanup: remove what a dead instance left, then end */
 	bool all;                /* --all: with --cleanup, the state directory too */
 	bool rootless;           /* not an option: effective uid is not 0 */

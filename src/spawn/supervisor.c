@@ -15,7 +15,8 @@
  * to 5 s, and from the beginning after 10 s of health. An exit status of SPAWN_EXIT_CONFIG of a
  * program that never was healthy, or an end of aviaryd with status 0, ends the supervisor instead.
  *
- * SIGTERM: the daemon first (it answers what it has begun), then the worker. Sandboxes stay.
+ * SIGTERM: the daemon first (it answers what it has begun), then the worker. Sandboxes stay. SIGHUP
+ * and SIGUSR1 are the daemon's, and passed on. What systemd wants to know is in vigil.h.
  */
 #include "spawn/supervisor.h"
 
@@ -42,11 +43,13 @@
 #include "base/path.h"
 #include "spawn/caps.h"
 #include "spawn/instance.h"
+#include "spawn/vigil.h"
 #include "spawn/worker.h"
 #include "base/banned.h"
 
 #define CREDENTIALS_MAX  512
 #define CREDENTIALS_FD   3 /* in the daemon */
+#define BEAT_FD          4 /* in the daemon, with --notify-fd */
 #define CREDENTIALS_NS   (5 * AV_NS_PER_S)
 #define BACKOFF_FIRST_NS (100 * AV_NS_PER_MS)
 #define BACKOFF_MAX_NS   (5 * AV_NS_PER_S)
@@ -74,6 +77,7 @@ struct supervisor {
 	char credentials_bytes[CREDENTIALS_MAX + 1]; /* what came so far */
 	size_t credentials_n;
 	int64_t credentials_due_ns; /* then they are given up; 0: none came yet */
+	struct vigil vigil;
 	int signals;
 	bool stopping;
 	int64_t kill_at_ns; /* while stopping: then SIGKILL */
@@ -127,7 +131,7 @@ static void remove_listener(const struct spawn_options *o)
 
 static int open_signals(void)
 {
-	static const int caught[] = {SIGTERM, SIGINT, SIGCHLD, SIGHUP};
+	static const int caught[] = {SIGTERM, SIGINT, SIGCHLD, SIGHUP, SIGUSR1};
 	sigset_t set;
 	sigemptyset(&set);
 	for (size_t i = 0; i < AV_ARRAY_LEN(caught); i++)
@@ -240,21 +244,22 @@ static void reset_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-_Noreturn static void exec_worker(const struct supervisor *s)
+_Noreturn static void exec_worker(const struct supervisor *s, int beat)
 {
 	int pairs[][2] = {
-	    {s->listener, SPAWN_WORKER_LISTEN_FD},
-	    {s->lifeline[0], SPAWN_WORKER_LIFELINE_FD},
+	    {s->listener, SPAWN_WORKER_LISTEN_FD}, {s->lifeline[0], SPAWN_WORKER_LIFELINE_FD},
+	    {beat, SPAWN_WORKER_BEAT_FD}, /* last: it may be missing */
 	};
-	static char flag[] = "--worker";
+	static char flag[] = "--worker", beat_flag[] = "--beat";
 	int n = s->o->own_argc;
-	char **argv = calloc((size_t)n + 2, sizeof(*argv));
-	if (!argv || place_fds(pairs, AV_ARRAY_LEN(pairs)) < 0)
+	char **argv = calloc((size_t)n + 3, sizeof(*argv));
+	if (!argv || place_fds(pairs, AV_ARRAY_LEN(pairs) - (beat < 0)) < 0)
 		_exit(1);
 	argv[0] = s->argv[0];
 	argv[1] = flag;
 	for (int i = 1; i < n; i++)
 		argv[i + 1] = s->argv[i];
+	argv[n + 1] = beat < 0 ? NULL : beat_flag;
 	reset_signals();
 	/* Not the supervisor's session: ^C on a terminal is for the supervisor to pass on. */
 	setsid();
@@ -281,13 +286,14 @@ static int become_daemon_user(const struct spawn_options *o)
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0;
 }
 
-static char **daemon_argv(const struct supervisor *s, const char *path, const char *socket)
+static char **daemon_argv(
+    const struct supervisor *s, const char *path, const char *socket, bool beat)
 {
-	static char fd_text[] = "3";
+	static const char fd_text[] = "3", beat_text[] = "4";
 	size_t n = 0;
 	while (s->o->daemon_args && s->o->daemon_args[n])
 		n++;
-	const char **argv = calloc(n + 6, sizeof(*argv));
+	const char **argv = calloc(n + 8, sizeof(*argv));
 	if (!argv)
 		return NULL;
 	size_t i = 0;
@@ -296,24 +302,28 @@ static char **daemon_argv(const struct supervisor *s, const char *path, const ch
 	argv[i++] = socket;
 	argv[i++] = "--credentials-fd";
 	argv[i++] = fd_text;
+	if (beat) {
+		argv[i++] = "--notify-fd";
+		argv[i++] = beat_text;
+	}
 	for (size_t k = 0; k < n; k++)
 		argv[i++] = s->o->daemon_args[k];
 	return (char **)(uintptr_t)argv;
 }
 
-_Noreturn static void exec_daemon(const struct supervisor *s, int credentials)
+_Noreturn static void exec_daemon(const struct supervisor *s, int credentials, int beat)
 {
 	char path[AV_PATH_MAX + 1], socket[AV_PATH_MAX + 1];
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	int pairs[][2] = {{null, 0}, {credentials, CREDENTIALS_FD}};
+	int pairs[][2] = {{null, 0}, {credentials, CREDENTIALS_FD}, {beat, BEAT_FD}};
 	pid_t parent = getppid();
-	if (null < 0 || place_fds(pairs, AV_ARRAY_LEN(pairs)) < 0)
+	if (null < 0 || place_fds(pairs, AV_ARRAY_LEN(pairs) - (beat < 0)) < 0)
 		_exit(1);
 	int r = s->o->daemon_path ? av_path_printf(path, sizeof(path), "%s", s->o->daemon_path)
 	                          : spawn_sibling_path(path, sizeof(path), "aviaryd", "daemon");
 	if (r == 0)
 		r = av_path_printf(socket, sizeof(socket), "%s/spawn.sock", s->o->run_dir);
-	char **argv = r < 0 ? NULL : daemon_argv(s, path, socket);
+	char **argv = r < 0 ? NULL : daemon_argv(s, path, socket, beat >= 0);
 	if (!argv || (r = become_daemon_user(s->o)) < 0) {
 		av_log(
 		    AV_LOG_ERROR, "cannot become the daemon's user", "error", strerror(-r), NULL);
@@ -345,9 +355,11 @@ static void started(struct program *p, pid_t pid)
 
 static void start_worker(struct supervisor *s)
 {
+	int beat = vigil_start(&s->vigil, VIGIL_WORKER);
 	pid_t pid = fork();
 	if (pid == 0)
-		exec_worker(s);
+		exec_worker(s, beat);
+	av_close_fd(&beat);
 	started(&s->worker, pid);
 }
 
@@ -361,9 +373,11 @@ static void start_daemon(struct supervisor *s)
 		started(&s->daemon, -1);
 		return;
 	}
+	int beat = vigil_start(&s->vigil, VIGIL_DAEMON);
 	pid_t pid = fork();
 	if (pid == 0)
-		exec_daemon(s, p[1]);
+		exec_daemon(s, p[1], beat);
+	av_close_fd(&beat);
 	close(p[1]);
 	s->credentials = p[0];
 	if (fcntl(p[0], F_SETFL, O_NONBLOCK) < 0)
@@ -375,8 +389,10 @@ static void start_daemon(struct supervisor *s)
 
 static void stop(struct supervisor *s, int status)
 {
-	if (!s->stopping)
+	if (!s->stopping) {
 		s->status = status;
+		vigil_stopping(&s->vigil, DAEMON_GRACE_NS + WORKER_GRACE_NS);
+	}
 	s->stopping = true;
 	s->worker.start_at_ns = s->daemon.start_at_ns = 0;
 	if (s->daemon.pid) {
@@ -413,6 +429,8 @@ static void ended(struct supervisor *s, struct program *p, int wait_status)
 	p->backoff_ns =
 	    p->backoff_ns ? AV_MIN(2 * p->backoff_ns, (int64_t)BACKOFF_MAX_NS) : BACKOFF_FIRST_NS;
 	av_log(AV_LOG_WARN, "ended, starting it again", "program", p->name, "how", how, NULL);
+	vigil_status(&s->vigil, p == &s->daemon ? "aviaryd ended, starting it again"
+	                                        : "the worker ended, starting it again");
 }
 
 static void reap(struct supervisor *s)
@@ -427,15 +445,24 @@ static void reap(struct supervisor *s)
 	}
 }
 
+static void pass_on(struct supervisor *s, int signum)
+{
+	if (!s->daemon.pid || s->stopping)
+		return;
+	if (signum == SIGHUP)
+		vigil_reloading(&s->vigil);
+	kill(s->daemon.pid, signum);
+}
+
 static void on_signals(struct supervisor *s)
 {
 	struct signalfd_siginfo si;
 	while (read(s->signals, &si, sizeof(si)) == sizeof(si)) {
 		if (si.ssi_signo == SIGCHLD)
 			reap(s);
-		else if (si.ssi_signo == SIGHUP && s->daemon.pid)
-			kill(s->daemon.pid, SIGHUP);
-		else if (si.ssi_signo != SIGHUP)
+		else if (si.ssi_signo == SIGHUP || si.ssi_signo == SIGUSR1)
+			pass_on(s, (int)si.ssi_signo);
+		else
 			stop(s, 0);
 	}
 }
@@ -465,7 +492,7 @@ static int timeout_ms(const struct supervisor *s)
 {
 	int64_t first = INT64_MAX;
 	const int64_t due[] = {s->worker.start_at_ns, s->daemon.start_at_ns, s->credentials_due_ns,
-	    s->stopping ? s->kill_at_ns : 0};
+	    vigil_due_ns(&s->vigil), s->stopping ? s->kill_at_ns : 0};
 	for (size_t i = 0; i < AV_ARRAY_LEN(due); i++)
 		if (due[i])
 			first = AV_MIN(first, due[i]);
@@ -479,14 +506,20 @@ static void run(struct supervisor *s)
 {
 	while (!s->stopping || s->worker.pid || s->daemon.pid) {
 		start_what_is_due(s);
+		vigil_tick(&s->vigil);
 		struct pollfd p[] = {
 		    {.fd = s->signals, .events = POLLIN},
 		    {.fd = s->credentials, .events = POLLIN},
+		    {.fd = vigil_fd(&s->vigil, VIGIL_WORKER), .events = POLLIN},
+		    {.fd = vigil_fd(&s->vigil, VIGIL_DAEMON), .events = POLLIN},
 		};
 		if (poll(p, AV_ARRAY_LEN(p), timeout_ms(s)) < 0 && errno != EINTR)
 			return;
 		if (p[1].revents)
 			on_credentials(s);
+		for (int i = 0; i < VIGIL_N; i++)
+			if (p[2 + i].revents)
+				vigil_read(&s->vigil, (enum vigil_who)i);
 		if (p[0].revents)
 			on_signals(s);
 	}
@@ -507,6 +540,7 @@ int supervisor_main(const struct spawn_options *o, char **argv)
 	    .credentials = -1,
 	    .signals = -1,
 	};
+	vigil_open(&s.vigil);
 	if (prepare(&s, &err) < 0) {
 		fprintf(stderr, "aviary-spawn: %s\n", err.message);
 		return SPAWN_EXIT_CONFIG;
@@ -518,5 +552,6 @@ int supervisor_main(const struct spawn_options *o, char **argv)
 	unsetenv("AVIARY_FAILPOINT");
 	run(&s);
 	remove_listener(o);
+	vigil_close(&s.vigil);
 	return s.status;
 }

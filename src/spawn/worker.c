@@ -28,6 +28,7 @@
 #include "base/avtime.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "base/path.h"
 #include "spawn/caps.h"
 #include "spawn/client.h"
@@ -46,7 +47,7 @@
 struct worker {
 	struct spawner sp;
 	struct loop_source listener, lifeline, signals;
-	struct loop_timer stop_timer;
+	struct loop_timer stop_timer, beat_timer;
 	int signal_fd;
 	bool stopping;
 };
@@ -289,6 +290,14 @@ static void on_net_timer(void *ctx)
 	loop_timer_start(&sp->loop, &sp->net_timer, NET_REFRESH_NS);
 }
 
+/* Told to systemd (vigil.h): this loop turns. */
+static void on_beat_timer(void *ctx)
+{
+	struct worker *w = ctx;
+	av_beat(SPAWN_WORKER_BEAT_FD, AV_BEAT_ALIVE);
+	loop_timer_start(&w->sp.loop, &w->beat_timer, AV_BEAT_MS * AV_NS_PER_MS);
+}
+
 static int open_signals(void)
 {
 	sigset_t set;
@@ -316,6 +325,9 @@ static int watch_all(struct worker *w)
 	loop_timer_start(l, &w->sp.disk_timer, AV_NS_PER_MS);
 	loop_timer_init(&w->sp.net_timer, on_net_timer, &w->sp);
 	loop_timer_start(l, &w->sp.net_timer, NET_REFRESH_NS);
+	loop_timer_init(&w->beat_timer, on_beat_timer, w);
+	if (w->sp.o->beat)
+		loop_timer_start(l, &w->beat_timer, AV_NS_PER_MS);
 	int r = av_set_nonblock(SPAWN_WORKER_LISTEN_FD, true);
 	if (r == 0)
 		r = loop_add(l, &w->listener, SPAWN_WORKER_LISTEN_FD, EPOLLIN);
@@ -357,7 +369,8 @@ int worker_main(const struct spawn_options *o)
 	av_list_init(&w.sp.clients);
 	av_list_init(&w.sp.numbered);
 	if (av_set_cloexec(SPAWN_WORKER_LISTEN_FD, true) < 0 ||
-	    av_set_cloexec(SPAWN_WORKER_LIFELINE_FD, true) < 0) {
+	    av_set_cloexec(SPAWN_WORKER_LIFELINE_FD, true) < 0 ||
+	    (o->beat && av_set_cloexec(SPAWN_WORKER_BEAT_FD, true) < 0)) {
 		av_log(AV_LOG_ERROR, "--worker is for the supervisor's use", NULL);
 		return SPAWN_EXIT_CONFIG;
 	}

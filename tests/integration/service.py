@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon as a service: what systemd is told, signals, logs that keep secrets, one daemon per directory."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+
+from aviary_test import SLOW, Daemon, Skip, contains, equal, main, nothing_left, ok, program, wait_for
+
+WATCHDOG_S = 2 * max(1.0, SLOW)
+
+
+class Manager:
+    """Stands in for systemd: a datagram socket of an abstract name, and what came over it."""
+
+    def __init__(self, daemon):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        name = f"aviary-test-{os.getpid()}-{id(self)}"
+        self.socket.bind("\0" + name)
+        self.socket.setblocking(False)
+        self.messages = []
+        daemon.env.update(NOTIFY_SOCKET="@" + name, WATCHDOG_USEC=str(int(WATCHDOG_S * 1e6)))
+
+    def read(self):
+        """Everything that came since the last call, as a list of dicts."""
+        new = []
+        while True:
+            try:
+                text = self.socket.recv(4096).decode()
+            except BlockingIOError:
+                break
+            new.append(dict(line.split("=", 1) for line in text.split("\n")))
+        self.messages += new
+        return new
+
+    def wait(self, key, what, timeout_s=20):
+        return wait_for(lambda: [m for m in self.read() if key in m], timeout_s, what)[-1]
+
+
+def silence(manager, seconds):
+    """Whether no WATCHDOG=1 comes for so long."""
+    manager.read()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if any("WATCHDOG" in m for m in manager.read()):
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_what_systemd_is_told(_d):
+    own = Daemon()
+    manager = Manager(own)
+    try:
+        own.start()
+        wait_for(lambda: manager.read() and False or any("READY" in m for m in manager.messages), 20, "READY=1")
+        ready = [m for m in manager.messages if "READY" in m]
+        equal(ready[0].get("MAINPID"), str(own.process.pid), "main process")
+        before = manager.messages[:manager.messages.index(ready[0])]
+        ok(all("EXTEND_TIMEOUT_USEC" in m for m in before if "WATCHDOG" not in m), f"before: {before}")
+        manager.wait("WATCHDOG", "the watchdog is told")
+        for role in ("worker", "daemon"):
+            with open(f"/proc/{own.pids()[role]}/environ", "rb") as f:
+                ok(b"NOTIFY_SOCKET" not in f.read(), f"{role} cannot speak for us")
+        own.process.send_signal(signal.SIGHUP)
+        contains(manager.wait("RELOADING", "a reload begins"), "MONOTONIC_USEC", "as newer ones want it")
+        wait_for(lambda: manager.read() and False or manager.messages[-1].get("READY") or
+                 [m for m in manager.messages if "READY" in m][1:], 10, "and ends")
+        equal(own.request("GET", "/health", key=False).status, 200, "the daemon lives on")
+        os.kill(own.pids()["daemon"], signal.SIGKILL)
+        wait_for(lambda: [m for m in manager.read() if "starting it again" in m.get("STATUS", "")], 10,
+                 "the end of aviaryd is told")
+        wait_for(lambda: manager.read() and False or "READY" in
+                 [m for m in manager.messages if "READY" in m or "again" in m.get("STATUS", "")][-1], 10,
+                 "and its return")
+        equal(own.stop(), 0, "exit status")
+        manager.read()
+        ok([m for m in manager.messages if m.get("STOPPING") == "1"], "the stop is told")
+        nothing_left(own)
+    finally:
+        own.sweep()
+        own.remove_dir()
+
+
+test_what_systemd_is_told.timeout_s = 120
+
+
+def test_watchdog_fails_with_what_hangs(_d):
+    own = Daemon()
+    manager = Manager(own)
+    try:
+        own.start()
+        for role in ("daemon", "worker"):
+            manager.wait("WATCHDOG", "all is well")
+            pid = own.pids()[role]
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                wait_for(lambda: silence(manager, 1.5 * WATCHDOG_S), 30, f"silence while the {role} hangs")
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            manager.wait("WATCHDOG", f"the {role} goes on")
+        contains(own.log_text(), "does not answer: the watchdog is told no more", "the log")
+        equal(own.stop(), 0, "exit status")
+    finally:
+        own.sweep()
+        own.remove_dir()
+
+
+test_watchdog_fails_with_what_hangs.timeout_s = 120
+
+
+def test_signals(d):
+    d.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "SIGHUP: certificates are read again" in d.log_text(), 10, "SIGHUP")
+    own = Daemon(args=["--log-level", "warn"])
+    try:
+        own.start()
+        equal(own.log_text(), "", "nothing to warn of")
+        own.process.send_signal(signal.SIGUSR1)
+        wait_for(lambda: "logging at debug" in own.log_text(), 10, "SIGUSR1")
+        own.request("GET", "/v1/sandboxes")
+        contains(own.log_text(), "/v1/sandboxes", "a request is logged")
+        own.process.send_signal(signal.SIGUSR1)
+        wait_for(lambda: "as configured again" in own.log_text(), 10, "SIGUSR1 again")
+        before = own.log_text()
+        own.request("GET", "/v1/sandboxes")
+        equal(own.log_text(), before, "nothing is logged any more")
+        equal(own.stop(), 0, "exit status")
+    finally:
+        own.sweep()
+        own.remove_dir()
+
+
+main(globals())
