@@ -27,6 +27,7 @@
 #include "node/stream.h"
 
 struct control;
+struct control_outbound; /* control/outbound.h */
 struct node;
 struct store;
 
@@ -68,6 +69,9 @@ struct control_config {
 	int (*work)(
 	    void *ctx, void (*work)(void *arg), void (*done)(void *arg, int status), void *arg);
 	void *work_ctx;
+	/* Requests to other servers, and mail; borrowed until control_free. NULL: there are none.
+	 */
+	const struct control_outbound *outbound;
 	bool pool_untried; /* tests whose sandboxes have no agent: members run nothing first */
 };
 

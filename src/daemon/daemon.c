@@ -20,6 +20,7 @@
 #include "base/fd.h"
 #include "base/path.h"
 #include "control/control.h"
+#include "daemon/outbound.h"
 #include "daemon/service.h"
 #include "net/http_server.h"
 #include "net/loop.h"
@@ -36,6 +37,7 @@ struct daemon {
 	struct av_post store_post;
 	atomic_bool store_posted;
 	struct node *node;
+	struct outbound *outbound;
 	struct control *control;
 	struct av_timer tick;
 	struct api *api;
@@ -381,7 +383,8 @@ static int open_control(struct daemon *d, struct av_err *err)
 	    .pool_max = d->config->pool,
 	    .pool_memory_bytes = (int64_t)d->config->pool_memory,
 	    .work = work,
-	    .work_ctx = d};
+	    .work_ctx = d,
+	    .outbound = outbound_table(d->outbound)};
 	struct api_config api = {.loop = d->loop,
 	    .version = AVIARY_VERSION,
 	    .ports_domain = d->config->ports_domain,
@@ -410,7 +413,9 @@ static int open_all(struct daemon *d, struct av_err *err)
 			return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot watch signals");
 	}
 	if ((r = service_open(&d->service, d->loop, err)) < 0 || (r = open_store(d, err)) < 0 ||
-	    (r = open_node(d, err)) < 0 || (r = open_control(d, err)) < 0)
+	    (r = open_node(d, err)) < 0 ||
+	    (r = outbound_new(d->loop, d->config, &d->outbound, err)) < 0 ||
+	    (r = open_control(d, err)) < 0)
 		return r;
 	r = control_start(d->control, on_control_started, d);
 	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot start") : 0;
@@ -435,6 +440,7 @@ static void close_all(struct daemon *d)
 		node_close(d->node, on_node_closed_late, d);
 		(void)av_loop_run(d->loop);
 	}
+	outbound_free(d->outbound);
 	if (d->control)
 		control_free(d->control);
 	store_close(d->store);

@@ -340,8 +340,8 @@ void av_fetch_free(struct av_fetch *f)
 		free(f);
 }
 
-int fetch_submit(struct av_fetch *f, struct av_fetch_call *call, struct av_fetch_call **ret,
-    struct av_err *err)
+int fetch_submit(
+    struct av_fetch *f, struct av_fetch_call *call, struct av_fetch_call **ret, struct av_err *err)
 {
 	int r = 0;
 
@@ -407,14 +407,14 @@ static bool is_header_value(const char *s)
 	return true;
 }
 
-static int add_header(struct av_fetch_call *call, const struct av_fetch_header *h, struct av_err *err)
+static int add_header(
+    struct av_fetch_call *call, const struct av_fetch_header *h, struct av_err *err)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf line = AV_BUF_INIT(AV_FETCH_HEAD_MAX);
 	struct curl_slist *list = NULL;
 
 	if (!is_token(h->name) || !is_header_value(h->value))
-		return av_err_set(
-		    err, AV_ERR_INVALID, "a header holds bytes that none may hold");
+		return av_err_set(err, AV_ERR_INVALID, "a header holds bytes that none may hold");
 	/* libcurl takes "name:" as a wish to leave the header out. */
 	(void)av_buf_printf(&line, h->value[0] ? "%s: %s" : "%s;", h->name, h->value);
 	if (av_buf_cstr(&line))
@@ -460,15 +460,15 @@ static int fill(struct av_fetch_call *call, const struct av_fetch_request *rq, s
 	call->has_body = rq->body.p != NULL;
 	call->timeout_ms = rq->timeout_ms ? rq->timeout_ms : AV_FETCH_TIMEOUT_MS;
 	call->redirects = AV_MIN(rq->redirects, (uint32_t)AV_FETCH_REDIRECTS_MAX);
-	call->response_max = rq->response_max ? AV_MIN(rq->response_max, AV_FETCH_RESPONSE_MAX)
-	                                      : (size_t)64 * 1024;
+	call->response_max =
+	    rq->response_max ? AV_MIN(rq->response_max, AV_FETCH_RESPONSE_MAX) : (size_t)64 * 1024;
 	call->cut_wanted = rq->cut;
 	call->method = av_str_dup(av_str_c(method));
 	if (!call->method || av_buf_append_str(&call->body, rq->body) == -ENOMEM)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	if (av_buf_error(&call->body) < 0)
-		return av_err_set(err, AV_ERR_TOO_LARGE, "a body of more than %zu bytes",
-		    AV_FETCH_BODY_MAX);
+		return av_err_set(
+		    err, AV_ERR_TOO_LARGE, "a body of more than %zu bytes", AV_FETCH_BODY_MAX);
 	return fill_headers(call, rq, err);
 }
 

@@ -62,8 +62,8 @@ struct av_fetch_call {
 struct av_fetch_call *fetch_call_new(struct av_fetch *f, av_fetch_fn *fn, void *ctx);
 void fetch_call_free(struct av_fetch_call *call);
 /* Hands it to the thread, which it starts when there is none; takes call over, also on failure. */
-int fetch_submit(struct av_fetch *f, struct av_fetch_call *call, struct av_fetch_call **ret,
-    struct av_err *err);
+int fetch_submit(
+    struct av_fetch *f, struct av_fetch_call *call, struct av_fetch_call **ret, struct av_err *err);
 /* Sets call->parsed. schemes ends with NULL. As av_fetch_check_url. */
 int fetch_parse_url(struct av_fetch_call *call, const char *url, const char *const *schemes,
     const struct av_reach *reach, struct av_err *err);

@@ -83,7 +83,8 @@ CURLcode fetch_setup_http(struct av_fetch_call *call)
 		r = curl_easy_setopt(e, CURLOPT_REDIR_PROTOCOLS_STR, "https");
 #else
 	if (r == CURLE_OK)
-		r = curl_easy_setopt(e, CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
+		r = curl_easy_setopt(
+		    e, CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
 	if (r == CURLE_OK)
 		r = curl_easy_setopt(e, CURLOPT_REDIR_PROTOCOLS, (long)CURLPROTO_HTTPS);
 #endif
@@ -150,8 +151,7 @@ bool fetch_transfer_begin(struct av_fetch_call *call)
 		r = setup(call);
 	if (r == CURLE_OK)
 		return true;
-	(void)av_err_set(&call->err,
-	    r == CURLE_OUT_OF_MEMORY ? AV_ERR_NO_MEMORY : AV_ERR_INTERNAL,
+	(void)av_err_set(&call->err, r == CURLE_OUT_OF_MEMORY ? AV_ERR_NO_MEMORY : AV_ERR_INTERNAL,
 	    "cannot set up the request: %s", curl_easy_strerror(r));
 	if (call->easy)
 		curl_easy_cleanup(call->easy);
@@ -178,7 +178,8 @@ static void explain(struct av_fetch_call *call, CURLcode result)
 
 	where(call, at, sizeof(at));
 	if (call->too_large || call->head_too_large) {
-		(void)av_err_set(err, AV_ERR_TOO_LARGE, "%s: the %s of the answer is over %zu bytes", at,
+		(void)av_err_set(err, AV_ERR_TOO_LARGE,
+		    "%s: the %s of the answer is over %zu bytes", at,
 		    call->too_large ? "body" : "head",
 		    call->too_large ? call->response_max : AV_FETCH_HEAD_MAX);
 	} else if (call->refused && result == CURLE_COULDNT_CONNECT) {
@@ -198,8 +199,7 @@ static void explain(struct av_fetch_call *call, CURLcode result)
 	} else if (result == CURLE_COULDNT_CONNECT) {
 		(void)av_err_set(err, AV_ERR_UPSTREAM, "%s: cannot connect", at);
 	} else {
-		(void)av_err_set(
-		    err, AV_ERR_UPSTREAM, "%s: %s", at, curl_easy_strerror(result));
+		(void)av_err_set(err, AV_ERR_UPSTREAM, "%s: %s", at, curl_easy_strerror(result));
 	}
 }
 

@@ -84,16 +84,17 @@ static int parse(CURLU *u, const char *url, const char *const *schemes,
 	size_t n = strnlen(url, AV_FETCH_URL_MAX + 1);
 
 	if (n > AV_FETCH_URL_MAX)
-		return av_err_set(err, AV_ERR_INVALID, "the URL has more than %d characters",
-		    AV_FETCH_URL_MAX);
+		return av_err_set(
+		    err, AV_ERR_INVALID, "the URL has more than %d characters", AV_FETCH_URL_MAX);
 	for (size_t i = 0; i < n; i++)
 		if (url[i] <= 0x20 || url[i] == 0x7f)
 			return av_err_set(err, AV_ERR_INVALID,
-			    "the URL must be printable ASCII without spaces; write other characters as %%XX "
+			    "the URL must be printable ASCII without spaces; write other "
+			    "characters as %%XX "
 			    "and names in other scripts as xn--...");
 	if (curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK)
-		return av_err_set(err, AV_ERR_INVALID, "the URL cannot be read; write it as %s://host/path",
-		    schemes[0]);
+		return av_err_set(err, AV_ERR_INVALID,
+		    "the URL cannot be read; write it as %s://host/path", schemes[0]);
 	return check_parts(u, schemes, reach, err);
 }
 

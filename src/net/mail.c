@@ -117,8 +117,8 @@ static void write_subject(struct av_buf *out, const char *subject)
 	while (rest.n > 0) {
 		size_t n = 0, c;
 
-		while (n < rest.n &&
-		       (c = av_utf8_char(av_str_n(rest.p + n, rest.n - n))) > 0 && n + c <= 45)
+		while (n < rest.n && (c = av_utf8_char(av_str_n(rest.p + n, rest.n - n))) > 0 &&
+		       n + c <= 45)
 			n += c;
 		(void)av_buf_append_c(out, "=?UTF-8?B?");
 		(void)av_base64_encode(out, rest.p, n);
@@ -129,16 +129,16 @@ static void write_subject(struct av_buf *out, const char *subject)
 
 static void write_date(struct av_buf *out)
 {
-	static const char days[] = "SunMonTueWedThuFriSat", months[] =
-	                                                        "JanFebMarAprMayJunJulAugSepOctNovDec";
+	static const char days[] = "SunMonTueWedThuFriSat",
+	                  months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 	time_t now = (time_t)(av_real_ms() / 1000);
 	struct tm tm;
 
 	if (!gmtime_r(&now, &tm))
 		return;
 	(void)av_buf_printf(out, "Date: %.3s, %02d %.3s %04d %02d:%02d:%02d +0000\r\n",
-	    days + 3 * tm.tm_wday, tm.tm_mday, months + 3 * tm.tm_mon, tm.tm_year + 1900, tm.tm_hour,
-	    tm.tm_min, tm.tm_sec);
+	    days + 3 * tm.tm_wday, tm.tm_mday, months + 3 * tm.tm_mon, tm.tm_year + 1900,
+	    tm.tm_hour, tm.tm_min, tm.tm_sec);
 }
 
 static int write_text(struct av_buf *out, struct av_str text)
@@ -165,8 +165,8 @@ static int write_text(struct av_buf *out, struct av_str text)
 	return av_buf_error(&lines) < 0 ? av_buf_error(&lines) : av_buf_error(out);
 }
 
-static int write_message(struct av_buf *out, const struct av_mail *mail, struct av_str name,
-    struct av_str address)
+static int write_message(
+    struct av_buf *out, const struct av_mail *mail, struct av_str name, struct av_str address)
 {
 	struct av_str domain = address, local;
 	uint8_t id[12];
@@ -177,11 +177,12 @@ static int write_message(struct av_buf *out, const struct av_mail *mail, struct 
 	av_hex_encode(hex, id, sizeof(id));
 	write_date(out);
 	if (name.n)
-		(void)av_buf_printf(out, "From: %.*s <%.*s>\r\n", AV_STR_ARG(name), AV_STR_ARG(address));
+		(void)av_buf_printf(
+		    out, "From: %.*s <%.*s>\r\n", AV_STR_ARG(name), AV_STR_ARG(address));
 	else
 		(void)av_buf_printf(out, "From: %.*s\r\n", AV_STR_ARG(address));
-	(void)av_buf_printf(out, "To: %s\r\nMessage-ID: <%s@%.*s>\r\nSubject: ", mail->to, hex,
-	    AV_STR_ARG(domain));
+	(void)av_buf_printf(
+	    out, "To: %s\r\nMessage-ID: <%s@%.*s>\r\nSubject: ", mail->to, hex, AV_STR_ARG(domain));
 	write_subject(out, mail->subject);
 	/* RFC 3834: so that no holiday notice comes back. */
 	(void)av_buf_append_c(out,
@@ -213,7 +214,8 @@ static CURLcode setup_mail(struct av_fetch_call *call)
 		r = curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "smtp,smtps");
 #else
 	if (r == CURLE_OK)
-		r = curl_easy_setopt(e, CURLOPT_PROTOCOLS, (long)(CURLPROTO_SMTP | CURLPROTO_SMTPS));
+		r = curl_easy_setopt(
+		    e, CURLOPT_PROTOCOLS, (long)(CURLPROTO_SMTP | CURLPROTO_SMTPS));
 #endif
 	if (r == CURLE_OK)
 		r = curl_easy_setopt(
@@ -258,8 +260,8 @@ static int fill(struct av_fetch_call *call, const struct av_mail_server *server,
 		return r;
 	(void)split_from(server->from, &name, &address);
 	if (!av_mail_address_valid(av_str_c(mail->to)))
-		return av_err_set(
-		    err, AV_ERR_INVALID, "'%.100s' is not an address that mail can be sent to", mail->to);
+		return av_err_set(err, AV_ERR_INVALID,
+		    "'%.100s' is not an address that mail can be sent to", mail->to);
 	if (!is_line(mail->subject) || mail->text.n > MAIL_TEXT_MAX)
 		return av_err_set(err, AV_ERR_INVALID, "the subject or text of a mail is too long");
 	call->setup = setup_mail;
@@ -273,14 +275,16 @@ static int fill(struct av_fetch_call *call, const struct av_mail_server *server,
 		call->user = av_str_dup(av_str_c(server->user));
 		call->password = av_str_dup(av_str_c(server->password));
 	}
-	if (!call->from || !call->recipients || (server->user && (!call->user || !call->password)) ||
+	if (!call->from || !call->recipients ||
+	    (server->user && (!call->user || !call->password)) ||
 	    write_message(&call->body, mail, name, address) < 0)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	return 0;
 }
 
-int av_mail_send(struct av_fetch *f, const struct av_mail_server *server, const struct av_mail *mail,
-    av_fetch_fn *fn, void *ctx, struct av_fetch_call **ret, struct av_err *err)
+int av_mail_send(struct av_fetch *f, const struct av_mail_server *server,
+    const struct av_mail *mail, av_fetch_fn *fn, void *ctx, struct av_fetch_call **ret,
+    struct av_err *err)
 {
 	struct av_fetch_call *call = fetch_call_new(f, fn, ctx);
 	int r;

@@ -33,8 +33,9 @@ struct av_mail {
 int av_mail_check(const struct av_mail_server *server, struct av_err *err);
 /* Everything is copied. The callback as in fetch.h, err NULL: the server has taken the mail (res
  * says nothing). INVALID: an address or subject that cannot be written into a mail. */
-int av_mail_send(struct av_fetch *f, const struct av_mail_server *server, const struct av_mail *mail,
-    av_fetch_fn *fn, void *ctx, struct av_fetch_call **ret, struct av_err *err) AV_MUST_CHECK;
+int av_mail_send(struct av_fetch *f, const struct av_mail_server *server,
+    const struct av_mail *mail, av_fetch_fn *fn, void *ctx, struct av_fetch_call **ret,
+    struct av_err *err) AV_MUST_CHECK;
 /* Whether it can stand in a mail as it is: printable ASCII, one '@', no white space, brackets,
  * quotes, commas, at most MAIL_ADDRESS_MAX bytes. */
 bool av_mail_address_valid(struct av_str address);

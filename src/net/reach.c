@@ -26,7 +26,10 @@ struct special {
 	const char *what;
 };
 
-#define V4(a, b, c, d) {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d}
+#define V4(a, b, c, d)                                                                             \
+	{                                                                                          \
+		0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d                               \
+	}
 
 /* The first that fits decides. */
 static const struct special specials4[] = {

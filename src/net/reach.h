@@ -48,6 +48,7 @@ int av_reach_parse(struct av_reach *r, struct av_str text, struct av_err *err);
 /* Whether a connection to this address is allowed; when not, *ret_why (may be NULL) says what the
  * address is ("a loopback address"), a literal. Families other than IPv4 and IPv6: no. Thread safe.
  */
-bool av_reach_allows(const struct av_reach *r, const struct sockaddr *address, const char **ret_why);
+bool av_reach_allows(
+    const struct av_reach *r, const struct sockaddr *address, const char **ret_why);
 /* True for 127/8, ::1 and their mapped form. */
 bool av_address_is_loopback(const struct sockaddr *address);

@@ -133,7 +133,9 @@ static void test_launch(void)
 	    "--credentials", "/c", "--disk", "btrfs", "--log-level", "info", "--log-json",
 	    "--daemon-uid", "71", "--daemon-gid", "72", "--daemon", "/b/aviaryd", "--", "--listen",
 	    "127.0.0.1:0", "--state", "/s", "--run", "/r", "--credentials", "/c", "--log-format",
-	    "json", "--log-level", "info", "--pool", "8", "--pool-memory", "256M", "--print-ready"};
+	    "json", "--log-level", "info", "--pool", "8", "--pool-memory", "256M",
+	    "--webhook-private", "no", "--telegram-url", "https://api.telegram.org",
+	    "--print-ready"};
 	char **argv = NULL;
 	size_t n = 0;
 

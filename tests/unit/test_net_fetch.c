@@ -125,7 +125,8 @@ static void serve_http(int fd, char *buf, size_t size)
 		say(fd, "HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno");
 	} else if (strstr(buf, " /to-ok")) {
 		snprintf(line, sizeof line,
-		    "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%u/ok\r\nContent-Length: 0\r\n\r\n",
+		    "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%u/ok\r\nContent-Length: "
+		    "0\r\n\r\n",
 		    port);
 		say(fd, line);
 	} else if (strstr(buf, " /hang")) {
@@ -222,7 +223,8 @@ static void on_done(void *ctx, const struct av_fetch_response *res, const struct
 	g->status = res->status;
 	g->cut = res->cut;
 	g->body = res->body.n;
-	snprintf(g->first, sizeof g->first, "%.*s", (int)AV_MIN(res->body.n, (size_t)8), res->body.p);
+	snprintf(
+	    g->first, sizeof g->first, "%.*s", (int)AV_MIN(res->body.n, (size_t)8), res->body.p);
 	if (av_fetch_header(res, "x-test", &h))
 		snprintf(g->header, sizeof g->header, "%.*s", AV_STR_ARG(h));
 }
@@ -270,27 +272,31 @@ static void test_answers(void)
 		usleep(10000);
 	pthread_mutex_lock(&seen_lock);
 	ok(strstr(seen, "POST /ok HTTP/1.1\r\n") && strstr(seen, "X-One: 1\r\n") &&
-	        strstr(seen, "X-Empty:") && strstr(seen, "\r\n\r\n{\"a\":1}") && !strstr(seen, "Expect"),
+	        strstr(seen, "X-Empty:") && strstr(seen, "\r\n\r\n{\"a\":1}") &&
+	        !strstr(seen, "Expect"),
 	    "the request as asked for");
 	pthread_mutex_unlock(&seen_lock);
 	is_int(get(url("127.0.0.1", "/500"), (struct av_fetch_request){0}).status, 500,
 	    "any status is an answer");
 	is_int(get(url("127.0.0.1", "/to-ok"), (struct av_fetch_request){0}).status, 302,
 	    "redirects are not followed");
-	is_int((int)get(url("127.0.0.1", "/to-ok"), (struct av_fetch_request){.redirects = 3}).err.kind,
+	is_int((int)get(url("127.0.0.1", "/to-ok"), (struct av_fetch_request){.redirects = 3})
+	           .err.kind,
 	    AV_ERR_UPSTREAM, "and never to http");
 }
 
 static void test_hostile(void)
 {
 	struct av_fetch_request quick = {.timeout_ms = 500};
-	struct got g = get(url("127.0.0.1", "/body"), (struct av_fetch_request){.response_max = 1000});
+	struct got g =
+	    get(url("127.0.0.1", "/body"), (struct av_fetch_request){.response_max = 1000});
 
 	is_int(g.err.kind, AV_ERR_TOO_LARGE, "a body without an end");
 	g = get(url("127.0.0.1", "/body"),
 	    (struct av_fetch_request){.response_max = 1000, .cut = true});
 	ok(g.status == 200 && g.cut && g.body == 1000, "or cut where it was asked to be");
-	is_int(get(url("127.0.0.1", "/head"), quick).err.kind, AV_ERR_TOO_LARGE, "a head without an end");
+	is_int(get(url("127.0.0.1", "/head"), quick).err.kind, AV_ERR_TOO_LARGE,
+	    "a head without an end");
 	is_int(get(url("127.0.0.1", "/hundred"), (struct av_fetch_request){0}).err.kind,
 	    AV_ERR_TOO_LARGE, "1xx answers without an end");
 	is_int(get(url("127.0.0.1", "/hang"), quick).err.kind, AV_ERR_REQUEST_TIMEOUT, "silence");
@@ -307,13 +313,14 @@ static void test_reach(void)
 	    "http://[::ffff:127.0.0.1]/", "http://[::ffff:a9fe:a9fe]/", "http://169.254.169.254/x",
 	    "http://[fd00:ec2::254]/", "http://10.0.0.1/", "http://172.31.255.255/",
 	    "http://192.168.1.1/", "http://100.64.0.1/", "http://0.0.0.0/", "http://[::]/",
-	    "http://224.0.0.1/", "http://255.255.255.255/", "http://[fe80::1]/", "http://[ff02::1]/",
-	    "http://[64:ff9b::7f00:1]/", "http://[2002:7f00:1::]/", "http://[::127.0.0.1]/",
-	    "http://198.18.0.1/", "http://%31%32%37.0.0.1/"};
-	static const char *const bad[] = {"", "x", "http://", "ftp://example.com/", "file:///etc/passwd",
-	    "gopher://example.com/", "http://user@example.com/", "http://u:p@example.com/",
-	    "http://a b/", "http://example.com/\r\nX: y", "http://ex\xc3\xa4mple.com/",
-	    "http://[fe80::1%25lo]/", "http://example.com:99999/", "javascript:1", "//example.com/"};
+	    "http://224.0.0.1/", "http://255.255.255.255/", "http://[fe80::1]/",
+	    "http://[ff02::1]/", "http://[64:ff9b::7f00:1]/", "http://[2002:7f00:1::]/",
+	    "http://[::127.0.0.1]/", "http://198.18.0.1/", "http://%31%32%37.0.0.1/"};
+	static const char *const bad[] = {"", "x", "http://", "ftp://example.com/",
+	    "file:///etc/passwd", "gopher://example.com/", "http://user@example.com/",
+	    "http://u:p@example.com/", "http://a b/", "http://example.com/\r\nX: y",
+	    "http://ex\xc3\xa4mple.com/", "http://[fe80::1%25lo]/", "http://example.com:99999/",
+	    "javascript:1", "//example.com/"};
 	struct av_fetch_request guarded = {.reach = &none};
 	struct av_reach r = {0};
 	struct av_err err;
@@ -327,9 +334,12 @@ static void test_reach(void)
 		ok(av_fetch_check_url(bad[i], false, NULL, &err) < 0 && err.kind == AV_ERR_INVALID,
 		    "no URL (%zu)", i);
 	is_int(av_fetch_check_url("https://example.com/x?y=z", true, &none, &err), 0, "a good one");
-	is_int(av_fetch_check_url("http://8.8.8.8:8080/", false, &none, &err), 0, "a public address");
-	is_int(av_fetch_check_url("http://[64:ff9b::808:808]/", false, &none, &err), 0, "one by NAT64");
-	ok(av_fetch_check_url("http://example.com/", true, &none, &err) < 0, "https when asked for");
+	is_int(
+	    av_fetch_check_url("http://8.8.8.8:8080/", false, &none, &err), 0, "a public address");
+	is_int(av_fetch_check_url("http://[64:ff9b::808:808]/", false, &none, &err), 0,
+	    "one by NAT64");
+	ok(av_fetch_check_url("http://example.com/", true, &none, &err) < 0,
+	    "https when asked for");
 	/* A name is judged by the address that is connected to. */
 	int before = served;
 	g = get(url("localhost", "/ok"), guarded);
@@ -349,7 +359,8 @@ static void test_reach(void)
 	        av_fetch_check_url("http://169.254.169.254/", false, &r, &err) == 0,
 	    "unless they are named");
 	ok(av_reach_parse(&r, AV_STR("10.0.0.0/33"), &err) < 0 &&
-	        av_reach_parse(&r, AV_STR("maybe"), &err) < 0 && av_reach_parse(&r, AV_STR(""), &err) < 0 &&
+	        av_reach_parse(&r, AV_STR("maybe"), &err) < 0 &&
+	        av_reach_parse(&r, AV_STR(""), &err) < 0 &&
 	        av_reach_parse(&r, AV_STR("::/129"), &err) < 0,
 	    "bad ranges");
 }
@@ -403,38 +414,43 @@ static struct got mail(const char *to, const char *from, const char *subject)
 static void test_mail(void)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf text = AV_BUF_INIT(4096);
-	static const char *const bad[] = {"", "x", "@x", "x@", "a@b@c", "a b@c", "a@b\r\nRCPT TO:<c@d>",
-	    "<a@b>", "a,b@c", "\xc3\xa4@b"};
+	static const char *const bad[] = {"", "x", "@x", "x@", "a@b@c", "a b@c",
+	    "a@b\r\nRCPT TO:<c@d>", "<a@b>", "a,b@c", "\xc3\xa4@b"};
 	struct av_err err;
-	struct got g = mail("you@example.com", "Aviary <av@example.com>", "Gr\xc3\xbc\xc3\x9f"
-	                                                                  "e");
+	struct got g = mail("you@example.com", "Aviary <av@example.com>",
+	    "Gr\xc3\xbc\xc3\x9f"
+	    "e");
 	char *body, *end;
 
 	is_int(g.err.kind, AV_ERR_NONE, "a mail was taken");
 	for (int i = 0; i < 100 && !was_seen("QUIT"); i++)
 		usleep(10000);
 	pthread_mutex_lock(&seen_lock);
-	ok(strstr(seen, "MAIL FROM:<av@example.com>") && strstr(seen, "RCPT TO:<you@example.com>") &&
+	ok(strstr(seen, "MAIL FROM:<av@example.com>") &&
+	        strstr(seen, "RCPT TO:<you@example.com>") &&
 	        strstr(seen, "From: Aviary <av@example.com>\r\n") &&
-	        strstr(seen, "To: you@example.com\r\n") && strstr(seen, "Subject: =?UTF-8?B?R3LDvMOfZQ==?=\r\n") &&
-	        strstr(seen, "\r\nDate: "),
+	        strstr(seen, "To: you@example.com\r\n") &&
+	        strstr(seen, "Subject: =?UTF-8?B?R3LDvMOfZQ==?=\r\n") && strstr(seen, "\r\nDate: "),
 	    "its envelope and head");
 	body = strstr(seen, "base64\r\n\r\n");
 	end = body ? strstr(body, "\r\n.\r\n") : NULL;
 	if (body && end)
 		(void)av_base64_decode(&text, av_str_n(body + 10, (size_t)(end - body - 10)));
-	ok(av_str_eq_c(av_buf_str(&text), "Open this:\r\n.\r\nhttps://x/?token=abc\r\n"), "its text");
+	ok(av_str_eq_c(av_buf_str(&text), "Open this:\r\n.\r\nhttps://x/?token=abc\r\n"),
+	    "its text");
 	pthread_mutex_unlock(&seen_lock);
 	is_int(mail("nobody@example.com", "av@example.com", "x").err.kind, AV_ERR_UPSTREAM,
 	    "a recipient that is refused");
 	for (size_t i = 0; i < AV_ARRAY_LEN(bad); i++)
 		is_int(mail(bad[i], "av@example.com", "x").err.kind, AV_ERR_INVALID, "no address");
-	is_int(mail("a@b", "av@example.com", "x\r\nBcc: c@d").err.kind, AV_ERR_INVALID, "no subject");
+	is_int(
+	    mail("a@b", "av@example.com", "x\r\nBcc: c@d").err.kind, AV_ERR_INVALID, "no subject");
 	is_int(mail("a@b", "x\r\ny <av@example.com>", "x").err.kind, AV_ERR_INVALID, "no sender");
 	ok(av_mail_check(&(struct av_mail_server){.url = "http://x", .from = "a@b"}, &err) < 0,
 	    "no mail server");
-	is_int(av_mail_check(&(struct av_mail_server){.url = "smtps://mail.example.com", .from = "a@b"},
-	           &err),
+	is_int(
+	    av_mail_check(
+	        &(struct av_mail_server){.url = "smtps://mail.example.com", .from = "a@b"}, &err),
 	    0, "a good one");
 }
 
