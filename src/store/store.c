@@ -388,12 +388,12 @@ static void call_back(struct store_req *r)
 	case STORE_OP_MEMBER_LIST:
 		r->fn.members(r->ctx, r->rows, err ? 0 : r->n, err);
 		break;
-	case STORE_OP_ACCOUNT_CHANGE:
-	case STORE_OP_ACCOUNT_PRUNE:
-	case STORE_OP_KEY_ROTATE:
 	case STORE_OP_COPY:
 		r->fn.copy(r->ctx, err ? -1 : AV_TAKE_FD(r->copy_fd), r->n, err);
 		break;
+	case STORE_OP_ACCOUNT_CHANGE:
+	case STORE_OP_ACCOUNT_PRUNE:
+	case STORE_OP_KEY_ROTATE:
 	case STORE_OP_TEMPLATE_INSERT:
 	case STORE_OP_TEMPLATE_PUBLISH:
 	case STORE_OP_TEMPLATE_MARK:
