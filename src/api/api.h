@@ -30,6 +30,7 @@ struct api_config {
 	/* "https://example.com[:port]": where a proxy in front serves the API; NULL: http:// and
 	 * the name under which a client asks. */
 	const char *public_url;
+	bool metrics_public; /* /metrics is for everybody; else see auth.h */
 };
 
 int api_new(const struct api_config *config, struct api **ret, struct av_err *err);

@@ -86,3 +86,62 @@ int api_authenticate(struct api_request *rq, struct av_err *err)
 {
 	return api_verify(rq->api, rq->match.route, presented(rq), &rq->actor, err);
 }
+
+/* ---- who asks from this machine ---- */
+
+/* "localhost", "127.0.0.1:7878", "[::1]:7878". */
+static bool is_loopback_name(struct av_str name)
+{
+	struct av_str host = name;
+
+	if (av_str_starts(name, AV_STR("[")))
+		return av_str_starts(name, AV_STR("[::1]"));
+	(void)av_str_cut(&name, ':', &host);
+	if (av_str_ieq(host, AV_STR("localhost")))
+		return true;
+	/* A number: 127.example.com is a name like any other. */
+	for (size_t i = 0; i < host.n; i++)
+		if (host.p[i] != '.' && (host.p[i] < '0' || host.p[i] > '9'))
+			return false;
+	return av_str_starts(host, AV_STR("127."));
+}
+
+static bool is_loopback_peer(struct av_str peer)
+{
+	return av_str_starts(peer, AV_STR("127.")) || av_str_starts(peer, AV_STR("[::1]:")) ||
+	       av_str_starts(peer, AV_STR("[::ffff:127.")) || av_str_starts(peer, AV_STR("unix:"));
+}
+
+static bool comes_through_proxy(const struct api_request *rq)
+{
+	static const char *const added[] = {"forwarded", "via", "x-forwarded-for",
+	    "x-forwarded-host", "x-forwarded-proto", "x-real-ip"};
+	struct av_str value;
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(added); i++)
+		if (av_req_header(rq->req, added[i], &value))
+			return true;
+	return rq->api->public_url || rq->api->ports_domain;
+}
+
+static bool is_local(const struct api_request *rq)
+{
+	return is_loopback_peer(av_str_c(av_req_peer(rq->req))) && !comes_through_proxy(rq) &&
+	       is_loopback_name(av_req_head(rq->req)->authority);
+}
+
+int api_authenticate_local(struct api_request *rq, struct av_err *err)
+{
+	int r;
+
+	if (rq->api->metrics_public || is_local(rq))
+		return 0;
+	r = api_authenticate(rq, err);
+	if (r == 0 && !rq->actor.is_admin)
+		r = av_err_set(err, AV_ERR_FORBIDDEN,
+		    "the metrics are of the whole of this Aviary: send a key that an administrator "
+		    "made, with the scope metrics; or ask from the machine itself, by its loopback "
+		    "address; or start aviaryd with --metrics-public");
+	rq->api->metrics.metrics_refused += r < 0;
+	return r;
+}

@@ -339,3 +339,15 @@ void events_free(struct events *e)
 	av_map_clear(&e->teams);
 	free(e);
 }
+
+void events_get_stats(const struct events *e, struct events_stats *ret)
+{
+	const struct event_team *t;
+	size_t pos = 0;
+
+	*ret = (struct events_stats){.streams = e->n_streams, .rings = e->teams.n};
+	while ((t = av_map_next(&e->teams, &pos))) {
+		ret->kept += (size_t)(t->ring.next - t->ring.first);
+		ret->bytes += t->ring.bytes;
+	}
+}

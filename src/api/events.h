@@ -55,6 +55,13 @@ void events_close(struct events *e, struct event_stream *s);
 void events_again(struct events *e, struct event_stream *s);
 const struct event_ring *events_ring(const struct event_stream *s);
 
+struct events_stats {
+	size_t streams; /* open */
+	size_t rings;   /* one for each team of which something happened or was asked */
+	size_t kept, bytes;
+};
+void events_get_stats(const struct events *e, struct events_stats *ret);
+
 /* The id of an event: "1a2b3c4d-17". */
 void events_write_id(const struct events *e, struct av_buf *out, uint64_t number);
 /* -EINVAL: no such id. *ret_old: of a former daemon, whose numbers mean nothing now. */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/avtime.h"
 #include "base/json.h"
 #include "control/sandbox.h"
 #include "net/loop.h"
@@ -37,6 +38,7 @@ struct kernel_run {
 	struct av_err *error;   /* owned: why it fails, told from the loop */
 	struct node_call *call; /* asking for OOM kills */
 	struct av_timer timer;  /* bounds that; or tells the error */
+	int64_t begun_ns;
 };
 
 /* ---- the end ---- */
@@ -53,8 +55,16 @@ static void run_free(struct kernel_run *r)
 	free(r);
 }
 
+static void count(const struct kernel_run *r, enum av_err_kind kind)
+{
+	if (kind == AV_ERR_NONE)
+		api_metrics_timed(&r->api->metrics, API_TIMING_RUN_CODE, r->begun_ns);
+	av_trace_part(&r->actor.trace, "run_code", r->begun_ns, av_mono_ns(), kind, r->id);
+}
+
 void kernel_run_cancel(struct kernel_run *run)
 {
+	count(run, AV_ERR_CANCELED);
 	run_free(run);
 }
 
@@ -72,6 +82,7 @@ static void tell(struct kernel_run *r, const struct av_err *err)
 	struct av_err copy;
 	void *ctx = r->ctx;
 
+	count(r, err ? err->kind : AV_ERR_NONE);
 	memcpy(status, r->status, sizeof(status));
 	memcpy(message, r->message, sizeof(message));
 	end.status = status;
@@ -296,6 +307,7 @@ int kernel_run_open(struct api *api, const struct control_actor *actor, const ch
 	(void)snprintf(r->id, sizeof(r->id), "%s", id);
 	av_buf_init(&r->line, AV_AGENT_LINE_MAX);
 	av_timer_init(&r->timer, api->loop, on_timer, r);
+	r->begun_ns = av_mono_ns();
 	r->oom_kills = control_oom_kills(api->control, actor, id);
 	x = open_stream(r, spec, err);
 	if (x < 0) {

@@ -169,6 +169,7 @@ static void proxied_gone(struct api_request *rq, int status)
 	struct proxied *px = rq->state;
 
 	(void)status;
+	rq->api->metrics.proxied_open--;
 	av_rproxy_free(px->proxy);
 	free(px);
 }
@@ -277,6 +278,7 @@ static void answer_by_server(
 		send_error(rq, &err);
 		return;
 	}
+	rq->api->metrics.proxied_open++;
 	rq->state = px;
 	rq->on_gone = proxied_gone;
 	rq->on_body = proxied_body;

@@ -11,6 +11,7 @@
 #include "api/auth.h"
 #include "api/events.h"
 #include "api/proxy.h"
+#include "api/scrape.h"
 #include "base/avtime.h"
 #include "base/codec.h"
 #include "base/log.h"
@@ -31,7 +32,9 @@ int api_new(const struct api_config *config, struct api **ret, struct av_err *er
 	a->ports_domain = config->ports_domain;
 	a->ports_tls = config->ports_tls;
 	a->public_url = config->public_url;
-	if (events_new(a, &a->events) < 0) {
+	a->metrics_public = config->metrics_public;
+	if (scraper_new(a->loop, a->control, &a->scraper) < 0 || events_new(a, &a->events) < 0) {
+		scraper_free(a->scraper);
 		free(a);
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	}
@@ -45,6 +48,7 @@ void api_free(struct api *a)
 		return;
 	assert(a->metrics.in_flight == 0);
 	events_free(a->events);
+	scraper_free(a->scraper);
 	free(a);
 }
 
@@ -82,6 +86,7 @@ void api_send_err(struct api_request *rq, const struct av_err *err)
 	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(ERROR_BODY_MAX);
 
 	log_failure(rq, err);
+	rq->api->metrics.errors[err->kind]++;
 	rq->status = av_err_http_status(err->kind);
 	api_write_err(&out, err);
 	(void)av_res_send_json(rq->req, rq->status, av_buf_str(&out));
@@ -336,6 +341,7 @@ static void send_method_not_allowed(struct api_request *rq, const char *allow)
 	    (int)AV_MIN(av_req_head(rq->req)->method.n, (size_t)32), av_req_head(rq->req)->method.p,
 	    allow);
 	api_write_err(&out, &err);
+	rq->api->metrics.errors[err.kind]++;
 	rq->status = 405;
 	(void)av_res_send(rq->req, 405, headers, AV_ARRAY_LEN(headers), av_buf_str(&out));
 }
@@ -370,7 +376,8 @@ void api_on_request(void *api, struct av_req *req)
 		api_send_err(rq, &err);
 		return;
 	}
-	if (((rq->match.route->auth == API_AUTH_KEY || rq->match.route->auth == API_AUTH_USER) &&
+	if ((rq->match.route->auth == API_AUTH_LOCAL && api_authenticate_local(rq, &err) < 0) ||
+	    ((rq->match.route->auth == API_AUTH_KEY || rq->match.route->auth == API_AUTH_USER) &&
 	        api_authenticate(rq, &err) < 0) ||
 	    decode_params(rq, &err) < 0) {
 		api_send_err(rq, &err);

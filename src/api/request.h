@@ -38,9 +38,11 @@ struct api {
 	bool ports_tls;
 	const char *public_url; /* "https://example.com[:port]", see public_url.h; or NULL */
 	struct api_metrics metrics;
-	size_t collected_bytes; /* output held for answers, at most FOREGROUND_TOTAL_MAX */
-	struct events *events;  /* owned */
-	size_t kernel_bytes;    /* results of kernels on their way, see kernel_run.h */
+	size_t collected_bytes;  /* output held for answers, at most FOREGROUND_TOTAL_MAX */
+	struct events *events;   /* owned */
+	struct scraper *scraper; /* owned */
+	bool metrics_public;     /* see auth.h */
+	size_t kernel_bytes;     /* results of kernels on their way, see kernel_run.h */
 };
 
 #define API_PARAM_MAX 256 /* bytes of a decoded path parameter */

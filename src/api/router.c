@@ -73,7 +73,9 @@ static bool method_matches(const struct api_route *r, struct av_str method)
 {
 	if (av_str_eq_c(method, method_text[r->method]))
 		return true;
-	return r->method == API_GET && (r->auth == API_AUTH_OPEN || r->auth == API_AUTH_TOKEN) &&
+	return r->method == API_GET &&
+	       (r->auth == API_AUTH_OPEN || r->auth == API_AUTH_TOKEN ||
+	           r->auth == API_AUTH_LOCAL) &&
 	       av_str_eq_c(method, "HEAD");
 }
 

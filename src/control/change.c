@@ -63,11 +63,20 @@ void change_free(struct change *ch)
 	free(ch);
 }
 
+static void timed(struct change *ch, const struct av_err *err)
+{
+	control_timed(ch->sb->c,
+	    ch->kind == CHANGE_PAUSE ? CONTROL_TIMING_PAUSE : CONTROL_TIMING_RESUME,
+	    &ch->waiter->trace, ch->waiter->asked_ns, err, ch->sb->rec.id);
+}
+
 void change_over(struct change *ch, const struct av_err *err)
 {
 	struct sandbox *sb = ch->sb;
 	struct control *c = sb->c;
 
+	if (err && ch->kind != CHANGE_UPDATE)
+		timed(ch, err);
 	if (err)
 		event_change(ch, err);
 	if (ch->wakes)
@@ -223,6 +232,7 @@ static void on_pause_recorded(void *ctx, const struct av_err *err)
 	sandbox_committed(sb, &ch->next);
 	event_change(ch, NULL);
 	sb->c->stats.pauses++;
+	timed(ch, NULL);
 	if (ch->waiter->idle) {
 		sb->c->stats.idle_pauses++;
 		av_log(AV_LOG_INFO, "sandbox paused: it was not used", "id", sb->rec.id, NULL);
@@ -297,6 +307,7 @@ static void on_thawed(void *ctx, const struct av_err *err)
 	sandbox_committed(sb, &ch->next);
 	event_change(ch, NULL);
 	sb->c->stats.resumes++;
+	timed(ch, NULL);
 	change_over(ch, NULL);
 	(void)av_failpoint("resume.answered");
 }
@@ -459,6 +470,7 @@ int change_request(struct control *c, const struct control_actor *a, const char 
 	if (!w)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	memcpy(w->key_id, a->key_id, AV_ID_SIZE);
+	w->trace = a->trace;
 	*ret = w;
 	return 0;
 }

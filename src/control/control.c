@@ -73,6 +73,7 @@ struct waiter *waiter_new(struct control *c, enum waiter_kind kind, void *ctx)
 	w->c = c;
 	w->kind = kind;
 	w->ctx = ctx;
+	w->asked_ns = av_mono_ns();
 	return w;
 }
 
@@ -424,7 +425,6 @@ const char *control_isolation_detail(const struct control *c)
 
 void control_get_stats(const struct control *c, struct control_stats *ret)
 {
-	struct store_stats st;
 	const struct sandbox *sb;
 
 	*ret = c->stats;
@@ -446,11 +446,6 @@ void control_get_stats(const struct control *c, struct control_stats *ret)
 			break;
 		}
 	}
-	store_get_stats(c->store, &st);
-	ret->store_transactions = st.transactions;
-	ret->store_requests = st.requests;
-	ret->store_errors = st.errors;
-	ret->store_queued = st.queued;
 }
 
 void control_get_sampling(const struct control *c, struct control_sampling *ret)

@@ -23,7 +23,9 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/hist.h"
 #include "base/ids.h"
+#include "base/trace.h"
 #include "node/stream.h"
 
 struct control;
@@ -118,7 +120,6 @@ struct control_stats {
 	uint64_t snapshots, snapshots_failed;
 	uint64_t pauses, idle_pauses, resumes; /* idle_pauses: those of the inactivity timeout */
 	uint64_t oom_kills; /* processes that the kernel killed for memory, as far as noticed */
-	uint64_t store_transactions, store_requests, store_errors, store_queued;
 };
 /* Whether sandboxes can be paused here. */
 bool control_can_pause(const struct control *c);
@@ -141,6 +142,7 @@ struct control_sampling {
 	uint64_t memory_bytes, disk_bytes;
 	uint64_t cpu_usec; /* used, as far as seen; only grows */
 	uint64_t reserved_cpu_milli, reserved_memory_bytes;
+	struct av_hist round; /* from its question to the last answer */
 };
 void control_get_sampling(const struct control *c, struct control_sampling *ret);
 
@@ -175,4 +177,5 @@ struct control_actor {
 	enum control_role role;   /* of the user in the team */
 	bool is_admin;            /* of this Aviary: the user is one */
 	uint32_t scopes;          /* all of them with a session */
+	struct av_trace trace;    /* of the request; what is done for it is recorded there */
 };

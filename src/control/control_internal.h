@@ -30,6 +30,7 @@
 #include "control/pool.h"
 #include "control/sandbox.h"
 #include "control/series.h"
+#include "control/stats.h"
 #include "control/templates.h"
 #include "node/node.h"
 #include "store/store.h"
@@ -95,6 +96,8 @@ struct waiter {
 	struct update *update; /* CHANGE_UPDATE: owned */
 	bool idle;             /* a pause because of idleness */
 	bool wakes;            /* a resume for requests that wait */
+	int64_t asked_ns;      /* monotonic */
+	struct av_trace trace; /* of who asked */
 	char secret[48];
 };
 
@@ -124,6 +127,10 @@ struct creation {
 	struct av_err made_err;
 	struct store_evidence evidence;
 	struct av_list waiters; /* struct waiter; may become empty */
+	struct av_trace trace;
+	int64_t asked_ns;  /* monotonic, as the following: the call */
+	int64_t insert_ns; /* the record went to the store */
+	int64_t step_ns;   /* the node was asked, or the commit went to the store */
 };
 
 /* What is known of the use of a sandbox. */
@@ -136,7 +143,8 @@ struct sampling {
 
 struct sampler {
 	bool under_way;
-	int64_t next_ns; /* boot time of the next round; INT64_MAX: nothing lives */
+	int64_t next_ns;  /* boot time of the next round; INT64_MAX: nothing lives */
+	int64_t begun_ns; /* monotonic: the round under way */
 	uint64_t seen_round, memory_round, disk_round; /* of the round under way */
 	struct control_sampling stats;
 };
@@ -202,7 +210,9 @@ struct sandbox {
 	enum sandbox_reason end_reason;
 	char end_key_id[AV_ID_SIZE]; /* of who asked for it; empty: nobody */
 	char end_message[256];
-	int64_t retry_ns; /* boot time of the next try; 0: none */
+	int64_t end_ns, step_ns;   /* monotonic: since when; the step under way */
+	struct av_trace end_trace; /* of who asked for it */
+	int64_t retry_ns;          /* boot time of the next try; 0: none */
 	int64_t retry_delay_ns;
 	struct av_list waiters; /* struct waiter, WAIT_DELETE */
 	/* metrics: */
@@ -282,6 +292,7 @@ struct control {
 	void *listener_ctx;
 
 	struct control_stats stats;
+	struct av_hist timings[CONTROL_TIMING_COUNT];
 };
 
 /* ---- control.c ---- */
@@ -294,6 +305,10 @@ void control_wake(struct control *c, int64_t boot_ns);
 int control_check_open(const struct control *c, struct av_err *err);
 /* After a creation or an ending is over: control_stop may be waiting. */
 void control_check_stopped(struct control *c);
+/* Something that began at since_ns (monotonic) is over: counted when it went well, and a part of
+ * the trace in any case. sandbox_id may be NULL. */
+void control_timed(struct control *c, enum control_timing which, const struct av_trace *trace,
+    int64_t since_ns, const struct av_err *err, const char *sandbox_id);
 
 struct waiter *waiter_new(struct control *c, enum waiter_kind kind, void *ctx);
 /* Out of its list and freed. */

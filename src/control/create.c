@@ -216,6 +216,13 @@ static void on_running(void *ctx, const struct av_err *err)
 		creation_fail(cr, &why);
 		return;
 	}
+	if (cr->step_ns)
+		control_timed(c, CONTROL_TIMING_COMMIT, &cr->trace, cr->step_ns, NULL, sb->rec.id);
+	control_timed(c,
+	    cr->pooled         ? CONTROL_TIMING_CREATE_POOL
+	    : cr->rec.internet ? CONTROL_TIMING_CREATE_INTERNET
+	                       : CONTROL_TIMING_CREATE_COLD,
+	    &cr->trace, cr->asked_ns, NULL, NULL);
 	(void)av_failpoint("create.committed");
 	if (cr->pooled)
 		event_state(sb, SANDBOX_STARTING);
@@ -289,6 +296,7 @@ static void proceed(struct creation *cr)
 	sandbox_set_state(&cr->rec, SANDBOX_RUNNING);
 	cr->rec.started_ms = cr->rec.updated_ms = cr->rec.last_active_ms = control_real_ms(cr->c);
 	cr->rec.last_active_boot_ns = control_boot_ns(cr->c);
+	cr->step_ns = av_mono_ns();
 	if (store_sandbox_update(cr->c->store, &cr->rec, on_running, cr) < 0) {
 		(void)av_err_set(&why, AV_ERR_UNAVAILABLE, "the database takes no more requests");
 		on_running(cr, &why);
@@ -333,6 +341,8 @@ static void on_made(void *ctx, struct node_sandbox *handle, const struct driver_
 
 	(void)handle;
 	cr->made = true;
+	control_timed(cr->c, CONTROL_TIMING_SPAWN, &cr->trace, cr->step_ns, err, cr->rec.id);
+	cr->step_ns = 0;
 	if (err)
 		cr->made_err = *err;
 	if (err && (err->kind == AV_ERR_QUOTA || err->kind == AV_ERR_NO_SPACE ||
@@ -405,6 +415,8 @@ static void request(struct creation *cr)
 	r = sandbox_agent_envs(cr->c, rec, &envs);
 	agent.envs_json = envs;
 	template_agent_defaults(cr->c, rec, &agent);
+	agent.trace = cr->trace;
+	cr->step_ns = av_mono_ns();
 	if (r == 0)
 		r = node_create(cr->c->node, &spec, &agent, on_made, cr);
 	free(envs);
@@ -450,6 +462,7 @@ static void on_recorded(
 	struct control *c = cr->c;
 	struct av_err why;
 
+	control_timed(c, CONTROL_TIMING_RECORD, &cr->trace, cr->insert_ns, err, cr->rec.id);
 	if (existing) {
 		answer_existing(cr, existing);
 		return;
@@ -625,6 +638,7 @@ static int begin(
 	if (!w)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	take_pooled(cr);
+	cr->insert_ns = av_mono_ns();
 	r = store_sandbox_insert(c->store, &cr->rec, cr->idem_key ? &idem : NULL,
 	    c->config.idempotency_ms, on_recorded, cr);
 	if (r < 0) {
@@ -663,6 +677,8 @@ int control_create(struct control *c, const struct control_actor *a, const struc
 	if (!cr)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	cr->c = c;
+	cr->trace = a->trace;
+	cr->asked_ns = av_mono_ns();
 	av_list_append(&c->creating, &cr->link);
 	av_list_init(&cr->waiters);
 	r = take_params(cr, a, p, err);

@@ -75,6 +75,12 @@ static struct step *step_new(struct sandbox *sb)
 	return s;
 }
 
+static void begin_step(struct sandbox *sb)
+{
+	sb->busy = true;
+	sb->step_ns = av_mono_ns();
+}
+
 /* ---- first: stopping ---- */
 
 static void on_stop_recorded(void *ctx, const struct av_err *err)
@@ -84,6 +90,7 @@ static void on_stop_recorded(void *ctx, const struct av_err *err)
 
 	sb->busy = false;
 	sb->stop_recorded = true;
+	control_timed(sb->c, CONTROL_TIMING_STOP, &sb->end_trace, sb->step_ns, err, sb->rec.id);
 	if (err)
 		av_log(AV_LOG_WARN, "cannot record that a sandbox stops; stopping it anyhow", "id",
 		    sb->rec.id, "error", err->message, NULL);
@@ -99,7 +106,7 @@ static void record_stop(struct sandbox *sb)
 
 	if (s) {
 		sandbox_set_state(&s->next, SANDBOX_STOPPING);
-		sb->busy = true;
+		begin_step(sb);
 		if (store_sandbox_update(sb->c->store, &s->next, on_stop_recorded, s) == 0)
 			return;
 		sb->busy = false;
@@ -127,6 +134,7 @@ static void on_destroyed(void *ctx, const struct av_err *err)
 	struct sandbox *sb = ctx;
 
 	sb->busy = false;
+	control_timed(sb->c, CONTROL_TIMING_DESTROY, &sb->end_trace, sb->step_ns, err, sb->rec.id);
 	forget(sb);
 	if (err) {
 		try_later(sb, err);
@@ -141,7 +149,7 @@ static void on_destroyed(void *ctx, const struct av_err *err)
 static void destroy(struct sandbox *sb)
 {
 	forget(sb);
-	sb->busy = true;
+	begin_step(sb);
 	if (node_destroy(sb->c->node, sb->rec.id, on_destroyed, sb) == 0)
 		return;
 	sb->busy = false;
@@ -169,6 +177,7 @@ static void on_final(void *ctx, const struct av_err *err)
 	struct sandbox *sb = s->sb;
 
 	sb->busy = false;
+	control_timed(sb->c, CONTROL_TIMING_FINAL, &sb->end_trace, sb->step_ns, err, sb->rec.id);
 	/* A record that is not there cannot be wrong. */
 	if (err && err->kind != AV_ERR_NOT_FOUND) {
 		free(s);
@@ -181,6 +190,7 @@ static void on_final(void *ctx, const struct av_err *err)
 	av_log(AV_LOG_INFO, "sandbox ended", "id", sb->rec.id, "reason", sb->rec.reason, "message",
 	    sb->rec.message, NULL);
 	event_sandbox(sb, CONTROL_EVENT_SANDBOX_DESTROY, sb->end_key_id, sb->end_reason, NULL);
+	control_timed(sb->c, CONTROL_TIMING_DELETE, &sb->end_trace, sb->end_ns, NULL, NULL);
 	answer_waiters(sb, NULL);
 	(void)av_failpoint("delete.answered");
 	sb->final_recorded = true;
@@ -195,7 +205,7 @@ static void record_final(struct sandbox *sb)
 		sandbox_set_state(&s->next, sb->failed ? SANDBOX_ERROR : SANDBOX_STOPPED);
 		s->next.release_key = sb->failed;
 		s->next.stopped_ms = s->next.updated_ms;
-		sb->busy = true;
+		begin_step(sb);
 		if (store_sandbox_update(sb->c->store, &s->next, on_final, s) == 0)
 			return;
 		sb->busy = false;
@@ -227,6 +237,7 @@ void sandbox_end(struct sandbox *sb, enum sandbox_reason reason, bool failed, co
 		return;
 	sb->ending = true;
 	sb->end_reason = reason;
+	sb->end_ns = av_mono_ns();
 	sb->failed = failed;
 	sb->c->n_ending++;
 	memcpy(sb->end_message, text.p, AV_MIN(text.n, sizeof(sb->end_message) - 1));
@@ -302,6 +313,7 @@ static void delete_live(struct sandbox *sb, struct waiter *w)
 	sb->c->stats.deleted++;
 	(void)av_failpoint("delete.checked");
 	memcpy(sb->end_key_id, w->key_id, AV_ID_SIZE);
+	sb->end_trace = w->trace;
 	sandbox_end(sb, SANDBOX_REASON_DELETED, false, NULL);
 }
 
@@ -323,6 +335,7 @@ int control_delete(struct control *c, const struct control_actor *a, const char 
 	memcpy(w->id, id, AV_ID_SIZE);
 	memcpy(w->team_id, a->team_id, AV_ID_SIZE);
 	memcpy(w->key_id, a->key_id, AV_ID_SIZE);
+	w->trace = a->trace;
 	sb = sandbox_find(c, a, id);
 	if (sb && !sb->final_recorded) {
 		delete_live(sb, w);

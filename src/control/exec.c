@@ -67,9 +67,11 @@ int control_exec_stream(struct control *c, const struct control_actor *a, const 
     struct node_exec **ret, struct av_err *err)
 {
 	struct node_sandbox *sb = NULL;
+	struct node_exec_spec traced = *spec;
 	int r = running_for_exec(c, a, id, &sb, err);
 
-	return r < 0 ? r : node_exec_open(sb, spec, ev, ctx, ret, err);
+	traced.trace = &a->trace;
+	return r < 0 ? r : node_exec_open(sb, &traced, ev, ctx, ret, err);
 }
 
 int control_exec_attach(struct control *c, const struct control_actor *a, const char *id,
@@ -89,7 +91,11 @@ int control_exec_frames(struct control *c, const struct control_actor *a, const 
 	struct node_sandbox *sb = NULL;
 	int r = running_for_exec(c, a, id, &sb, err);
 
-	return r < 0 ? r : node_exec_open_raw(sb, first, ev, ctx, ret, err);
+	if (r == 0)
+		r = node_exec_open_raw(sb, first, ev, ctx, ret, err);
+	if (r == 0)
+		node_exec_set_trace(*ret, &a->trace);
+	return r;
 }
 
 int control_exec_collect(struct control *c, const struct control_actor *a, const char *id,
@@ -97,9 +103,11 @@ int control_exec_collect(struct control *c, const struct control_actor *a, const
     struct av_err *err)
 {
 	struct node_sandbox *sb = NULL;
+	struct node_exec_spec traced = *spec;
 	int r = running_for_exec(c, a, id, &sb, err);
 
-	return r < 0 ? r : node_exec_collect(sb, spec, fn, ctx, ret, err);
+	traced.trace = &a->trace;
+	return r < 0 ? r : node_exec_collect(sb, &traced, fn, ctx, ret, err);
 }
 
 int control_exec_background(struct control *c, const struct control_actor *a, const char *id,
@@ -107,9 +115,11 @@ int control_exec_background(struct control *c, const struct control_actor *a, co
     struct av_err *err)
 {
 	struct node_sandbox *sb = NULL;
+	struct node_exec_spec traced = *spec;
 	int r = running_for_exec(c, a, id, &sb, err);
 
-	return r < 0 ? r : node_exec_background(sb, spec, fn, ctx, ret, err);
+	traced.trace = &a->trace;
+	return r < 0 ? r : node_exec_background(sb, &traced, fn, ctx, ret, err);
 }
 
 int control_processes(struct control *c, const struct control_actor *a, const char *id,

@@ -140,7 +140,7 @@ int control_key_verify(
     struct control *c, struct av_str presented, struct control_actor *ret, struct av_err *err)
 {
 	uint8_t hash[STORE_HASH_SIZE];
-	struct control_actor actor;
+	struct control_actor actor = {0};
 	struct key *k = NULL;
 	int r;
 

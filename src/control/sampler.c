@@ -105,6 +105,7 @@ static void on_samples(void *ctx, int64_t mono_ns, const struct driver_sample *v
 		return;
 	}
 	sm->stats.rounds++;
+	av_hist_add(&sm->stats.round, av_mono_ns() - sm->begun_ns);
 	sm->stats.sandboxes = sm->seen_round;
 	sm->stats.memory_bytes = sm->memory_round;
 	sm->stats.disk_bytes = sm->disk_round;
@@ -126,6 +127,7 @@ void sampler_tick(struct control *c, int64_t now_ns)
 	if (sm->under_way || !node_is_ready(c->node))
 		return;
 	sm->seen_round = sm->memory_round = sm->disk_round = 0;
+	sm->begun_ns = av_mono_ns();
 	sm->under_way = node_sample(c->node, on_samples, c) == 0;
 }
 

@@ -173,6 +173,8 @@ static void over(struct taking *k, const struct av_err *err)
 	if (t)
 		event_template(c, CONTROL_EVENT_TEMPLATE_CREATE, t->rec.team_id, t->rec.name,
 		    k->actor.key_id, err);
+	control_timed(
+	    c, CONTROL_TIMING_SNAPSHOT, &k->actor.trace, k->w->asked_ns, err, k->sandbox_id);
 	if (err)
 		c->stats.snapshots_failed++;
 	else

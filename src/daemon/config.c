@@ -556,6 +556,7 @@ static int convert(struct daemon_config *c, struct av_err *err)
 	int r;
 
 	if ((r = convert_bool(c, DAEMON_OPT_INSECURE_HTTP, &c->insecure_http, err)) < 0 ||
+	    (r = convert_bool(c, DAEMON_OPT_METRICS_PUBLIC, &c->metrics_public, err)) < 0 ||
 	    (r = convert_bool(c, DAEMON_OPT_PRINT_READY, &c->print_ready, err)) < 0 ||
 	    (r = convert_listen(c, err)) < 0 || (r = convert_paths(c, err)) < 0 ||
 	    (r = convert_domain(c, err)) < 0 || (r = convert_public_url(c, err)) < 0 ||

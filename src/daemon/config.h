@@ -44,6 +44,7 @@ struct daemon_config {
 	bool ports_tls;
 	const char *public_url; /* "https://example.com[:port]", of value[]; or NULL */
 	bool insecure_http;
+	bool metrics_public;
 	bool log_json;
 	enum av_log_level log_level;
 	bool print_ready;

@@ -390,6 +390,7 @@ static int open_control(struct daemon *d, struct av_err *err)
 	    .ports_domain = d->config->ports_domain,
 	    .ports_tls = d->config->ports_tls,
 	    .public_url = d->config->public_url,
+	    .metrics_public = d->config->metrics_public,
 	    .credentials_hint = daemon_config_get(d->config, DAEMON_OPT_CREDENTIALS)};
 	int r;
 

@@ -150,6 +150,8 @@ static void add_daemon_options(struct argv *a, const struct daemon_config *c)
 		add_option(a, c, opts[i]);
 	if (c->insecure_http)
 		add(a, "--insecure-http");
+	if (c->metrics_public)
+		add(a, "--metrics-public");
 	if (c->print_ready)
 		add(a, "--print-ready");
 }

@@ -74,6 +74,7 @@ int av_http_server_new(
 	struct av_http_server_config *g = &s->cfg;
 	g->server_name = g->server_name ? g->server_name : "aviary";
 	g->max_connections = or_default(g->max_connections, 4096);
+	s->metrics.connections_max = g->max_connections;
 	g->max_streams = or_default(g->max_streams, 256);
 	g->max_head_bytes = or_default(g->max_head_bytes, 65536);
 	g->max_headers = or_default(g->max_headers, 128);

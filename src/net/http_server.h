@@ -57,7 +57,8 @@ struct av_req;
 struct av_http_server_metrics {
 	uint64_t connections_total;
 	uint64_t connections_open;    /* now */
-	uint64_t connections_refused; /* over the limit, answered with 503 */
+	uint64_t connections_max;     /* the limit */
+	uint64_t connections_refused; /* over it, answered with 503 */
 	uint64_t requests_total;
 	uint64_t requests_open;   /* now; upgraded ones not counted */
 	uint64_t responses[6];    /* by status / 100; index 0: ended without a status sent */

@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/hist.h"
 #include "base/ids.h"
 
 struct driver;
@@ -127,6 +128,28 @@ struct driver_sample {
 typedef void driver_samples_fn(void *ctx, int64_t mono_ns, const struct driver_sample *v, size_t n,
     bool more, const struct av_err *err);
 
+/* Counters since the driver was made. */
+struct driver_stats {
+	size_t waiting, sent;  /* requests now: not yet with the helper, and with it */
+	size_t sent_max;       /* bound of the latter */
+	uint64_t reconnects;   /* helpers lost */
+	struct av_hist queue;  /* creates: until they were sent */
+	struct av_hist helper; /* creates: how long the helper worked, as it says */
+	struct av_hist child;  /* of it, from the sandbox's first process to its agent's start */
+};
+
+/* What the privileged helper says about itself and its work. */
+struct driver_helper {
+	uint64_t resident_bytes, cpu_usec, open_fds, max_fds;
+	int64_t start_boot_ns;             /* CLOCK_BOOTTIME when it started */
+	uint64_t sandboxes, sandboxes_max; /* that it knows, dead ones too; and can */
+	uint64_t creating, destroying, snapshotting, freezing; /* of them, now */
+	uint64_t jobs, jobs_max;  /* requests of ours not answered yet */
+	uint64_t trash;           /* disks of destroyed sandboxes that are still being freed */
+	uint64_t disk_free_bytes; /* of the file system below the state directory */
+};
+typedef void driver_helper_fn(void *ctx, const struct driver_helper *h, const struct av_err *err);
+
 struct driver_ops {
 	const char *isolation; /* "jail", "vm": as API answers name it */
 
@@ -148,6 +171,10 @@ struct driver_ops {
 	/* Reads what every running sandbox uses, in parts small enough to disturb nobody: fn is
 	 * called once or several times, the last time with more = false. NULL: cannot be read. */
 	int (*sample)(struct driver *d, driver_samples_fn *fn, void *ctx);
+	/* Synchronous; NULL: counts nothing. */
+	void (*stats)(struct driver *d, struct driver_stats *ret);
+	/* NULL: has no helper. */
+	int (*helper)(struct driver *d, driver_helper_fn *fn, void *ctx);
 	/* Stops every process of it where it stands, and lets them go on; what is so already stays
 	 * so. NOT_FOUND when there is no such sandbox, UNSUPPORTED without DRIVER_FREEZE; a freeze
 	 * that fails leaves it running. */

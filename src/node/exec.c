@@ -56,6 +56,8 @@ struct node_exec {
 	struct av_err *agent_err; /* owned: from an "error" frame */
 	struct av_timer safety;   /* also bounds the asking */
 	int64_t frozen_ns;        /* node_sandbox_frozen_ns when the time began to count */
+	int64_t opened_ns;        /* 0: its time was counted, or it is no start of a process */
+	struct av_trace trace;
 };
 
 static_assert(NODE_CH_CONTROL == (int)AV_FRAME_CONTROL && NODE_CH_STDIN == (int)AV_FRAME_STDIN &&
@@ -70,6 +72,20 @@ static struct node_exec *to_exec(struct conv *c)
 }
 
 static void exec_free(struct conv *c);
+
+/* It is over, in whatever way; only the first call counts. */
+static void count_end(struct node_exec *e, enum av_err_kind kind)
+{
+	struct node_sandbox *sb = e->conv.sb;
+	int64_t now = av_mono_ns();
+
+	if (!e->opened_ns)
+		return;
+	if (sb && e->have_end)
+		av_hist_add(&sb->node->stats.exec, now - e->opened_ns);
+	av_trace_part(&e->trace, "exec", e->opened_ns, now, kind, sb ? sb->id : NULL);
+	e->opened_ns = 0;
+}
 
 /* ---- frames from the agent ---- */
 
@@ -120,6 +136,8 @@ static void take_start(struct node_exec *e, const json_t *start)
 		return;
 	}
 	e->started = true;
+	if (e->opened_ns)
+		av_hist_add(&e->conv.sb->node->stats.exec_start, av_mono_ns() - e->opened_ns);
 	if (!e->ev.on_frame && e->ev.on_start)
 		e->ev.on_start(e->ctx, (uint32_t)pid, tag ? tag : "");
 }
@@ -319,6 +337,7 @@ static void exec_on_complete(struct conv *c)
 		conv_fail(c, &err);
 	} else {
 		(void)av_failpoint("exec.ended");
+		count_end(e, AV_ERR_NONE);
 		av_timer_stop(&e->safety);
 		if (ask(e)) {
 			conv_end(c, true);
@@ -345,6 +364,7 @@ static void exec_fail(struct conv *c, const struct av_err *err)
 	struct node_exec *e = to_exec(c);
 
 	av_timer_stop(&e->safety);
+	count_end(e, err->kind);
 	e->ev.on_end(e->ctx, NULL, err);
 }
 
@@ -490,6 +510,8 @@ static int open_json(struct node_sandbox *sb, const char *path, const json_t *fi
 	if (!e)
 		return r;
 	e->snapshot = json_is_false(json_object_get(first, "follow"));
+	if (strcmp(path, AV_AGENT_PATH_START) == 0)
+		e->opened_ns = av_mono_ns();
 	*ret = e;
 	return 0;
 }
@@ -509,8 +531,15 @@ int node_exec_open(struct node_sandbox *sb, const struct node_exec_spec *spec,
 		return r;
 	if (spec->timeout_ms > 0)
 		av_timer_start(&e->safety, (uint64_t)spec->timeout_ms + SAFETY_MS);
+	if (spec->trace)
+		e->trace = *spec->trace;
 	*ret = e;
 	return 0;
+}
+
+void node_exec_set_trace(struct node_exec *e, const struct av_trace *trace)
+{
+	e->trace = *trace;
 }
 
 int node_exec_attach(struct node_sandbox *sb, const struct node_selector *sel, bool replay,
@@ -673,6 +702,7 @@ void node_exec_pause(struct node_exec *e, bool paused)
 void node_exec_cancel(struct node_exec *e)
 {
 	av_timer_stop(&e->safety);
+	count_end(e, AV_ERR_CANCELED);
 	/* What was typed, or a signal, just before the client went is for the process. */
 	if (!e->asking && e->conv.h2s)
 		av_h2s_flush(e->conv.h2s);

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/avtime.h"
 #include "base/fd.h"
 #include "base/json.h"
 #include "node/node_internal.h"
@@ -111,7 +112,7 @@ static void on_link_close(void *ctx, struct av_h2c *conn, int status)
 {
 	struct link *l = ctx;
 
-	(void)status;
+	l->sb->node->stats.agent_errors += status != 0;
 	l->conn = NULL;
 	av_h2c_free(conn);
 }
@@ -135,13 +136,30 @@ void link_clear(struct link *l)
 	av_h2c_free(AV_TAKE_PTR(l->conn));
 }
 
+/* The first time after its creation is what a create waits for. */
+static void agent_met(struct node_sandbox *sb)
+{
+	int64_t now = av_mono_ns();
+
+	if (!sb->greeted_ns)
+		return;
+	av_hist_add(&sb->node->stats.agent_ready, now - sb->greeted_ns);
+	av_trace_part(&sb->trace, "agent.ready", sb->greeted_ns, now, AV_ERR_NONE, sb->id);
+	sb->greeted_ns = 0;
+	sb->met = true;
+	sb->trace.tracer = NULL;
+}
+
 static void on_init_response(void *ctx, struct av_h2s *s, const struct av_http_head *head)
 {
 	struct link *l = ctx;
 
 	(void)s;
-	if (head->status < 300)
+	if (head->status < 300) {
+		agent_met(l->sb);
 		return;
+	}
+	l->sb->node->stats.agent_errors++;
 	/* Frees the connection from one of its callbacks, which it allows; every conversation on it
 	 * hears ECANCELED. */
 	av_h2c_free(AV_TAKE_PTR(l->conn));
@@ -197,6 +215,8 @@ static int link_connect(struct link *l, struct av_err *err)
 		return av_err_sys(err, AV_ERR_AGENT, r, "cannot greet the sandbox's agent");
 	}
 	l->conn = conn;
+	if (!l->sb->met && !l->sb->greeted_ns)
+		l->sb->greeted_ns = av_mono_ns();
 	av_h2c_hold(conn, l->sb->frozen);
 	return 0;
 }

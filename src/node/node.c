@@ -33,6 +33,7 @@ struct wrap {
 	struct node *node;
 	char id[AV_ID_SIZE];
 	char *init_json; /* owned */
+	struct av_trace trace;
 	union {
 		node_sandbox_fn *sandbox;
 		node_done_fn *done;
@@ -58,12 +59,14 @@ static struct wrap *wrap_new(struct node *n, const char *id, void *ctx)
 	w->ctx = ctx;
 	copy_id(w->id, id);
 	av_list_append(&n->wraps, &w->link);
+	n->n_wraps++;
 	return w;
 }
 
 static void wrap_free(struct wrap *w)
 {
 	av_list_remove(&w->link);
+	w->node->n_wraps--;
 	free(w->init_json);
 	free(w);
 }
@@ -285,6 +288,7 @@ static void on_alive(
 	struct node_sandbox *sb = NULL;
 	node_sandbox_fn *fn = w->fn.sandbox;
 	void *fn_ctx = w->ctx;
+	const struct av_trace trace = w->trace;
 	struct av_err own;
 
 	if (!err) {
@@ -296,6 +300,8 @@ static void on_alive(
 			err = &own;
 		}
 	}
+	if (sb)
+		sb->trace = trace;
 	wrap_free(w);
 	fn(fn_ctx, sb, err ? NULL : ev, err);
 }
@@ -321,12 +327,16 @@ static void on_adopted(
     void *ctx, const struct driver_evidence *ev, int pidfd, const struct av_err *err)
 {
 	struct node *n = ((struct wrap *)ctx)->node;
+	struct node_sandbox *sb;
 	char id[AV_ID_SIZE];
 
 	memcpy(id, ((struct wrap *)ctx)->id, sizeof(id));
 	on_alive(ctx, ev, pidfd, err);
-	if (av_map_get(&n->sandboxes, av_str_c(id)))
-		(void)node_inspect(n, id, NULL, NULL);
+	sb = av_map_get(&n->sandboxes, av_str_c(id));
+	if (!sb)
+		return;
+	sb->met = true;
+	(void)node_inspect(n, id, NULL, NULL);
 }
 
 static struct wrap *wrap_for_agent(struct node *n, const char *id,
@@ -338,6 +348,8 @@ static struct wrap *wrap_for_agent(struct node *n, const char *id,
 		return NULL;
 	w->fn.sandbox = fn;
 	w->init_json = make_init(a);
+	if (a)
+		w->trace = a->trace;
 	if (!w->init_json) {
 		wrap_free(w);
 		return NULL;

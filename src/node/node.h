@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/hist.h"
+#include "base/trace.h"
 #include "node/driver.h"
 #include "node/stream.h"
 
@@ -55,6 +57,27 @@ void node_set_events(struct node *n, const struct node_events *events, void *ctx
  * then calls on_closed and is gone. */
 void node_close(struct node *n, void (*on_closed)(void *ctx), void *ctx);
 
+/* Counters since node_new, and what is open now. */
+struct node_stats {
+	size_t sandboxes;
+	size_t requests;      /* to the driver, not answered */
+	size_t connections;   /* to agents */
+	size_t conversations; /* streams on them: execs, bodies, calls */
+	size_t tunnels;       /* of those, to ports */
+	size_t tunnels_max;   /* for each sandbox */
+	uint64_t tunnels_refused;
+	uint64_t agent_errors;      /* connections and conversations that agents broke or lost */
+	struct av_hist agent_ready; /* connecting for the first time, until the agent took its
+	                               configuration */
+	struct av_hist exec_start;  /* until the agent says that the process runs */
+	struct av_hist exec;        /* until its end */
+	struct driver_stats driver;
+};
+/* Goes through the sandboxes. */
+void node_get_stats(const struct node *n, struct node_stats *ret);
+/* As driver_ops.helper; -EOPNOTSUPP when the isolation has none. */
+int node_helper(struct node *n, driver_helper_fn *fn, void *ctx);
+
 const char *node_isolation(const struct node *n);
 bool node_is_ready(const struct node *n);
 const struct driver_caps *node_caps(const struct node *n); /* valid while ready */
@@ -64,6 +87,7 @@ struct node_agent_config {
 	const char *envs_json;    /* an object of strings */
 	const char *default_user; /* NULL: the agent's own default */
 	const char *default_workdir;
+	struct av_trace trace; /* of who wants it: the wait for its agent is a part */
 };
 
 /* These five return 0, or -ENOMEM, and then no callback comes.

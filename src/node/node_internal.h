@@ -39,6 +39,8 @@ struct node {
 	size_t collect_max;
 	struct av_map sandboxes; /* id -> struct node_sandbox */
 	struct av_list wraps;    /* driver requests under way (struct wrap) */
+	size_t n_wraps;
+	struct node_stats stats; /* what only grows */
 	bool closing;
 	void (*on_closed)(void *ctx);
 	void *on_closed_ctx;
@@ -72,6 +74,9 @@ struct node_sandbox {
 	int64_t frozen_since_ns, frozen_sum_ns; /* on the monotonic clock */
 	uint64_t oom_kills;                     /* as last seen */
 	int64_t activity_ns;
+	int64_t greeted_ns;    /* since when the first connection waits; 0: answered */
+	bool met;              /* the agent took its configuration once */
+	struct av_trace trace; /* of the create, until then */
 };
 
 struct conv;

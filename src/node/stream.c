@@ -146,6 +146,7 @@ int node_stream_open(struct node_sandbox *sb, const struct node_stream_request *
 		    .authority = av_str_c(authority),
 		    .has_body = true,
 		};
+		sb->node->stats.tunnels_refused += sb->n_tunnels >= TUNNELS_MAX;
 		if (sb->n_tunnels >= TUNNELS_MAX)
 			return av_err_set(err, AV_ERR_RATE_LIMITED,
 			    "%d connections to ports of this sandbox are open, and no more can be; "

@@ -29,6 +29,7 @@
 
 #include "base/err.h"
 #include "base/str.h"
+#include "base/trace.h"
 
 /* ---- calls ---- */
 
@@ -65,7 +66,8 @@ struct node_exec_spec {
 	bool stdin_open;     /* false: /dev/null */
 	bool keep_on_detach; /* the process lives on when we leave; else its group is killed */
 	bool unattended;     /* nobody listens: on_start is all; output waits in the ring */
-	uint32_t pty_cols, pty_rows; /* both > 0: run on a PTY */
+	uint32_t pty_cols, pty_rows;  /* both > 0: run on a PTY */
+	const struct av_trace *trace; /* of who asks; NULL: none. Copied */
 };
 
 /* Which process. pid 0: by tag. */
@@ -126,6 +128,8 @@ bool node_exec_is_backed_up(const struct node_exec *e);
 void node_exec_pause(struct node_exec *e, bool paused);
 /* Detaches: no callback any more, the handle is gone. The process ends unless keep_on_detach. */
 void node_exec_cancel(struct node_exec *e);
+/* Of who asked for it; at once after the call that opened it. */
+void node_exec_set_trace(struct node_exec *e, const struct av_trace *trace);
 
 struct node_exec_result {
 	struct node_exec_end end;

@@ -177,6 +177,14 @@ static void sample(struct spawner *sp, struct job *j)
 	job_done(j, &reply, -1);
 }
 
+static void stats(struct spawner *sp, struct job *j)
+{
+	struct spawn_reply reply = {0};
+	sandbox_stats(sp, &reply.u.stats);
+	reply.u.stats.jobs = j->client->jobs;
+	job_done(j, &reply, -1);
+}
+
 static bool template_ok(const struct spawn_template *t)
 {
 	return terminated(t->template_id, sizeof(t->template_id)) &&
@@ -225,6 +233,9 @@ static void dispatch(struct spawner *sp, struct job *j)
 		return;
 	case SPAWN_SAMPLE:
 		sample(sp, j);
+		return;
+	case SPAWN_STATS:
+		stats(sp, j);
 		return;
 	case SPAWN_TEMPLATE_DELETE:
 		delete_template(sp, j);

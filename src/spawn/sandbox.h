@@ -135,6 +135,8 @@ int sandbox_recover(struct spawner *sp, struct av_err *err) AV_MUST_CHECK;
 void sandbox_submit(struct spawner *sp, struct job *j);
 /* LIST. */
 int sandbox_list(struct spawner *sp, const char *after, struct spawn_list_reply *ret) AV_MUST_CHECK;
+/* STATS, without what only the connection knows. */
+void sandbox_stats(struct spawner *sp, struct spawn_stats_reply *ret);
 /* SAMPLE: one page, up to 0.3 ms. */
 void sandbox_sample(
     struct spawner *sp, const struct spawn_sample_request *q, struct spawn_sample_reply *ret);

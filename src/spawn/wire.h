@@ -29,7 +29,7 @@
 #include <assert.h>
 #include <stdint.h>
 
-#define SPAWN_PROTOCOL      5
+#define SPAWN_PROTOCOL      6
 #define SPAWN_PIPELINE_MAX  128
 #define SPAWN_ID_SIZE       32 /* NUL-terminated; a sandbox id is "sb" and 25 of [0-9a-z] */
 #define SPAWN_TEMPLATE_SIZE 64 /* NUL-terminated [0-9a-z-]; "host" is always there */
@@ -54,6 +54,7 @@ enum spawn_op {
 	SPAWN_SNAPSHOT,
 	SPAWN_TEMPLATE_DELETE, /* u.template; EBUSY while another stands on it; 0 also for none */
 	SPAWN_TEMPLATE_LIST,   /* -> struct spawn_list_reply */
+	SPAWN_STATS,           /* -> struct spawn_stats_reply */
 };
 
 /* spawn_create.flags */
@@ -247,6 +248,20 @@ struct spawn_sample_reply {
 	struct spawn_sample entries[SPAWN_SAMPLE_MAX];
 };
 
+/* The worker itself, and what it has to do now. */
+struct spawn_stats_reply {
+	uint64_t resident_bytes;
+	uint64_t cpu_usec;
+	uint64_t open_fds, max_fds;
+	int64_t start_boot_ns; /* CLOCK_BOOTTIME */
+	uint64_t disk_free_bytes;
+	uint32_t sandboxes, slots_max;
+	uint32_t creating, destroying, snapshotting,
+	    freezing;  /* sandboxes by what is done to them */
+	uint32_t jobs; /* of this connection, not answered yet, this one included */
+	uint32_t trash;
+};
+
 struct spawn_snapshot_reply {
 	uint8_t seal[SPAWN_SEAL_SIZE];
 	char parent[SPAWN_TEMPLATE_SIZE]; /* "host", "empty" or an id */
@@ -269,6 +284,7 @@ struct spawn_reply {
 		struct spawn_list_reply list;
 		struct spawn_sample_reply sample;
 		struct spawn_snapshot_reply snapshot;
+		struct spawn_stats_reply stats;
 	} u;
 };
 

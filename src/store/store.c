@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/avtime.h"
 #include "base/fd.h"
 #include "base/path.h"
 #include "base/str.h"
@@ -42,6 +43,7 @@ struct store {
 	struct store_copy *copy;
 	void (*wake)(void *ctx);
 	void *wake_ctx;
+	char *path; /* of the database; owned */
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t work;
@@ -123,15 +125,21 @@ static void list_free(struct req_list *l)
 		req_free(r);
 }
 
-static void finish_batch(struct store *s, struct req_list *batch)
+/* begun_ns 0: no transaction that tells how fast the disk is. */
+static void finish_batch(struct store *s, struct req_list *batch, int64_t begun_ns)
 {
+	int64_t now_ns = av_mono_ns();
 	bool wake = false;
 	struct store_req *r;
 
 	pthread_mutex_lock(&s->lock);
 	s->stats.transactions++;
+	if (begun_ns)
+		av_hist_add(&s->stats.transaction, now_ns - begun_ns);
 	while ((r = list_shift(batch))) {
 		s->stats.requests++;
+		if (begun_ns)
+			av_hist_add(&s->stats.wait, begun_ns - r->queued_ns);
 		if (r->err.kind != AV_ERR_NONE && r->err.kind != AV_ERR_CONFLICT)
 			s->stats.errors++;
 		list_append(&s->done, r);
@@ -148,10 +156,13 @@ static void finish_batch(struct store *s, struct req_list *batch)
 /* The lock is held before and after, not meanwhile. */
 static void catch_up(struct store *s)
 {
+	int64_t begun_ns = av_mono_ns();
+
 	s->stats.synced++;
 	pthread_mutex_unlock(&s->lock);
 	store_db_sync(s->db);
 	pthread_mutex_lock(&s->lock);
+	av_hist_add(&s->stats.sync, av_mono_ns() - begun_ns);
 }
 
 /* ---- copies ---- */
@@ -166,7 +177,7 @@ static void finish_copy(struct store *s)
 	list_init(&one);
 	list_append(&one, s->copying);
 	s->copying = NULL;
-	finish_batch(s, &one);
+	finish_batch(s, &one, 0);
 }
 
 static void start_copy(struct store *s, struct store_req *r)
@@ -183,7 +194,7 @@ static void start_copy(struct store *s, struct store_req *r)
 	    "a copy of the database is being made already: try again when that backup is done");
 	list_init(&one);
 	list_append(&one, r);
-	finish_batch(s, &one);
+	finish_batch(s, &one, 0);
 }
 
 static void open_copy(struct store *s, struct store_req *r)
@@ -255,6 +266,7 @@ static void *store_thread(void *arg)
 
 	for (;;) {
 		struct req_list batch;
+		int64_t begun_ns;
 		bool closing;
 
 		list_init(&batch);
@@ -270,8 +282,9 @@ static void *store_thread(void *arg)
 			return NULL;
 		take_copies(s, &batch);
 		if (batch.head) {
+			begun_ns = av_mono_ns();
 			store_db_run(s->db, batch.head);
-			finish_batch(s, &batch);
+			finish_batch(s, &batch, begun_ns);
 		}
 		if (s->copying)
 			step_copy(s, closing);
@@ -287,6 +300,11 @@ int store_open(const struct store_config *config, struct store **ret, struct av_
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	s->wake = config->wake;
 	s->wake_ctx = config->wake_ctx;
+	s->path = av_str_dup(av_str_c(config->path));
+	if (!s->path) {
+		free(s);
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	}
 	list_init(&s->todo);
 	list_init(&s->done);
 	r = av_path_printf(s->copy_path, sizeof(s->copy_path), "%s.copy", config->path);
@@ -297,6 +315,7 @@ int store_open(const struct store_config *config, struct store **ret, struct av_
 	if (r == 0)
 		r = store_db_open(config->path, &s->db, err);
 	if (r) {
+		free(s->path);
 		free(s);
 		return r;
 	}
@@ -307,6 +326,7 @@ int store_open(const struct store_config *config, struct store **ret, struct av_
 		store_db_close(s->db);
 		pthread_cond_destroy(&s->work);
 		pthread_mutex_destroy(&s->lock);
+		free(s->path);
 		free(s);
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot start the database thread");
 	}
@@ -327,7 +347,18 @@ void store_close(struct store *s)
 	list_free(&s->done);
 	pthread_cond_destroy(&s->work);
 	pthread_mutex_destroy(&s->lock);
+	free(s->path);
 	free(s);
+}
+
+static uint64_t file_bytes(const char *path, const char *suffix)
+{
+	char full[AV_PATH_MAX + 1];
+	struct stat st;
+
+	if (av_path_printf(full, sizeof(full), "%s%s", path, suffix) < 0 || stat(full, &st) < 0)
+		return 0;
+	return (uint64_t)st.st_size;
 }
 
 void store_get_stats(struct store *s, struct store_stats *ret)
@@ -336,6 +367,8 @@ void store_get_stats(struct store *s, struct store_stats *ret)
 	*ret = s->stats;
 	ret->queued = s->todo.n;
 	pthread_mutex_unlock(&s->lock);
+	ret->database_bytes = file_bytes(s->path, "");
+	ret->wal_bytes = file_bytes(s->path, "-wal");
 }
 
 /* ---- callbacks ---- */
@@ -451,6 +484,7 @@ int store_submit(struct store *s, struct store_req *r, int error)
 	if (!error && (s->closing || s->todo.n >= STORE_QUEUE_MAX))
 		error = -EAGAIN;
 	if (!error) {
+		r->queued_ns = av_mono_ns();
 		list_append(&s->todo, r);
 		pthread_cond_signal(&s->work);
 	}

@@ -32,6 +32,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/hist.h"
 #include "base/ids.h"
 
 struct store;
@@ -68,7 +69,12 @@ struct store_stats {
 	uint64_t errors;
 	uint64_t queued; /* waiting now */
 	uint64_t synced; /* transactions that were answered first and brought to the disk then */
+	struct av_hist wait;        /* of each request, from its queueing to its transaction */
+	struct av_hist transaction; /* begin to written, with all that is in it */
+	struct av_hist sync;        /* of those counted in synced */
+	uint64_t database_bytes, wal_bytes; /* on disk; 0: not known */
 };
+/* Looks at two files. */
 void store_get_stats(struct store *s, struct store_stats *ret);
 
 typedef void store_done_fn(void *ctx, const struct av_err *err);

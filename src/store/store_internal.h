@@ -92,6 +92,7 @@ struct store_rotate_args {
 struct store_req {
 	struct store_req *next;
 	enum store_op op;
+	int64_t queued_ns;
 	union {
 		store_done_fn *done;
 		store_count_fn *count;

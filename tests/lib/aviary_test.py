@@ -369,7 +369,7 @@ class Daemon:
     def metrics(self):
         """What /metrics says: value by name with labels."""
         values = {}
-        for line in self.expect(200, "GET", "/metrics", key=False).body.decode().splitlines():
+        for line in self.expect(200, "GET", "/metrics").body.decode().splitlines():
             if not line.startswith("#"):
                 name, value = line.rsplit(" ", 1)
                 values[name] = float(value)

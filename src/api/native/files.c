@@ -75,6 +75,8 @@ static void on_data(void *ctx, struct av_str data)
 	struct download *d = rq->state;
 	int r = av_res_write(rq->req, data);
 
+	rq->api->metrics.download_bytes += data.n;
+
 	if (r > 0)
 		node_stream_pause(d->stream, true);
 	if (r >= 0)
@@ -97,6 +99,7 @@ static void on_end(void *ctx, const struct av_err *err)
 	} else if (err) {
 		av_res_abort(rq->req);
 	} else {
+		api_metrics_timed(&rq->api->metrics, API_TIMING_DOWNLOAD, av_req_start_ns(rq->req));
 		(void)av_res_end(rq->req);
 	}
 }

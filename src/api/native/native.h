@@ -12,6 +12,8 @@ struct api_request;
 /* system.c */
 void native_health(struct api_request *rq);
 void native_ready(struct api_request *rq);
+
+/* metrics.c */
 void native_metrics(struct api_request *rq);
 
 /* sandboxes.c */

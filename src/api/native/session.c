@@ -30,6 +30,7 @@ static void stop(struct session *s)
 
 void session_send2(struct session *s, bool text, struct av_str head, struct av_str body)
 {
+	s->api->metrics.stream_bytes_out += head.n + body.n;
 	if (av_wsock_send2(s->ws, text, head, body) > 0 && s->exec)
 		node_exec_pause(s->exec, true);
 }
@@ -225,6 +226,7 @@ static void on_message(void *ctx, struct av_wsock *ws, bool text, struct av_str 
 	struct av_err err;
 
 	(void)ws;
+	s->api->metrics.stream_bytes_in += data.n;
 	if (s->state == SESSION_OVER)
 		return; /* what crosses our last message is dropped */
 	if (s->state == SESSION_AUTH) {

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * system.c - health, readiness, metrics: what probes and monitors ask, without a key
+ * system.c - health and readiness: what probes ask, without a key
  */
 #include "api/native/native.h"
 
 #include "api/request.h"
 #include "base/banned.h"
-
-#define METRICS_MAX ((size_t)512 << 10)
 
 void native_health(struct api_request *rq)
 {
@@ -36,25 +34,4 @@ void native_ready(struct api_request *rq)
 	(void)av_json_write_str(&out, av_str_c(control_isolation_detail(rq->api->control)));
 	(void)av_buf_append_char(&out, '}');
 	api_send_json(rq, 200, &out);
-}
-
-void native_metrics(struct api_request *rq)
-{
-	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(METRICS_MAX);
-	const struct api_metrics_sources sources = {.api = &rq->api->metrics,
-	    .server = rq->api->server,
-	    .loop = rq->api->loop,
-	    .control = rq->api->control,
-	    .version = rq->api->version};
-	const struct av_http_header type = {.name = AV_STR("content-type"),
-	    .value = AV_STR("text/plain; version=0.0.4; charset=utf-8")};
-	struct av_err err;
-
-	if (api_metrics_write(&out, &sources) < 0) {
-		(void)av_err_set(&err, AV_ERR_NO_MEMORY, "no memory for the metrics");
-		api_send_err(rq, &err);
-		return;
-	}
-	api_started(rq, 200);
-	(void)av_res_send(rq->req, 200, &type, 1, av_buf_str(&out));
 }

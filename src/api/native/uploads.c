@@ -116,6 +116,9 @@ static void on_end(void *ctx, const struct av_err *err)
 	struct upload *u = ctx;
 
 	u->stream = NULL;
+	if (!err)
+		api_metrics_timed(
+		    &u->rq->api->metrics, API_TIMING_UPLOAD, av_req_start_ns(u->rq->req));
 	if (err)
 		upload_fail(u, err);
 	else if (u->tar)
@@ -151,6 +154,7 @@ static int upload_open(struct upload *u, struct av_str path, const char *user, s
 
 static void upload_send(struct upload *u, struct av_str data)
 {
+	u->rq->api->metrics.upload_bytes += data.n;
 	if (!u->stream || node_stream_send(u->stream, data) || u->paused)
 		return;
 	u->paused = true;

@@ -25,6 +25,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/avtime.h"
 #include "base/buf.h"
 #include "base/fd.h"
 #include "base/list.h"
@@ -51,6 +52,7 @@ struct jail_req {
 	char boot_id[DRIVER_BOOT_ID_SIZE]; /* ADOPT: of the evidence */
 	unsigned int tries;
 	uint64_t since_ms; /* queued, then sent */
+	int64_t queued_ns;
 	union {
 		driver_done_fn *done;
 		driver_alive_fn *alive;
@@ -58,6 +60,7 @@ struct jail_req {
 		driver_list_fn *list;
 		driver_snapshot_fn *snapshot;
 		driver_samples_fn *samples;
+		driver_helper_fn *helper;
 	} fn;
 	void *ctx;
 	char (*ids)[AV_ID_SIZE]; /* LIST: owned, gathered so far */
@@ -82,6 +85,7 @@ struct jail {
 	struct av_timer retry, check, again;
 	struct av_defer pump;
 	struct driver_caps caps;
+	struct driver_stats stats;
 	void (*on_closed)(void *ctx);
 	void *on_closed_ctx;
 };
@@ -133,6 +137,9 @@ static void req_fail(struct jail_req *r, const struct av_err *err)
 	case SPAWN_SAMPLE:
 		r->fn.samples(r->ctx, 0, NULL, 0, false, err);
 		break;
+	case SPAWN_STATS:
+		r->fn.helper(r->ctx, NULL, err);
+		break;
 	default:
 		r->fn.done(r->ctx, err);
 		break;
@@ -155,6 +162,7 @@ static const char *op_text(uint32_t op)
 	    [SPAWN_TEMPLATE_DELETE] = "remove the template",
 	    [SPAWN_TEMPLATE_LIST] = "list templates",
 	    [SPAWN_SAMPLE] = "read what sandboxes use",
+	    [SPAWN_STATS] = "ask the worker about itself",
 	};
 
 	return op < AV_ARRAY_LEN(names) && names[op] ? names[op] : "do this";
@@ -218,6 +226,8 @@ static void reply_alive(
 		ev.pid = rep->u.create.pid;
 		ev.start_ticks = rep->u.create.start_ticks;
 		ev.pidns_inode = rep->u.create.pidns_ino;
+		av_hist_add(&j->stats.helper, rep->u.create.worker_us * 1000LL);
+		av_hist_add(&j->stats.child, rep->u.create.child_us * 1000LL);
 	} else {
 		ev.pid = r->wire.u.adopt.pid;
 		ev.start_ticks = r->wire.u.adopt.start_ticks;
@@ -348,6 +358,30 @@ static void reply_snapshot(struct jail_req *r, const struct spawn_snapshot_reply
 	req_free(r);
 }
 
+static void reply_stats(struct jail_req *r, const struct spawn_stats_reply *in)
+{
+	const struct driver_helper h = {
+	    .resident_bytes = in->resident_bytes,
+	    .cpu_usec = in->cpu_usec,
+	    .open_fds = in->open_fds,
+	    .max_fds = in->max_fds,
+	    .start_boot_ns = in->start_boot_ns,
+	    .sandboxes = in->sandboxes,
+	    .sandboxes_max = in->slots_max,
+	    .creating = in->creating,
+	    .destroying = in->destroying,
+	    .snapshotting = in->snapshotting,
+	    .freezing = in->freezing,
+	    .jobs = in->jobs ? in->jobs - 1 : 0, /* without the question */
+	    .jobs_max = SPAWN_PIPELINE_MAX,
+	    .trash = in->trash,
+	    .disk_free_bytes = in->disk_free_bytes,
+	};
+
+	r->fn.helper(r->ctx, &h, NULL);
+	req_free(r);
+}
+
 static void reply_dispatch(struct jail *j, const struct spawn_reply *rep, int *fd)
 {
 	struct jail_req *r, *found = NULL;
@@ -384,6 +418,9 @@ static void reply_dispatch(struct jail *j, const struct spawn_reply *rep, int *f
 		break;
 	case SPAWN_SAMPLE:
 		reply_samples(j, r, &rep->u.sample);
+		break;
+	case SPAWN_STATS:
+		reply_stats(r, &rep->u.stats);
 		break;
 	default:
 		r->fn.done(r->ctx, NULL);
@@ -480,6 +517,7 @@ static void disconnect(struct jail *j)
 	struct jail_req *r;
 	struct av_err err;
 
+	j->stats.reconnects += j->ready;
 	close_socket(j);
 	av_list_init(&lost);
 	while (!av_list_empty(&j->sent)) {
@@ -620,6 +658,8 @@ static int send_one(struct jail *j, struct jail_req *r)
 	if (send(j->fd, &r->wire, sizeof(r->wire), MSG_DONTWAIT | MSG_NOSIGNAL) !=
 	    (ssize_t)sizeof(r->wire))
 		return errno == EINTR || errno == ENOBUFS ? -EAGAIN : -errno;
+	if (r->wire.op == SPAWN_CREATE)
+		av_hist_add(&j->stats.queue, av_mono_ns() - r->queued_ns);
 	av_list_append(&j->sent, &r->link);
 	j->n_sent++;
 	r->tries++;
@@ -732,6 +772,7 @@ static struct jail_req *req_new(struct jail *j, uint32_t op, const char *id, voi
 	r->wire.op = op;
 	r->ctx = ctx;
 	r->since_ms = av_loop_now_ms(j->loop);
+	r->queued_ns = av_mono_ns();
 	static_assert(AV_ID_SIZE <= SPAWN_ID_SIZE, "an id fits");
 	if (av_str_copy(r->wire.id, sizeof(r->wire.id), av_str_c(id)) < 0)
 		r->wire.id[0] = '\0'; /* the worker refuses it */
@@ -845,6 +886,27 @@ static int jail_sample(struct driver *d, driver_samples_fn *fn, void *ctx)
 	return 0;
 }
 
+static void jail_stats(struct driver *d, struct driver_stats *ret)
+{
+	const struct jail *j = to_jail(d);
+
+	*ret = j->stats;
+	ret->sent = j->n_sent;
+	ret->sent_max = PIPELINE_MAX;
+	for (const struct av_list *p = j->waiting.next; p != &j->waiting; p = p->next)
+		ret->waiting++;
+}
+
+static int jail_helper(struct driver *d, driver_helper_fn *fn, void *ctx)
+{
+	struct jail_req *r = req_new(to_jail(d), SPAWN_STATS, "", ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.helper = fn;
+	return 0;
+}
+
 static int set_template(struct jail_req *r, const char *id)
 {
 	return av_str_copy(r->wire.u.template.template_id, SPAWN_TEMPLATE_SIZE, av_str_c(id));
@@ -929,6 +991,8 @@ static const struct driver_ops jail_ops = {
     .inspect = jail_inspect,
     .list = jail_list,
     .sample = jail_sample,
+    .stats = jail_stats,
+    .helper = jail_helper,
     .freeze = jail_freeze,
     .thaw = jail_thaw,
     .snapshot = jail_snapshot,
