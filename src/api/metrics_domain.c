@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * metrics_domain.c - sandboxes, operations, pool, store and agents, as metrics
+ * metrics_domain.c - sandboxes, operations, pool, store, audit log and agents, as metrics
  *
  * Sums over all sandboxes: what one of them uses is asked for by its id (GET .../metrics), as a
  * label for each would let anybody who creates sandboxes fill the monitor's disk.
@@ -9,6 +9,7 @@
 #include "api/metrics_text.h"
 #include "api/request.h"
 #include "base/avtime.h"
+#include "control/audit.h"
 #include "base/banned.h"
 
 static const char *const api_timings[API_TIMING_COUNT] = {[API_TIMING_RUN_CODE] = "run_code",
@@ -182,6 +183,20 @@ static void write_store(struct av_buf *out, const struct control *control)
 	    AV_ARRAY_LEN(files));
 }
 
+static void write_audit(struct av_buf *out, const struct control *control)
+{
+	struct control_audit_stats s;
+
+	control_audit_stats(control, &s);
+	metrics_gauge(out, "aviary_audit_records", "Records of the audit log.", s.kept);
+	metrics_gauge(out, "aviary_audit_waiting", "Records that are not written yet.", s.waiting);
+	metrics_counter(out, "aviary_audit_written_total", "Records written.", s.written);
+	metrics_counter(out, "aviary_audit_omitted_total",
+	    "Refusals and failures beyond the rate that is written.", s.omitted);
+	metrics_counter(out, "aviary_audit_lost_total",
+	    "Records lost while the database could not be written.", s.lost);
+}
+
 static void write_agents(struct av_buf *out, const struct node_stats *s)
 {
 	metrics_gauge(
@@ -212,5 +227,6 @@ void metrics_write_domain(struct av_buf *out, const struct api *a)
 	write_sampling(out, &sampling);
 	write_pool(out, a->control);
 	write_store(out, a->control);
+	write_audit(out, a->control);
 	write_agents(out, &node);
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "api/audit.h"
 #include "api/auth.h"
 #include "api/events.h"
 #include "api/proxy.h"
@@ -33,6 +34,7 @@ int api_new(const struct api_config *config, struct api **ret, struct av_err *er
 	a->ports_tls = config->ports_tls;
 	a->public_url = config->public_url;
 	a->metrics_public = config->metrics_public;
+	av_list_init(&a->audit_exports);
 	if (scraper_new(a->loop, a->control, &a->scraper) < 0 || events_new(a, &a->events) < 0) {
 		scraper_free(a->scraper);
 		free(a);
@@ -88,6 +90,7 @@ void api_send_err(struct api_request *rq, const struct av_err *err)
 	log_failure(rq, err);
 	rq->api->metrics.errors[err->kind]++;
 	rq->status = av_err_http_status(err->kind);
+	rq->failed = err->kind;
 	api_write_err(&out, err);
 	(void)av_res_send_json(rq->req, rq->status, av_buf_str(&out));
 }
@@ -217,6 +220,7 @@ static void request_free(struct api_request *rq)
 	for (unsigned int i = 0; i < API_PARAMS_MAX; i++)
 		free(rq->param[i]);
 	json_decref(rq->body);
+	api_audit_free(rq->audit);
 	free(rq);
 }
 
@@ -251,9 +255,12 @@ static void on_close(void *ctx, struct av_req *req, int status)
 	if (rq->call)
 		node_call_cancel(AV_TAKE_PTR(rq->call));
 	/* The server answers bodies over the limit by itself. */
-	if (rq->status == 0 && status == 0)
+	if (rq->status == 0 && status == 0) {
 		rq->status = av_err_http_status(AV_ERR_TOO_LARGE);
+		rq->failed = AV_ERR_TOO_LARGE;
+	}
 	request_count(rq);
+	api_audit_end(rq);
 	request_free(rq);
 }
 

@@ -25,6 +25,7 @@
 #include "api/router.h"
 #include "base/buf.h"
 #include "base/json.h"
+#include "base/list.h"
 #include "control/control.h"
 #include "net/http_server.h"
 
@@ -38,14 +39,17 @@ struct api {
 	bool ports_tls;
 	const char *public_url; /* "https://example.com[:port]", see public_url.h; or NULL */
 	struct api_metrics metrics;
-	size_t collected_bytes;  /* output held for answers, at most FOREGROUND_TOTAL_MAX */
-	struct events *events;   /* owned */
-	struct scraper *scraper; /* owned */
-	bool metrics_public;     /* see auth.h */
-	size_t kernel_bytes;     /* results of kernels on their way, see kernel_run.h */
+	size_t collected_bytes;       /* output held for answers, at most FOREGROUND_TOTAL_MAX */
+	struct events *events;        /* owned */
+	struct av_list audit_exports; /* struct exporter of native/audit.c */
+	struct scraper *scraper;      /* owned */
+	bool metrics_public;          /* see auth.h */
+	size_t kernel_bytes;          /* results of kernels on their way, see kernel_run.h */
 };
 
 #define API_PARAM_MAX 256 /* bytes of a decoded path parameter */
+
+struct api_audit;
 
 struct api_request {
 	struct api *api;
@@ -57,6 +61,8 @@ struct api_request {
 	json_t *body;                /* JSON routes: owned, never NULL */
 	struct av_str raw_body;      /* JSON routes: valid until the handler returns */
 	int status;                  /* of the answer, 0 before */
+	enum av_err_kind failed;     /* of the answer; NONE: it is no error */
+	struct api_audit *audit;     /* owned, see audit.h; NULL: nothing special */
 	bool lasting;                /* it lasts as long as the client likes: no latency */
 
 	/* The handler's: */

@@ -60,10 +60,14 @@ int av_client_call(struct av_client *c, const struct av_client_request *request,
 /* GET of a text resource (/metrics); *ret_text is the caller's to free. */
 int av_client_get_text(struct av_client *c, const char *path, char **ret_text, struct av_err *err);
 
-/* Pulls up to n bytes into p; 0 is the end, negative -errno fails the upload with it. */
-typedef ssize_t (*av_client_read_fn)(void *ctx, char *p, size_t n);
 /* Takes all n bytes; negative -errno fails the download with it. */
 typedef int (*av_client_write_fn)(void *ctx, const char *p, size_t n);
+/* A long GET: on_write gets the body of a 2xx answer as it comes. */
+int av_client_get_stream(struct av_client *c, const char *path, av_client_write_fn on_write,
+    void *ctx, struct av_err *err);
+
+/* Pulls up to n bytes into p; 0 is the end, negative -errno fails the upload with it. */
+typedef ssize_t (*av_client_read_fn)(void *ctx, char *p, size_t n);
 
 /* Streams a file into the sandbox, at constant memory. size is the number of bytes to come, or -1
  * when it is not known. Parents are created, an existing file is replaced. */

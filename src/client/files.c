@@ -69,19 +69,14 @@ static int finish(struct av_client *c, struct transfer *t, struct av_err *err)
 	return 0;
 }
 
-/* What all begin with: the route .../<what>?path=..., headers, and where the answer goes. */
-static int begin(struct av_client *c, struct transfer *t, const char *sandbox_id, const char *what,
-    const char *path, struct curl_slist **headers, struct av_err *err)
+/* What all begin with: the route, headers, and where the answer goes. */
+static int begin_route(struct av_client *c, struct transfer *t, const char *route,
+    struct curl_slist **headers, struct av_err *err)
 {
-	AV_CLEANUP(av_buf_clear) struct av_buf route = AV_BUF_INIT(16 * AV_KIB);
 	int r;
 
-	av_buf_printf(&route, "/v1/sandboxes/%s/%s?path=", sandbox_id, what);
-	av_percent_encode(&route, av_str_c(path), true);
-	if (av_buf_error(&route))
-		return av_err_set(err, AV_ERR_INVALID, "the path is too long");
 	curl_easy_reset(c->easy);
-	r = client_prepare(c, c->easy, av_buf_cstr(&route), headers, err);
+	r = client_prepare(c, c->easy, route, headers, err);
 	if (r < 0)
 		return r;
 	t->easy = c->easy;
@@ -89,6 +84,19 @@ static int begin(struct av_client *c, struct transfer *t, const char *sandbox_id
 	curl_easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, on_data);
 	curl_easy_setopt(c->easy, CURLOPT_WRITEDATA, t);
 	return 0;
+}
+
+/* The route .../<what>?path=... of a sandbox. */
+static int begin(struct av_client *c, struct transfer *t, const char *sandbox_id, const char *what,
+    const char *path, struct curl_slist **headers, struct av_err *err)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf route = AV_BUF_INIT(16 * AV_KIB);
+
+	av_buf_printf(&route, "/v1/sandboxes/%s/%s?path=", sandbox_id, what);
+	av_percent_encode(&route, av_str_c(path), true);
+	if (av_buf_error(&route))
+		return av_err_set(err, AV_ERR_INVALID, "the path is too long");
+	return begin_route(c, t, av_buf_cstr(&route), headers, err);
 }
 
 static int run(
@@ -146,4 +154,14 @@ int av_client_download(struct av_client *c, const char *sandbox_id, const char *
 		return r;
 	curl_easy_setopt(c->easy, CURLOPT_BUFFERSIZE, TRANSFER_BUFFER);
 	return run(c, &t, headers, err);
+}
+
+int av_client_get_stream(struct av_client *c, const char *path, av_client_write_fn on_write,
+    void *ctx, struct av_err *err)
+{
+	AV_CLEANUP(slist_freep) struct curl_slist *headers = NULL;
+	struct transfer t = {.on_write = on_write, .ctx = ctx};
+	int r = begin_route(c, &t, path, &headers, err);
+
+	return r < 0 ? r : run(c, &t, headers, err);
 }

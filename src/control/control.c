@@ -14,6 +14,7 @@
 #include "base/avtime.h"
 #include "base/log.h"
 #include "control/accounts_internal.h"
+#include "control/audit_internal.h"
 #include "control/templates_internal.h"
 
 #include "base/banned.h"
@@ -172,6 +173,7 @@ void control_check_stopped(struct control *c)
 	    control_boot_ns(c) < c->stop_deadline_ns)
 		return;
 	c->stop_flushing = true;
+	audit_flush(c);
 	AV_LIST_FOREACH(sb, &c->live, struct sandbox, link)
 	sampler_save(sb);
 	usage_write(c);
@@ -200,6 +202,7 @@ static void tick_periodic(struct control *c, int64_t now)
 		c->next_sweep_ns = now + SWEEP_NS;
 		usage_prune(c);
 		prune(c);
+		audit_prune_old(c);
 		control_sweep(c);
 	}
 }
@@ -211,6 +214,8 @@ void control_tick(struct control *c)
 	c->wake_ns = INT64_MAX;
 	answer_deferred(c);
 	accounts_tick(c);
+	audit_read_tick(c);
+	audit_tick(c, now);
 	if (c->start)
 		start_tick(c);
 	if (c->started && !c->stopping)
@@ -270,6 +275,7 @@ static void on_oom(void *ctx, const char *id, uint64_t kills, uint64_t more)
 	if (!sb)
 		return;
 	sb->oom_kills = kills;
+	audit_oom(sb, more);
 	(void)snprintf(text, sizeof(text), "%" PRIu64, kills);
 	av_log(AV_LOG_INFO, "the kernel killed in a sandbox for memory", "id", id, "kills", text,
 	    NULL);
@@ -315,6 +321,12 @@ int control_new(const struct control_config *config, struct control **ret, struc
 		c->config.history_ms = HISTORY_MS;
 	if (!c->config.history_max)
 		c->config.history_max = HISTORY_MAX;
+	if (!c->config.audit_max)
+		c->config.audit_max = AUDIT_MAX;
+	if (audit_init(c) < 0) {
+		free(c);
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	}
 	if (!c->config.idempotency_ms)
 		c->config.idempotency_ms = IDEMPOTENCY_MS;
 	av_map_init(&c->sandboxes);
@@ -362,6 +374,7 @@ void control_free(struct control *c)
 	}
 	free_waiters(&c->deferred);
 	free_waiters(&c->away);
+	audit_clear(c);
 	keys_clear(c);
 	accounts_clear(c);
 	usage_clear(c);

@@ -64,7 +64,9 @@ struct control_config {
 	int64_t history_ms;     /* how long stopped sandboxes are remembered; 0: 7 days */
 	int64_t history_max;    /* how many; 0: 10000 */
 	int64_t idempotency_ms; /* how long idempotency keys are; 0: 24 h */
-	int64_t pool_max;       /* sandboxes made ahead of time; 0: none */
+	int64_t audit_days; /* how long records of the audit log are kept; 0: as long as they fit */
+	int64_t audit_max;  /* how many, see audit.h; 0: AUDIT_MAX */
+	int64_t pool_max;   /* sandboxes made ahead of time; 0: none */
 	int64_t pool_memory_bytes;
 	/* Runs work(arg) on another thread, then done(arg, 0), or done(arg, -ECANCELED) without
 	 * having run it, on the loop. -errno: neither. NULL: long work is done at once. */

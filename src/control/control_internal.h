@@ -199,6 +199,7 @@ struct sandbox {
 	struct node_call *asking;  /* the agent, for its processes */
 	int64_t asking_until_ns, idle_retry_ns;
 	uint64_t oom_kills; /* as the node told */
+	int64_t oom_audited_ns;
 	/* ending: */
 	bool ending;
 	bool stop_recorded;
@@ -244,6 +245,7 @@ struct ended {
 };
 
 struct start;
+struct audit;
 
 struct control {
 	struct control_config config;
@@ -287,6 +289,7 @@ struct control {
 	struct sampler sampler;
 	struct usage usage;
 	struct pool pool;
+	struct audit *audit; /* owned, see audit_internal.h */
 
 	const struct control_listener *listener; /* NULL: none */
 	void *listener_ctx;

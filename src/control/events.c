@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#include "control/control_internal.h"
+#include "control/audit_internal.h"
 
 #include "base/banned.h"
 
@@ -52,6 +52,10 @@ void event_sandbox(const struct sandbox *sb, enum control_event_kind kind, const
 {
 	struct control_event ev = {.kind = kind, .reason = reason, .err = err};
 
+	/* What somebody asked for is in the audit log with the request. */
+	if (kind == CONTROL_EVENT_SANDBOX_DESTROY && reason != SANDBOX_REASON_DELETED &&
+	    reason != SANDBOX_REASON_CREATE_FAILED)
+		audit_sandbox(sb, "sandbox.end", sandbox_reason_text(reason), err);
 	if (sb->c->listener)
 		tell_of(sb, &ev, key_id);
 }
@@ -69,6 +73,9 @@ void event_change(const struct change *ch, const struct av_err *err)
 {
 	struct control_event ev = {.err = err, .by_request = ch->wakes};
 
+	if (ch->waiter->idle && !err)
+		audit_sandbox(
+		    ch->sb, "sandbox.pause", sandbox_reason_text(SANDBOX_REASON_TIMEOUT), NULL);
 	/* What was refused has not failed, and what ends meanwhile says so itself. */
 	if (!ch->sb->c->listener || ch->kind == CHANGE_UPDATE ||
 	    (err && (err->kind == AV_ERR_INVALID_STATE || err->kind == AV_ERR_CANCELED)))

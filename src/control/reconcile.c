@@ -21,6 +21,7 @@
 
 #include "base/avtime.h"
 #include "base/log.h"
+#include "control/audit_internal.h"
 #include "control/accounts_internal.h"
 #include "control/templates_internal.h"
 
@@ -375,6 +376,7 @@ static void finish(struct control *c)
 		pool_start(c);
 		usage_start(c);
 		templates_start(c);
+		audit_prune_start(c);
 		control_wake(c, 0);
 	}
 	s->on_started(s->ctx, &s->report, s->err.kind == AV_ERR_NONE ? NULL : &s->err);

@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,8 @@
 #include "base/fd.h"
 #include "base/num.h"
 #include "base/path.h"
+#include "control/audit.h"
+
 #include "base/banned.h"
 
 #define CONFIG_FILE_MAX ((size_t)64 << 10)
@@ -551,6 +554,27 @@ static int convert_fd(
 	return 0;
 }
 
+#define AUDIT_DAYS_MAX 36500
+
+static int convert_audit(struct daemon_config *c, struct av_err *err)
+{
+	static const struct {
+		enum daemon_opt opt;
+		uint64_t min, max;
+	} table[] = {{DAEMON_OPT_AUDIT_DAYS, 0, AUDIT_DAYS_MAX},
+	    {DAEMON_OPT_AUDIT_MAX, AUDIT_MAX_MIN, AUDIT_MAX_MAX}};
+	uint64_t *const numbers[] = {&c->audit_days, &c->audit_max};
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(table); i++)
+		if (av_parse_u64(av_str_c(c->value[table[i].opt]), table[i].min, table[i].max,
+		        numbers[i]) < 0)
+			return av_err_set(err, AV_ERR_INVALID,
+			    "%s: '%s' is not a number from %" PRIu64 " to %" PRIu64,
+			    origin_of(c, table[i].opt), c->value[table[i].opt], table[i].min,
+			    table[i].max);
+	return 0;
+}
+
 static int convert(struct daemon_config *c, struct av_err *err)
 {
 	int r;
@@ -560,7 +584,8 @@ static int convert(struct daemon_config *c, struct av_err *err)
 	    (r = convert_bool(c, DAEMON_OPT_PRINT_READY, &c->print_ready, err)) < 0 ||
 	    (r = convert_listen(c, err)) < 0 || (r = convert_paths(c, err)) < 0 ||
 	    (r = convert_domain(c, err)) < 0 || (r = convert_public_url(c, err)) < 0 ||
-	    (r = convert_log(c, err)) < 0 || (r = convert_pool(c, err)) < 0)
+	    (r = convert_log(c, err)) < 0 || (r = convert_pool(c, err)) < 0 ||
+	    (r = convert_audit(c, err)) < 0)
 		return r;
 	r = convert_fd(c, DAEMON_OPT_CREDENTIALS_FD, &c->credentials_fd, err);
 	return r < 0 ? r : convert_fd(c, DAEMON_OPT_NOTIFY_FD, &c->notify_fd, err);

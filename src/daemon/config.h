@@ -50,6 +50,7 @@ struct daemon_config {
 	bool print_ready;
 	uint32_t pool;        /* 0: off */
 	uint64_t pool_memory; /* bytes */
+	uint64_t audit_days, audit_max;
 	bool help, version;
 	bool is_daemon;     /* --spawn-socket was given */
 	int credentials_fd; /* -1 when not given */

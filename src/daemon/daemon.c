@@ -380,6 +380,8 @@ static int open_control(struct daemon *d, struct av_err *err)
 	struct control_config config = {.store = d->store,
 	    .node = d->node,
 	    .clock = {.ctx = d, .wake_at = wake_at},
+	    .audit_days = (int64_t)d->config->audit_days,
+	    .audit_max = (int64_t)d->config->audit_max,
 	    .pool_max = d->config->pool,
 	    .pool_memory_bytes = (int64_t)d->config->pool_memory,
 	    .work = work,

@@ -18,6 +18,11 @@
 	"created_boot_ns, last_active_boot_ns, pid, start_ticks, pidns_inode, boot_id, envs, "     \
 	"metadata, idle_delete, auto_resume, internet, paused_ms, tags, public_ports"
 
+/* In the order in which sql_audit.c counts them. */
+#define AUDIT_COLUMNS                                                                              \
+	"seq, team_id, admin, status, http_status, code, action, resource_id, actor_type, "        \
+	"actor_id, actor_name, user_id, user_name, peer, request_id, metadata"
+
 static const char *const texts[ST_COUNT] = {
 #define STORE_STMT(name, text) [ST_##name] = (text),
 #include "store/statements.def"

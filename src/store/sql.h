@@ -79,6 +79,12 @@ int sql_first_start(struct store_db *db, struct store_req *r);
 int sql_value_get(struct store_db *db, struct store_req *r);
 int sql_value_set(struct store_db *db, struct store_req *r);
 
+/* sql_audit.c */
+int sql_audit_add(struct store_db *db, struct store_req *r);
+int sql_audit_read(struct store_db *db, struct store_req *r);
+int sql_audit_count(struct store_db *db, struct store_req *r);
+int sql_audit_prune(struct store_db *db, struct store_req *r);
+
 /* sql_usage.c */
 int sql_points_put(struct store_db *db, struct store_req *r);
 int sql_points_get(struct store_db *db, struct store_req *r);

@@ -424,6 +424,15 @@ static void call_back(struct store_req *r)
 	case STORE_OP_COPY:
 		r->fn.copy(r->ctx, err ? -1 : AV_TAKE_FD(r->copy_fd), r->n, err);
 		break;
+	case STORE_OP_AUDIT_READ:
+		r->fn.audit(
+		    r->ctx, r->rows, err ? 0 : r->n, err ? 0 : r->args.audit_read.last, err);
+		break;
+	case STORE_OP_AUDIT_COUNT:
+	case STORE_OP_AUDIT_PRUNE:
+		r->fn.audit_counts(r->ctx, r->rows, err ? 0 : r->n, err);
+		break;
+	case STORE_OP_AUDIT_ADD:
 	case STORE_OP_ACCOUNT_CHANGE:
 	case STORE_OP_ACCOUNT_PRUNE:
 	case STORE_OP_KEY_ROTATE:

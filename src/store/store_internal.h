@@ -8,6 +8,7 @@
 #pragma once
 
 #include "store/accounts.h"
+#include "store/audit.h"
 #include "store/store.h"
 
 enum store_op {
@@ -42,6 +43,10 @@ enum store_op {
 	STORE_OP_TEMPLATE_PUBLISH,
 	STORE_OP_TEMPLATE_MARK,
 	STORE_OP_TEMPLATE_REMOVE,
+	STORE_OP_AUDIT_ADD,
+	STORE_OP_AUDIT_READ,
+	STORE_OP_AUDIT_COUNT,
+	STORE_OP_AUDIT_PRUNE,
 };
 
 struct store_page_args {
@@ -88,6 +93,18 @@ struct store_rotate_args {
 	int64_t replaced_expires_ms;
 };
 
+struct store_audit_read_args {
+	struct store_audit_query query;
+	int64_t last;
+};
+
+struct store_audit_prune_args {
+	bool one_team;
+	char team_id[AV_ID_SIZE];
+	int64_t before;
+	size_t max;
+};
+
 /* One request on its way: arguments, then results. All pointers are owned. */
 struct store_req {
 	struct store_req *next;
@@ -108,11 +125,13 @@ struct store_req {
 		store_users_fn *users;
 		store_teams_fn *teams;
 		store_members_fn *members;
+		store_audit_fn *audit;
+		store_audit_counts_fn *audit_counts;
 	} fn;
 	void *ctx;
 
 	char *text[4]; /* insert: envs, metadata, tags, ports; update: the last three; settings:
-	                  value; points */
+	                  value; points; records of the audit log */
 	char *name;    /* idempotency key or name of a setting */
 	union {
 		struct store_insert_args insert;
@@ -129,6 +148,9 @@ struct store_req {
 		struct store_template_args template;
 		struct store_rotate_args rotate;
 		struct store_account_change account;
+		size_t audit_n; /* of text[0] */
+		struct store_audit_read_args audit_read;
+		struct store_audit_prune_args audit_prune;
 	} args;
 
 	struct av_err err;

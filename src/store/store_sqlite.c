@@ -91,6 +91,14 @@ static int run_op(struct store_db *db, struct store_req *r)
 		return sql_template_mark(db, r);
 	case STORE_OP_TEMPLATE_REMOVE:
 		return sql_template_remove(db, r);
+	case STORE_OP_AUDIT_ADD:
+		return sql_audit_add(db, r);
+	case STORE_OP_AUDIT_READ:
+		return sql_audit_read(db, r);
+	case STORE_OP_AUDIT_COUNT:
+		return sql_audit_count(db, r);
+	case STORE_OP_AUDIT_PRUNE:
+		return sql_audit_prune(db, r);
 	case STORE_OP_USAGE_PRUNE:
 		return sql_usage_prune(db, r);
 	case STORE_OP_COPY:
@@ -105,7 +113,8 @@ static bool op_reads(enum store_op op)
 	       op == STORE_OP_SANDBOX_HISTORY || op == STORE_OP_KEY_LIST ||
 	       op == STORE_OP_VALUE_GET || op == STORE_OP_POINTS_GET || op == STORE_OP_LOAD_LIST ||
 	       op == STORE_OP_HOUR_LIST || op == STORE_OP_TEMPLATE_LIST ||
-	       op == STORE_OP_USER_LIST || op == STORE_OP_TEAM_LIST || op == STORE_OP_MEMBER_LIST;
+	       op == STORE_OP_USER_LIST || op == STORE_OP_TEAM_LIST || op == STORE_OP_MEMBER_LIST ||
+	       op == STORE_OP_AUDIT_READ || op == STORE_OP_AUDIT_COUNT;
 }
 
 /* ---- transactions ---- */
@@ -169,7 +178,8 @@ static bool run_together(struct store_db *db, struct store_req *list)
 static bool op_may_lag(enum store_op op)
 {
 	return op == STORE_OP_SANDBOX_INSERT || op == STORE_OP_SANDBOX_UPDATE ||
-	       op == STORE_OP_KEY_TOUCH || op == STORE_OP_POINTS_PUT || op == STORE_OP_USAGE_ADD;
+	       op == STORE_OP_KEY_TOUCH || op == STORE_OP_POINTS_PUT || op == STORE_OP_USAGE_ADD ||
+	       op == STORE_OP_AUDIT_ADD || op == STORE_OP_AUDIT_PRUNE;
 }
 
 /* Says how the next transaction is written. What cannot be said is made up for by a sync after it.

@@ -309,6 +309,17 @@ def test_events(d):
         conn.close()
 
 
+def test_audit(d):
+    for base in ("/v1/audit-logs", "/v1/admin/audit-logs"):
+        ask(d, "GET", base, 200, query="?limit=5")
+        ask(d, "GET", base, 400, query="?limit=201")
+        lines = ask(d, "GET", base + "/export", 200).body.decode().splitlines()
+        schema = {"$ref": "#/components/schemas/AuditRecord", "components": DOC["components"]}
+        for line in lines:
+            jsonschema.validate(json.loads(line), schema, jsonschema.Draft202012Validator)
+        ask(d, "GET", base + "/export", 400, query="?since=yesterday")
+
+
 def wrong_values(schema):
     """Values that the schema does not allow, each with what is wrong about it."""
     kinds = [schema["type"]] if isinstance(schema.get("type"), str) else schema.get("type", [])

@@ -134,8 +134,8 @@ static void test_launch(void)
 	    "--daemon-uid", "71", "--daemon-gid", "72", "--daemon", "/b/aviaryd", "--", "--listen",
 	    "127.0.0.1:0", "--state", "/s", "--run", "/r", "--credentials", "/c", "--log-format",
 	    "json", "--log-level", "info", "--pool", "8", "--pool-memory", "256M",
-	    "--webhook-private", "no", "--telegram-url", "https://api.telegram.org",
-	    "--print-ready"};
+	    "--webhook-private", "no", "--telegram-url", "https://api.telegram.org", "--audit-days",
+	    "90", "--audit-max", "1000000", "--print-ready"};
 	char **argv = NULL;
 	size_t n = 0;
 

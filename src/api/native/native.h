@@ -30,6 +30,12 @@ void native_sandbox_usage(struct api_request *rq);
 /* events.c */
 void native_events(struct api_request *rq);
 
+/* audit.c */
+void native_audit_list(struct api_request *rq);
+void native_audit_export(struct api_request *rq);
+void native_admin_audit_list(struct api_request *rq);
+void native_admin_audit_export(struct api_request *rq);
+
 /* snapshots.c */
 void native_snapshot_create(struct api_request *rq);
 void native_snapshot_list(struct api_request *rq);

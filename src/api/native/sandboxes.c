@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "api/audit.h"
 #include "api/native/shapes.h"
 #include "api/request.h"
 #include "base/log.h"
@@ -60,10 +61,15 @@ static void on_created(void *ctx, const struct sandbox_info *sb, const struct av
 
 	if (rq) {
 		rq->state = NULL;
-		if (err)
+		if (err) {
 			api_send_err(rq, err);
-		else
+		} else {
+			api_audit_about(rq, sb->id);
+			api_audit_note(rq, "template", sb->template_name);
+			if (sb->replayed)
+				api_audit_note(rq, "replayed", "true");
 			send_sandbox(rq, 201, sb);
+		}
 	} else if (!err && !c->replayable && !sb->replayed) {
 		av_log(AV_LOG_INFO, "deleting a sandbox whose creator went away before the answer",
 		    "sandbox", sb->id, NULL);

@@ -182,6 +182,7 @@ static void enter(struct session *s)
 	av_wsock_set_write_timeout(s->ws, 0);
 	if (r == 0 && s->kind->begin)
 		r = s->kind->begin(s, &err);
+	api_audit_socket(s->api, s->route, &s->actor, s->id, &s->origin, r < 0 ? &err : NULL);
 	if (r < 0)
 		session_fail(s, &err);
 	else if (s->exec)
@@ -215,6 +216,8 @@ static void authenticate(struct session *s, bool text, struct av_str data)
 		enter(s);
 		return;
 	}
+	api_audit_socket(
+	    s->api, s->route, s->actor.team_id[0] ? &s->actor : NULL, s->id, &s->origin, &err);
 	if (err.kind == AV_ERR_UNAUTHORIZED)
 		(void)av_err_set(&err, AV_ERR_UNAUTHORIZED, "authentication failed");
 	session_fail(s, &err);
@@ -303,6 +306,8 @@ struct session *session_open(
 		r = check_client(rq, subprotocol != NULL, &known, &err);
 	if (r == 0 && !(s = calloc(1, kind->size)))
 		r = av_err_set(&err, AV_ERR_NO_MEMORY, "no memory for the session");
+	if (r == 0 && s)
+		api_audit_origin(rq, &s->origin);
 	if (r == 0 && av_req_upgrade_ws(rq->req, subprotocol, &ws_handler, s, &s->ws) < 0) {
 		free(s);
 		r = av_err_set(&err, AV_ERR_NO_MEMORY, "no memory for the session");
@@ -315,7 +320,8 @@ struct session *session_open(
 	s->kind = kind;
 	s->api = rq->api;
 	s->route = rq->match.route;
-	s->actor = rq->actor;
+	if (known)
+		s->actor = rq->actor;
 	s->state = known ? SESSION_FIRST : SESSION_AUTH;
 	memcpy(s->id, rq->id, sizeof s->id);
 	s->api->metrics.streams_open++;

@@ -28,6 +28,7 @@
 
 #include <stdbool.h>
 
+#include "api/audit.h"
 #include "api/request.h"
 #include "base/ids.h"
 #include "control/exec.h"
@@ -74,6 +75,7 @@ struct session {
 	uint32_t pid;      /* of the process, once it has started */
 	struct av_timer timer;
 	char id[AV_ID_SIZE];
+	struct api_audit_origin origin;
 };
 
 /* Checks handshake, key and sandbox, and upgrades, after which rq is gone. NULL: refused, and

@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "api/audit.h"
 #include "api/native/shapes.h"
 #include "api/request.h"
 #include "control/templates.h"
@@ -33,10 +34,13 @@ static void on_taken(void *ctx, const struct template_info *t, const struct av_e
 	struct api_request *rq = ctx;
 
 	rq->call = NULL;
-	if (err)
+	if (err) {
 		api_send_err(rq, err);
-	else
-		send_template(rq, 201, t);
+		return;
+	}
+	api_audit_about(rq, t->name);
+	api_audit_note(rq, "template_id", t->id);
+	send_template(rq, 201, t);
 }
 
 /* ?overwrite=true */
@@ -63,8 +67,13 @@ void native_snapshot_create(struct api_request *rq)
 	const char *id = NULL;
 	struct av_err err;
 
-	if (native_parse_snapshot(rq->body, &params, &id, &err) < 0 ||
-	    parse_overwrite(rq, &params.overwrite, &err) < 0 ||
+	int r = native_parse_snapshot(rq->body, &params, &id, &err);
+
+	if (r == 0) {
+		api_audit_about(rq, params.name ? params.name : "");
+		api_audit_note(rq, "sandbox_id", id ? id : "");
+	}
+	if (r < 0 || parse_overwrite(rq, &params.overwrite, &err) < 0 ||
 	    control_snapshot(
 	        rq->api->control, &rq->actor, id, &params, on_taken, rq, &rq->call, &err) < 0)
 		api_send_err(rq, &err);
