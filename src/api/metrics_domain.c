@@ -6,10 +6,13 @@
  * label for each would let anybody who creates sandboxes fill the monitor's disk.
  */
 #include "api/metrics.h"
+#include <stdio.h>
+
 #include "api/metrics_text.h"
 #include "api/request.h"
 #include "base/avtime.h"
 #include "control/audit.h"
+#include "control/quota.h"
 #include "base/banned.h"
 
 static const char *const api_timings[API_TIMING_COUNT] = {[API_TIMING_RUN_CODE] = "run_code",
@@ -213,6 +216,23 @@ static void write_agents(struct av_buf *out, const struct node_stats *s)
 	    s->agent_errors);
 }
 
+static void write_quotas(struct av_buf *out, const struct control *control)
+{
+	char labels[96];
+
+	metrics_family(out, "aviary_quota_rejections_total", "counter",
+	    "Creates and resumes that a quota refused, by whose it is.");
+	for (int of = 0; of < CONTROL_QUOTA_OF_COUNT; of++)
+		for (int i = 0; i < CONTROL_QUOTA_COUNT; i++) {
+			(void)snprintf(labels, sizeof(labels), "of=\"%s\",quota=\"%s\"",
+			    control_quota_of_text((enum control_quota_of)of),
+			    control_quota_text((enum control_quota_limit)i));
+			metrics_u64(out, "aviary_quota_rejections_total", labels,
+			    control_quota_refused(
+			        control, (enum control_quota_of)of, (enum control_quota_limit)i));
+		}
+}
+
 void metrics_write_domain(struct av_buf *out, const struct api *a)
 {
 	struct control_stats stats;
@@ -227,6 +247,7 @@ void metrics_write_domain(struct av_buf *out, const struct api *a)
 	write_sampling(out, &sampling);
 	write_pool(out, a->control);
 	write_store(out, a->control);
+	write_quotas(out, a->control);
 	write_audit(out, a->control);
 	write_agents(out, &node);
 }

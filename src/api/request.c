@@ -86,13 +86,21 @@ static void log_failure(const struct api_request *rq, const struct av_err *err)
 void api_send_err(struct api_request *rq, const struct av_err *err)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(ERROR_BODY_MAX);
+	struct av_http_header headers[] = {
+	    {AV_STR("content-type"), AV_STR("application/json")},
+	    {AV_STR("retry-after"), AV_STR("")},
+	};
+	char after[16];
 
 	log_failure(rq, err);
 	rq->api->metrics.errors[err->kind]++;
+	(void)snprintf(after, sizeof after, "%d", err->retry_after_s);
+	headers[1].value = av_str_c(after);
 	rq->status = av_err_http_status(err->kind);
 	rq->failed = err->kind;
 	api_write_err(&out, err);
-	(void)av_res_send_json(rq->req, rq->status, av_buf_str(&out));
+	(void)av_res_send(
+	    rq->req, rq->status, headers, err->retry_after_s > 0 ? 2 : 1, av_buf_str(&out));
 }
 
 void api_send_json_with(struct api_request *rq, int status, const struct av_http_header *headers,

@@ -39,6 +39,7 @@ int av_err_set(struct av_err *err, enum av_err_kind kind, const char *fmt, ...)
 		format_message(err, fmt, ap);
 		va_end(ap);
 		err->kind = kind;
+		err->retry_after_s = 0;
 	}
 	return -av_err_errno(kind);
 }
@@ -61,6 +62,7 @@ int av_err_sys(struct av_err *err, enum av_err_kind kind, int eno, const char *f
 		size_t n = strlen(err->message);
 		snprintf(err->message + n, sizeof(err->message) - n, ": %s", strerror(eno));
 		err->kind = kind;
+		err->retry_after_s = 0;
 	}
 	return -av_err_errno(kind);
 }

@@ -20,6 +20,7 @@ enum av_err_kind {
 
 struct av_err {
 	enum av_err_kind kind;
+	int retry_after_s; /* when asking again is worth it; 0: not said. Set after av_err_set. */
 	char message[480]; /* one sentence or two: what, which value, what is allowed, how to fix it
 	                    */
 };

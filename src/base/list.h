@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "base/macros.h"
 
@@ -33,6 +34,14 @@ static inline void av_list_remove(struct av_list *n)
 	n->prev->next = n->next;
 	n->next->prev = n->prev;
 	n->next = n->prev = n;
+}
+static inline size_t av_list_count(const struct av_list *head)
+{
+	size_t n = 0;
+
+	for (const struct av_list *i = head->next; i != head; i = i->next)
+		n++;
+	return n;
 }
 #define AV_LIST_FIRST(head, type, member)                                                          \
 	(av_list_empty(head) ? NULL : AV_CONTAINER_OF((head)->next, type, member))

@@ -23,7 +23,8 @@ static int64_t watchdog_ns(void)
 	uint64_t n, who;
 	if (!usec || av_parse_u64(av_str_c(usec), 1, INT64_MAX / 1000, &n) < 0)
 		return 0;
-	if (pid && (av_parse_u64(av_str_c(pid), 1, INT32_MAX, &who) < 0 || who != (uint64_t)getpid()))
+	if (pid &&
+	    (av_parse_u64(av_str_c(pid), 1, INT32_MAX, &who) < 0 || who != (uint64_t)getpid()))
 		return 0;
 	return (int64_t)n * 1000;
 }

@@ -80,6 +80,7 @@ static void describe_team(const struct team *t, struct control_team *ret)
 	    .name = t->rec.name,
 	    .slug = t->rec.slug,
 	    .is_byoc = t->rec.is_byoc,
+	    .quota = quota_of_store(&t->rec.quota),
 	    .created_ms = t->rec.created_ms};
 }
 
@@ -248,6 +249,7 @@ static void team_drop(struct control *c, struct team *t)
 static int user_put(struct control *c, const struct store_user *rec)
 {
 	struct user *u = user_find(c, rec->id), *fresh = NULL;
+	bool moved;
 
 	if (!u) {
 		u = fresh = calloc(1, sizeof(*u));
@@ -261,18 +263,17 @@ static int user_put(struct control *c, const struct store_user *rec)
 		}
 		av_list_append(&c->accounts.users, &u->link);
 	}
-	/* Two addresses for a moment, never none. */
-	if (strcmp(u->rec.email, rec->email) != 0) {
-		if (rec->email[0] &&
-		    av_map_put(&c->accounts.users_by_email, av_str_c(rec->email), u) < 0) {
-			if (fresh)
-				user_drop(c, fresh);
-			return -ENOMEM;
-		}
-		if (u->rec.email[0])
-			(void)av_map_remove(&c->accounts.users_by_email, av_str_c(u->rec.email));
+	moved = strcmp(u->rec.email, rec->email) != 0;
+	if (moved && u->rec.email[0])
+		(void)av_map_remove(&c->accounts.users_by_email, av_str_c(u->rec.email));
+	u->rec = *rec; /* whose address the map borrows */
+	if (moved && rec->email[0] &&
+	    av_map_put(&c->accounts.users_by_email, av_str_c(u->rec.email), u) < 0) {
+		u->rec.email[0] = '\0';
+		if (fresh)
+			user_drop(c, fresh);
+		return -ENOMEM;
 	}
-	u->rec = *rec;
 	return 0;
 }
 
@@ -344,6 +345,11 @@ int accounts_apply(struct control *c, const struct store_account_change *ch)
 	    (ch->team.id[0] && team_put(c, &ch->team) < 0) ||
 	    (ch->member.team_id[0] && member_put(c, &ch->member) < 0))
 		return -ENOMEM;
+	for (size_t i = 0; i < AV_ARRAY_LEN(ch->keys); i++)
+		if (ch->keys[i].id[0] && key_put(c, &ch->keys[i]) < 0)
+			return -ENOMEM;
+	if (ch->gone_key[0])
+		key_gone(c, ch->gone_key);
 	leave(c, ch);
 	for (size_t i = 0; i < ch->n_dissolved; i++) {
 		keys_drop(c, ch->dissolved[i], NULL);
@@ -351,6 +357,8 @@ int accounts_apply(struct control *c, const struct store_account_change *ch)
 		if (t)
 			team_drop(c, t);
 	}
+	if (ch->n_dissolved)
+		teams_sweep(c);
 	u = ch->user.id[0] ? user_find(c, ch->user.id) : NULL;
 	if (u && strcmp(u->rec.status, "deleted") == 0)
 		user_drop(c, u);
@@ -400,6 +408,21 @@ void account_op_submit(struct account_op *op)
 	control_wake(op->c, 0);
 }
 
+int account_op_actor(struct account_op *op, struct av_err *err)
+{
+	const struct control_actor *a = &op->actor;
+	const struct member *m = member_find(op->c, a->team_id, a->user_id);
+	const struct key *k = a->key_id[0] ? key_find(op->c, a->key_id) : NULL;
+
+	if (!m || strcmp(m->user->rec.status, "active") != 0 ||
+	    (a->key_id[0] && (!k || key_is_expired(op->c, k))))
+		return av_err_set(err, AV_ERR_UNAUTHORIZED,
+		    "who asked for this may do nothing in the team any more");
+	op->actor.role = control_role_parse(av_str_c(m->rec.role));
+	op->actor.is_admin = m->user->rec.is_admin;
+	return 0;
+}
+
 static void op_end(struct account_op *op, const struct av_err *err)
 {
 	if (!op->cancelled)
@@ -410,7 +433,8 @@ static void op_end(struct account_op *op, const struct av_err *err)
 static bool change_is_empty(const struct store_account_change *ch)
 {
 	return !ch->user.id[0] && !ch->team.id[0] && !ch->member.team_id[0] &&
-	       !ch->former.team_id[0] && ch->n_dissolved == 0;
+	       !ch->former.team_id[0] && !ch->keys[0].id[0] && !ch->gone_key[0] &&
+	       ch->n_dissolved == 0;
 }
 
 static void on_written(void *ctx, const struct av_err *err)

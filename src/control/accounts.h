@@ -9,7 +9,7 @@
 #pragma once
 
 #include "base/buf.h"
-#include "control/control.h"
+#include "control/quota.h"
 
 #define CONTROL_USERS_MAX        100000 /* of this Aviary */
 #define CONTROL_TEAMS_OWNED_MAX  16     /* by one user */
@@ -25,6 +25,8 @@ enum control_role control_role_parse(struct av_str text);
 
 /* "sandboxes:read"; one bit of enum control_scope. */
 const char *control_scope_text(uint32_t scope);
+/* Writes them as words between spaces, "*" when all. */
+void control_scopes_write(uint32_t scopes, char *ret, size_t size);
 /* Words between spaces: a scope, "sandboxes:*", or "*" for all. INVALID names the word and what is
  * allowed. */
 int control_scopes_parse(struct av_str text, uint32_t *ret, struct av_err *err);
@@ -48,6 +50,7 @@ struct control_user {
 struct control_team {
 	const char *id, *name, *slug;
 	bool is_byoc;
+	struct control_quota quota; /* its own bounds */
 	int64_t created_ms;
 };
 /* Somebody in a team. */

@@ -26,6 +26,8 @@ struct team {
 	struct store_team rec;
 	struct av_list link;    /* c->accounts.teams, oldest first */
 	struct av_list members; /* struct member, by of_team */
+	int64_t creates_ns;     /* see quota.c */
+	size_t n_sandboxes;     /* scratch of control_admin_teams */
 };
 
 struct member {
@@ -64,6 +66,10 @@ void *account_op_new(
 void account_op_free(struct account_op *op);
 /* Takes over op. */
 void account_op_submit(struct account_op *op);
+
+/* For begin: op->actor as things are now. UNAUTHORIZED: the key, or the member, is gone meanwhile.
+ */
+int account_op_actor(struct account_op *op, struct av_err *err);
 
 void accounts_init(struct control *c);
 void accounts_clear(struct control *c);

@@ -347,6 +347,10 @@ static void begin_resume(struct change *ch)
 		change_over(ch, &err);
 		return;
 	}
+	if (quota_check_resume(sb->c, sb, &err) < 0) {
+		change_over(ch, &err);
+		return;
+	}
 	(void)av_failpoint("resume.checked");
 	change_begin_record(ch);
 	sandbox_set_state(&ch->next, SANDBOX_RUNNING);

@@ -85,8 +85,6 @@ void waiter_free(struct waiter *w)
 	json_decref(w->tags);
 	stats_work_free(w->work);
 	update_free(w->update);
-	free(w->key);
-	explicit_bzero(w->secret, sizeof(w->secret));
 	free(w);
 }
 
@@ -192,6 +190,7 @@ static void tick_periodic(struct control *c, int64_t now)
 	if (now >= c->next_flush_ns) {
 		c->next_flush_ns = now + FLUSH_NS;
 		control_flush(c, false);
+		keys_check_ends(c);
 	}
 	if (now >= templates_next_ns(c))
 		templates_collect(c);
@@ -204,6 +203,7 @@ static void tick_periodic(struct control *c, int64_t now)
 		prune(c);
 		audit_prune_old(c);
 		control_sweep(c);
+		teams_sweep(c);
 	}
 }
 
@@ -332,6 +332,7 @@ int control_new(const struct control_config *config, struct control **ret, struc
 	av_map_init(&c->sandboxes);
 	av_map_init(&c->creations);
 	av_map_init(&c->keys_by_hash);
+	av_map_init(&c->keys_by_id);
 	av_list_init(&c->live);
 	av_list_init(&c->creating);
 	av_list_init(&c->templates);
@@ -382,6 +383,7 @@ void control_free(struct control *c)
 	av_map_clear(&c->sandboxes);
 	av_map_clear(&c->creations);
 	av_map_clear(&c->keys_by_hash);
+	av_map_clear(&c->keys_by_id);
 	free(c);
 }
 

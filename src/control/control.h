@@ -51,7 +51,9 @@ struct control_limits {
 	int64_t pids_default, pids_max;
 	int64_t timeout_max_ms, lifetime_max_ms;
 	int64_t sandboxes_max; /* alive at once on this host, those being made included */
-	int64_t sandboxes_per_team_max;
+	/* Of a team that has no bounds of its own, see quota.h; 0: none. */
+	int64_t sandboxes_per_team_max, team_cpu_milli_max, team_memory_max, team_disk_max;
+	int64_t team_creates_per_minute_max;
 };
 /* The defaults: 1 cpu, 512 MiB, 5120 MiB of disk, 1024 processes, … */
 void control_limits_init(struct control_limits *l);

@@ -28,6 +28,7 @@
 #include "control/keys.h"
 #include "control/metrics.h"
 #include "control/pool.h"
+#include "control/quota.h"
 #include "control/sandbox.h"
 #include "control/series.h"
 #include "control/stats.h"
@@ -39,13 +40,11 @@
 #define CONTROL_KEY_BYTES 32
 
 enum waiter_kind {
-	WAIT_CREATE, /* in a creation's list */
-	WAIT_DELETE, /* in a sandbox's list, or deferred when it is gone already */
-	WAIT_GET,    /* deferred, or with the store */
-	WAIT_LIST,   /* deferred, or with the store */
-	WAIT_USAGE,  /* with the node */
-	WAIT_KEY,    /* with the store */
-	WAIT_KEY_DELETE,
+	WAIT_CREATE,     /* in a creation's list */
+	WAIT_DELETE,     /* in a sandbox's list, or deferred when it is gone already */
+	WAIT_GET,        /* deferred, or with the store */
+	WAIT_LIST,       /* deferred, or with the store */
+	WAIT_USAGE,      /* with the node */
 	WAIT_POINTS,     /* deferred, or with the store */
 	WAIT_TEAM_STATS, /* deferred, then with the store */
 	WAIT_DAYS,       /* with the store */
@@ -72,7 +71,6 @@ struct waiter {
 		sandboxes_fn *sandboxes;
 		node_done_fn *done;
 		sandbox_usage_fn *usage;
-		control_key_fn *key;
 		control_points_fn *points;
 		control_team_stats_fn *team_stats;
 		control_days_fn *days;
@@ -89,7 +87,6 @@ struct waiter {
 	size_t limit, scan;
 	int64_t before_ms;       /* list: older than (before_ms, id); 0: all */
 	json_t *metadata, *tags; /* list: owned */
-	struct store_key *key;   /* key creation: owned */
 	int64_t range_s, step_s, first_day, last_day;
 	struct stats_work *work; /* team stats: owned */
 	enum change_kind change;
@@ -98,7 +95,6 @@ struct waiter {
 	bool wakes;            /* a resume for requests that wait */
 	int64_t asked_ns;      /* monotonic */
 	struct av_trace trace; /* of who asked */
-	char secret[48];
 };
 
 /* The JSON texts of a record as the store keeps them; owned. */
@@ -109,6 +105,11 @@ struct sandbox_texts {
 /* What of them is shown; owned, never NULL once parsed. */
 struct sandbox_labels {
 	json_t *metadata, *tags, *ports;
+};
+
+/* Which bound refused something: enum control_quota_of, enum control_quota_limit. */
+struct quota_refusal {
+	uint8_t of, limit;
 };
 
 /* A create under way. */
@@ -125,6 +126,10 @@ struct creation {
 	bool discarded; /* the record could not be written */
 	bool pooled;    /* made ahead of time: it runs already */
 	struct av_err made_err;
+	struct av_err
+	    refused; /* a quota does not let it: it may only turn out to be a repetition */
+	struct quota_refusal refusal;
+	bool orphan; /* its team was deleted */
 	struct store_evidence evidence;
 	struct av_list waiters; /* struct waiter; may become empty */
 	struct av_trace trace;
@@ -233,7 +238,9 @@ struct key {
 	struct store_key rec;
 	struct av_list link; /* c->keys, oldest first */
 	uint32_t scopes;
-	bool dirty; /* last_used_ms is newer than on disk */
+	bool dirty;         /* last_used_ms is newer than on disk */
+	bool ended;         /* whoever showed it was told so */
+	int64_t creates_ns; /* see quota.c */
 };
 
 /* One that ended a short while ago, to say so instead of "not found". */
@@ -262,7 +269,7 @@ struct control {
 	size_t n_ending, n_changes;
 
 	uint8_t sign_key[CONTROL_KEY_BYTES]; /* see sign.h */
-	struct av_map keys_by_hash;
+	struct av_map keys_by_hash, keys_by_id;
 	struct av_list keys;
 	struct accounts accounts;
 
@@ -296,6 +303,8 @@ struct control {
 
 	struct control_stats stats;
 	struct av_hist timings[CONTROL_TIMING_COUNT];
+	uint64_t quota_refused[CONTROL_QUOTA_OF_COUNT][CONTROL_QUOTA_COUNT];
+	bool forgetting_keys;
 };
 
 /* ---- control.c ---- */
@@ -378,6 +387,11 @@ int control_check_number(struct av_err *err, const char *name, const char *unit,
 /* What the agent of this sandbox is told; *ret_envs is owned. */
 int sandbox_agent_envs(const struct control *c, const struct store_sandbox *rec, char **ret_envs);
 void create_take_evidence(struct store_evidence *dst, const struct driver_evidence *ev);
+/* What a create may ask for at most. */
+struct create_bounds {
+	int64_t cpu_max, memory_max, disk_max;
+};
+void create_bounds_get(const struct control *c, struct create_bounds *ret);
 /* What the driver is told for a create that wishes nothing; id empty. */
 int create_default_spec(struct control *c, struct driver_spec *ret) AV_MUST_CHECK;
 /* Lives, or is being made: what the machine has under this id is no orphan. */
@@ -496,7 +510,39 @@ void event_stopping(struct control *c);
 /* ---- keys.c ---- */
 
 int key_add(struct control *c, const struct store_key *rec);
+/* The same, or takes over name, end and quota. */
+int key_put(struct control *c, const struct store_key *rec);
+void key_gone(struct control *c, const char *id); /* absent: fine */
+struct key *key_find(const struct control *c, const char *id);
+bool key_is_expired(const struct control *c, const struct key *k);
+/* Id, hash and prefix of a new key; secret: "av_" and the digits. */
+void key_secret_make(struct store_key *rec, char *secret, size_t size);
 void keys_clear(struct control *c);
 /* What stands with a team or a user (NULL: any) is no more. */
 void keys_drop(struct control *c, const char *team_id, const char *user_id);
 void keys_flush(struct control *c);
+/* Expired ones end what they opened, and old ones are forgotten. */
+void keys_check_ends(struct control *c);
+
+/* ---- teams.c ---- */
+
+/* Ends what belongs to teams that are no more. */
+void teams_sweep(struct control *c);
+
+/* ---- key_ops.c ---- */
+
+/* Forgets a key that expired CONTROL_KEY_KEEP_MS ago; then the next one. */
+void key_forget_old(struct control *c);
+
+/* ---- quota.c ---- */
+
+/* 0: cr may take its place among the creates, and has paid for the minute; QUOTA (or RATE_LIMITED)
+ * with what refused it in cr->refusal. */
+int quota_check_create(struct control *c, struct creation *cr, struct av_err *err);
+int quota_check_resume(struct control *c, const struct sandbox *sb, struct av_err *err);
+/* A refusal was answered. */
+void quota_count_refusal(struct control *c, struct quota_refusal r);
+struct control_quota quota_of_store(const struct store_quota *q);
+void quota_apply(struct store_quota *q, const struct control_quota_update *u);
+/* INVALID naming the value. */
+int quota_check_values(const struct control_quota_update *u, struct av_err *err);

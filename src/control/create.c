@@ -51,6 +51,18 @@ static int64_t or_default(int64_t value, int64_t fallback)
 	return value ? value : fallback;
 }
 
+void create_bounds_get(const struct control *c, struct create_bounds *ret)
+{
+	const struct control_limits *l = &c->limits;
+	const struct driver_caps *caps = node_caps(c->node);
+
+	ret->cpu_max = or_default(l->cpu_milli_max, AV_MAX((int64_t)caps->host_cpus, 1) * 1000);
+	ret->memory_max = or_default(
+	    l->memory_max, caps->host_memory_bytes ? (int64_t)caps->host_memory_bytes : INT64_MAX);
+	ret->disk_max =
+	    caps->disk_max_bytes ? AV_MIN((int64_t)caps->disk_max_bytes, l->disk_max) : l->disk_max;
+}
+
 /* The request first, then the template, then this Aviary's defaults. */
 static int take_limits(const struct control *c, const struct sandbox_params *p,
     const struct template *t, struct store_sandbox *rec, struct av_err *err)
@@ -59,21 +71,18 @@ static int take_limits(const struct control *c, const struct sandbox_params *p,
 	const struct store_template *own = t ? &t->rec : &none;
 	const struct control_limits *l = &c->limits;
 	const struct driver_caps *caps = node_caps(c->node);
-	int64_t cpu_max = or_default(l->cpu_milli_max, AV_MAX((int64_t)caps->host_cpus, 1) * 1000);
-	int64_t memory_max = or_default(
-	    l->memory_max, caps->host_memory_bytes ? (int64_t)caps->host_memory_bytes : INT64_MAX);
-	int64_t disk_max =
-	    caps->disk_max_bytes ? AV_MIN((int64_t)caps->disk_max_bytes, l->disk_max) : l->disk_max;
 	int64_t disk_default = caps->disk_default_bytes
 	                           ? AV_MIN((int64_t)caps->disk_default_bytes, l->disk_default)
 	                           : l->disk_default;
+	struct create_bounds b;
 
+	create_bounds_get(c, &b);
 	rec->cpu_milli = or_default(
-	    or_default(p->cpu_milli, own->cpu_milli), AV_MIN(l->cpu_milli_default, cpu_max));
-	rec->memory_bytes = or_default(
-	    or_default(p->memory_bytes, own->memory_bytes), AV_MIN(l->memory_default, memory_max));
-	rec->disk_bytes =
-	    or_default(or_default(p->disk_bytes, own->disk_bytes), AV_MIN(disk_default, disk_max));
+	    or_default(p->cpu_milli, own->cpu_milli), AV_MIN(l->cpu_milli_default, b.cpu_max));
+	rec->memory_bytes = or_default(or_default(p->memory_bytes, own->memory_bytes),
+	    AV_MIN(l->memory_default, b.memory_max));
+	rec->disk_bytes = or_default(
+	    or_default(p->disk_bytes, own->disk_bytes), AV_MIN(disk_default, b.disk_max));
 	rec->pids_max = or_default(p->pids_max, l->pids_default);
 	rec->idle_timeout_ms = p->idle_timeout_ms;
 	rec->max_lifetime_ms = p->max_lifetime_ms;
@@ -81,11 +90,11 @@ static int take_limits(const struct control *c, const struct sandbox_params *p,
 	rec->idle_delete = p->idle_delete;
 	rec->auto_resume = p->auto_resume;
 	rec->internet = p->internet;
-	if (control_check_number(err, "cpus", "", 1000, rec->cpu_milli, 10, cpu_max) < 0 ||
+	if (control_check_number(err, "cpus", "", 1000, rec->cpu_milli, 10, b.cpu_max) < 0 ||
 	    control_check_number(err, "memory_mb", " MiB", AV_MIB, rec->memory_bytes, l->memory_min,
-	        memory_max) < 0 ||
+	        b.memory_max) < 0 ||
 	    control_check_number(
-	        err, "disk_mb", " MiB", AV_MIB, rec->disk_bytes, l->disk_min, disk_max) < 0 ||
+	        err, "disk_mb", " MiB", AV_MIB, rec->disk_bytes, l->disk_min, b.disk_max) < 0 ||
 	    control_check_number(err, "pids_max", "", 1, rec->pids_max, 8, l->pids_max) < 0 ||
 	    control_check_number(
 	        err, "timeout_sec", " s", 1000, rec->idle_timeout_ms, 0, l->timeout_max_ms) < 0 ||
@@ -467,6 +476,12 @@ static void on_recorded(
 		answer_existing(cr, existing);
 		return;
 	}
+	if (err && cr->refused.kind != AV_ERR_NONE && err->kind == AV_ERR_NOT_FOUND) {
+		quota_count_refusal(c, cr->refusal);
+		answer_all(cr, NULL, &cr->refused);
+		discard(cr);
+		return;
+	}
 	if (err) {
 		c->stats.create_failed++;
 		answer_all(cr, NULL, err);
@@ -483,6 +498,10 @@ static void on_recorded(
 		return;
 	}
 	cr->sb->creation = cr;
+	if (cr->orphan) {
+		sandbox_end(cr->sb, SANDBOX_REASON_DELETED, false, "its team was deleted");
+		cr->made = cr->made || !cr->requested;
+	}
 	if (!cr->requested && !cr->made)
 		request(cr);
 	if (cr->made)
@@ -490,41 +509,6 @@ static void on_recorded(
 }
 
 /* ---- the request ---- */
-
-/* Counts those that live and those that are being made, the one that asks not included. */
-static int check_quota(
-    const struct control *c, const struct creation *asking, const char *team_id, struct av_err *err)
-{
-	int64_t total = 0, team = 0;
-	const struct creation *cr;
-	const struct sandbox *sb;
-
-	AV_LIST_FOREACH(sb, &c->live, const struct sandbox, link)
-	{
-		total++;
-		team += strcmp(sb->rec.team_id, team_id) == 0;
-	}
-	AV_LIST_FOREACH(cr, &c->creating, const struct creation, link)
-	{
-		if (cr->sb || cr == asking)
-			continue;
-		total++;
-		team += strcmp(cr->rec.team_id, team_id) == 0;
-	}
-	if (total >= c->limits.sandboxes_max)
-		return av_err_set(err, AV_ERR_QUOTA,
-		    "%lld sandboxes exist and this Aviary allows %lld; delete some, or raise the "
-		    "limit "
-		    "sandboxes_max",
-		    (long long)total, (long long)c->limits.sandboxes_max);
-	if (team >= c->limits.sandboxes_per_team_max)
-		return av_err_set(err, AV_ERR_QUOTA,
-		    "your team has %lld sandboxes and may have %lld; delete some, or raise the "
-		    "limit "
-		    "sandboxes_per_team_max",
-		    (long long)team, (long long)c->limits.sandboxes_per_team_max);
-	return 0;
-}
 
 static int take_idempotency(struct creation *cr, const struct control_actor *a,
     const struct sandbox_params *p, struct av_err *err)
@@ -637,7 +621,9 @@ static int begin(
 	w = add_waiter(cr, fn, ctx, false, ret);
 	if (!w)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
-	take_pooled(cr);
+	idem.only_look = cr->refused.kind != AV_ERR_NONE;
+	if (!idem.only_look)
+		take_pooled(cr);
 	cr->insert_ns = av_mono_ns();
 	r = store_sandbox_insert(c->store, &cr->rec, cr->idem_key ? &idem : NULL,
 	    c->config.idempotency_ms, on_recorded, cr);
@@ -663,6 +649,20 @@ bool control_knows(const struct control *c, const char *id)
 	return pool_knows(c, id) || av_map_get(&c->sandboxes, av_str_c(id)) != NULL;
 }
 
+/* What is refused may be the repetition of a create that was not: the store knows. */
+static int check_quota(struct control *c, struct creation *cr, struct av_err *err)
+{
+	int r = quota_check_create(c, cr, err);
+
+	if (r < 0 && cr->idem_key) {
+		cr->refused = *err;
+		return 0;
+	}
+	if (r < 0)
+		quota_count_refusal(c, cr->refusal);
+	return r;
+}
+
 int control_create(struct control *c, const struct control_actor *a, const struct sandbox_params *p,
     sandbox_fn *fn, void *ctx, struct node_call **ret, struct av_err *err)
 {
@@ -685,7 +685,7 @@ int control_create(struct control *c, const struct control_actor *a, const struc
 	if (r == 0)
 		r = join(cr, fn, ctx, ret, err);
 	if (r == 0)
-		r = check_quota(c, cr, a->team_id, err);
+		r = check_quota(c, cr, err);
 	if (r == 0) {
 		(void)av_failpoint("create.validated");
 		r = begin(cr, fn, ctx, ret, err);

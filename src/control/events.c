@@ -18,12 +18,9 @@ void control_listen(struct control *c, const struct control_listener *l, void *c
 
 static const char *key_name(const struct control *c, const char *id)
 {
-	const struct key *k;
+	const struct key *k = key_find(c, id);
 
-	AV_LIST_FOREACH(k, &c->keys, const struct key, link)
-	if (strcmp(k->rec.id, id) == 0)
-		return k->rec.name;
-	return NULL;
+	return k ? k->rec.name : NULL;
 }
 
 static void tell(struct control *c, struct control_event *ev, const char *key_id)
@@ -78,7 +75,8 @@ void event_change(const struct change *ch, const struct av_err *err)
 		    ch->sb, "sandbox.pause", sandbox_reason_text(SANDBOX_REASON_TIMEOUT), NULL);
 	/* What was refused has not failed, and what ends meanwhile says so itself. */
 	if (!ch->sb->c->listener || ch->kind == CHANGE_UPDATE ||
-	    (err && (err->kind == AV_ERR_INVALID_STATE || err->kind == AV_ERR_CANCELED)))
+	    (err && (err->kind == AV_ERR_INVALID_STATE || err->kind == AV_ERR_CANCELED ||
+	                err->kind == AV_ERR_QUOTA)))
 		return;
 	ev.kind =
 	    ch->kind == CHANGE_PAUSE ? CONTROL_EVENT_SANDBOX_PAUSE : CONTROL_EVENT_SANDBOX_RESUME;

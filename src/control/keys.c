@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * keys.c - API keys in memory, and the first administrator
+ * keys.c - API keys in memory, and the first administrator (changes of keys: key_ops.c)
  *
  * A key is found by the SHA-256 of its secret, so that the time of the look-up says nothing about
  * the secret; what is found is compared in constant time all the same. 160 random bits need no slow
@@ -22,7 +22,6 @@
 
 #define KEY_PREFIX       "av_"
 #define KEY_SHOWN_DIGITS 7
-#define NAME_DEFAULT     "Unnamed API Key"
 
 static const char *const prefixes[] = {"av_", "wrn_", "e2b_", "cw_"};
 
@@ -47,12 +46,50 @@ int key_add(struct control *c, const struct store_key *rec)
 		free(k);
 		return -ENOMEM;
 	}
+	if (av_map_put(&c->keys_by_id, av_str_c(k->rec.id), k) < 0) {
+		(void)av_map_remove(&c->keys_by_hash, hash_str(k->rec.hash));
+		free(k);
+		return -ENOMEM;
+	}
 	av_list_append(&c->keys, &k->link);
+	return 0;
+}
+
+struct key *key_find(const struct control *c, const char *id)
+{
+	return av_map_get(&c->keys_by_id, av_str_c(id));
+}
+
+bool key_is_expired(const struct control *c, const struct key *k)
+{
+	return k->rec.expires_ms && k->rec.expires_ms <= control_real_ms(c);
+}
+
+/* Once: whoever showed it is told nothing any more. */
+static void tell_end(struct control *c, struct key *k)
+{
+	if (!k->ended)
+		event_key_deleted(c, k->rec.id);
+	k->ended = true;
+}
+
+int key_put(struct control *c, const struct store_key *rec)
+{
+	struct key *k = key_find(c, rec->id);
+
+	if (!k)
+		return key_add(c, rec);
+	memcpy(k->rec.name, rec->name, sizeof(k->rec.name));
+	k->rec.expires_ms = rec->expires_ms;
+	k->rec.quota = rec->quota;
+	if (key_is_expired(c, k))
+		tell_end(c, k);
 	return 0;
 }
 
 static void key_drop(struct control *c, struct key *k)
 {
+	(void)av_map_remove(&c->keys_by_id, av_str_c(k->rec.id));
 	(void)av_map_remove(&c->keys_by_hash, hash_str(k->rec.hash));
 	av_list_remove(&k->link);
 	free(k);
@@ -75,9 +112,36 @@ void keys_drop(struct control *c, const char *team_id, const char *user_id)
 		if ((team_id && strcmp(k->rec.team_id, team_id) != 0) ||
 		    (user_id && strcmp(k->rec.user_id, user_id) != 0))
 			continue;
-		event_key_deleted(c, k->rec.id);
+		tell_end(c, k);
 		key_drop(c, k);
 	}
+}
+
+void key_gone(struct control *c, const char *id)
+{
+	struct key *k = key_find(c, id);
+
+	if (!k)
+		return;
+	tell_end(c, k);
+	key_drop(c, k);
+}
+
+void keys_check_ends(struct control *c)
+{
+	int64_t forget_ms = control_real_ms(c) - CONTROL_KEY_KEEP_MS;
+	bool old = false;
+	struct key *k;
+
+	AV_LIST_FOREACH(k, &c->keys, struct key, link)
+	{
+		if (!key_is_expired(c, k))
+			continue;
+		tell_end(c, k);
+		old = old || k->rec.expires_ms < forget_ms;
+	}
+	if (old)
+		key_forget_old(c);
 }
 
 void keys_flush(struct control *c)
@@ -117,7 +181,7 @@ static int check_maker(
 	const struct member *m = member_find(c, k->rec.team_id, k->rec.user_id);
 	char when[32];
 
-	if (k->rec.expires_ms && k->rec.expires_ms <= control_real_ms(c)) {
+	if (key_is_expired(c, k)) {
 		av_rfc3339_ms(k->rec.expires_ms, when);
 		return av_err_set(err, AV_ERR_UNAUTHORIZED,
 		    "this API key expired at %s; make another, or rotate a key before it expires",
@@ -165,10 +229,9 @@ int control_key_verify(
 	return 0;
 }
 
-/* ---- making ---- */
+/* ---- secrets ---- */
 
-/* secret: "av_" and the digits. */
-static void make_secret(struct store_key *rec, char *secret, size_t size)
+void key_secret_make(struct store_key *rec, char *secret, size_t size)
 {
 	uint8_t random[AV_KEY_SECRET_LEN / 2];
 	char digits[AV_KEY_SECRET_LEN + 1];
@@ -184,147 +247,6 @@ static void make_secret(struct store_key *rec, char *secret, size_t size)
 	explicit_bzero(random, sizeof(random));
 	explicit_bzero(digits, sizeof(digits));
 	av_id_make(rec->id, AV_ID_KEY);
-}
-
-static void describe(const struct store_key *rec, const char *secret, struct control_key *ret)
-{
-	*ret = (struct control_key){
-	    .id = rec->id,
-	    .team_id = rec->team_id,
-	    .name = rec->name,
-	    .prefix = rec->prefix,
-	    .created_by = rec->user_id,
-	    .created_ms = rec->created_ms,
-	    .last_used_ms = rec->last_used_ms,
-	    .secret = secret,
-	};
-}
-
-static void on_key_inserted(void *ctx, const struct av_err *err)
-{
-	struct waiter *w = ctx;
-	struct control_key key;
-	struct av_err own;
-
-	if (!err && key_add(w->c, w->key) < 0) {
-		(void)av_err_set(&own, AV_ERR_NO_MEMORY, "out of memory");
-		err = &own;
-	}
-	if (!waiter_back(w))
-		return;
-	if (!err)
-		describe(w->key, w->secret, &key);
-	w->fn.key(w->ctx, err ? NULL : &key, err);
-	waiter_free(w);
-}
-
-int control_key_create(struct control *c, const struct control_actor *a, struct av_str name,
-    control_key_fn *fn, void *ctx, struct node_call **ret, struct av_err *err)
-{
-	int r = control_check_open(c, err);
-	struct waiter *w;
-
-	if (r < 0)
-		return r;
-	if (!name.n)
-		name = AV_STR(NAME_DEFAULT);
-	if (name.n >= STORE_NAME_SIZE || av_str_has_nul(name) || !av_utf8_valid(name))
-		return av_err_set(err, AV_ERR_INVALID, "the name of a key is text of 1 to %d bytes",
-		    STORE_NAME_SIZE - 1);
-	w = waiter_new(c, WAIT_KEY, ctx);
-	if (!w || !(w->key = calloc(1, sizeof(*w->key)))) {
-		if (w)
-			waiter_free(w);
-		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
-	}
-	w->fn.key = fn;
-	memcpy(w->key->name, name.p, name.n);
-	memcpy(w->key->team_id, a->team_id, AV_ID_SIZE);
-	memcpy(w->key->user_id, a->user_id, AV_ID_SIZE);
-	(void)snprintf(w->key->scopes, sizeof(w->key->scopes), "*");
-	w->key->created_ms = control_real_ms(c);
-	make_secret(w->key, w->secret, sizeof(w->secret));
-	waiter_away(w);
-	r = store_key_insert(c->store, w->key, on_key_inserted, w);
-	if (r < 0) {
-		waiter_free(w);
-		return av_err_sys(
-		    err, AV_ERR_UNAVAILABLE, r, "the database takes no more requests");
-	}
-	if (ret)
-		*ret = &w->call;
-	return 0;
-}
-
-void control_key_each(
-    struct control *c, const struct control_actor *a, control_key_fn *fn, void *ctx)
-{
-	struct control_key key;
-
-	for (struct av_list *n = c->keys.prev; n != &c->keys; n = n->prev) {
-		const struct key *k = AV_CONTAINER_OF(n, struct key, link);
-
-		if (strcmp(k->rec.team_id, a->team_id) != 0)
-			continue;
-		describe(&k->rec, NULL, &key);
-		fn(ctx, &key, NULL);
-	}
-}
-
-static struct key *key_find(struct control *c, const char *id, const char *team_id)
-{
-	struct key *k;
-
-	AV_LIST_FOREACH(k, &c->keys, struct key, link)
-	if (strcmp(k->rec.id, id) == 0 && strcmp(k->rec.team_id, team_id) == 0)
-		return k;
-	return NULL;
-}
-
-static void on_key_deleted(void *ctx, const struct av_err *err)
-{
-	struct waiter *w = ctx;
-	struct key *k = key_find(w->c, w->id, w->team_id);
-
-	if (!err && k) {
-		event_key_deleted(w->c, k->rec.id);
-		key_drop(w->c, k);
-	}
-	if (!waiter_back(w))
-		return;
-	w->fn.done(w->ctx, err);
-	waiter_free(w);
-}
-
-int control_key_delete(struct control *c, const struct control_actor *a, const char *id,
-    node_done_fn *fn, void *ctx, struct node_call **ret, struct av_err *err)
-{
-	int r = control_check_open(c, err);
-	struct waiter *w;
-
-	if (r < 0)
-		return r;
-	if (!av_id_valid(av_str_c(id), AV_ID_KEY))
-		return av_err_set(err, AV_ERR_INVALID, "%.64s is not the id of a key", id);
-	w = waiter_new(c, WAIT_KEY_DELETE, ctx);
-	if (!w)
-		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
-	w->fn.done = fn;
-	memcpy(w->id, id, AV_ID_SIZE);
-	memcpy(w->team_id, a->team_id, AV_ID_SIZE);
-	if (!key_find(c, id, a->team_id)) {
-		waiter_defer(w);
-	} else {
-		waiter_away(w);
-		if (store_key_delete(c->store, id, on_key_deleted, w) < 0) {
-			waiter_free(w);
-			return av_err_set(
-			    err, AV_ERR_UNAVAILABLE, "the database takes no more requests");
-		}
-	}
-	if (ret)
-		*ret = &w->call;
-	return 0;
 }
 
 /* ---- first start ---- */
@@ -376,7 +298,7 @@ static int first_make(struct first *f, struct av_err *err)
 	memcpy(rec->member.team_id, rec->team.id, AV_ID_SIZE);
 	memcpy(rec->key.user_id, rec->user.id, AV_ID_SIZE);
 	memcpy(rec->key.team_id, rec->team.id, AV_ID_SIZE);
-	make_secret(&rec->key, secret, sizeof(secret));
+	key_secret_make(&rec->key, secret, sizeof(secret));
 	r = f->on_secret(f->ctx, secret);
 	explicit_bzero(secret, sizeof(secret));
 	if (r < 0)

@@ -37,9 +37,9 @@ struct control_http {
 	/* The URL is not the administrator's: only addresses that the option webhook-private
 	 * allows, see net/reach.h. */
 	bool guarded;
-	uint32_t timeout_ms;  /* 0: 10 s */
-	size_t response_max;  /* of the body; 0: 64 KiB */
-	bool cut;             /* what is over is cut off, not an error */
+	uint32_t timeout_ms; /* 0: 10 s */
+	size_t response_max; /* of the body; 0: 64 KiB */
+	bool cut;            /* what is over is cut off, not an error */
 };
 
 /* Borrowed until the callback returns. Redirects are not followed. */

@@ -379,6 +379,8 @@ static void finish(struct control *c)
 		audit_prune_start(c);
 		control_wake(c, 0);
 	}
+	if (s->err.kind == AV_ERR_NONE)
+		teams_sweep(c);
 	s->on_started(s->ctx, &s->report, s->err.kind == AV_ERR_NONE ? NULL : &s->err);
 	free(s);
 }

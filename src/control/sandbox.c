@@ -338,7 +338,6 @@ void sandbox_answer_deferred(struct waiter *w)
 		team_stats_answer(w);
 		break;
 	case WAIT_DELETE:
-	case WAIT_KEY_DELETE:
 		waiter_free(w);
 		done(ctx, NULL);
 		break;
@@ -348,7 +347,6 @@ void sandbox_answer_deferred(struct waiter *w)
 	case WAIT_GET:
 	case WAIT_CREATE:
 	case WAIT_USAGE:
-	case WAIT_KEY:
 	case WAIT_DAYS:
 	case WAIT_TEMPLATE:
 		answer_get(w);

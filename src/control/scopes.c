@@ -87,6 +87,20 @@ int control_scopes_parse(struct av_str text, uint32_t *ret, struct av_err *err)
 	return 0;
 }
 
+void control_scopes_write(uint32_t bits, char *ret, size_t size)
+{
+	size_t n = 0;
+
+	if (size)
+		ret[0] = '\0';
+	if (bits == CONTROL_SCOPE_ALL)
+		n = (size_t)snprintf(ret, size, "*");
+	for (size_t i = 0; i < CONTROL_SCOPE_COUNT && bits != CONTROL_SCOPE_ALL && n < size; i++)
+		if (bits & 1u << i)
+			n += (size_t)snprintf(ret + n, size - n, "%s%s", n ? " " : "", scopes[i]);
+	assert(n < size);
+}
+
 int control_need_scope(const struct control_actor *a, uint32_t scope, struct av_err *err)
 {
 	if ((a->scopes & scope) == scope)

@@ -12,6 +12,7 @@
  * At start records that say `creating` turn into `deleted` ones (nobody was answered), and what the
  * worker lists without a record is removed.
  */
+#include "control/accounts.h"
 #include "control/templates_internal.h"
 
 #include <errno.h>
@@ -509,19 +510,11 @@ static int may_delete(
 	return 0;
 }
 
-int control_template_delete(struct control *c, const struct control_actor *a, const char *name,
+static int delete_it(struct control *c, const struct control_actor *a, const struct template *t,
     node_done_fn *fn, void *ctx, struct node_call **ret, struct av_err *err)
 {
-	const struct template *t = template_by_name(c, a->team_id, name);
-	int r = control_check_open(c, err);
-	struct waiter *w;
+	struct waiter *w = waiter_new(c, WAIT_TEMPLATE, ctx);
 
-	if (r == 0)
-		r = may_delete(a, t, name, err);
-	if (r < 0)
-		return r;
-	assert(t);
-	w = waiter_new(c, WAIT_TEMPLATE, ctx);
 	if (!w)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	w->fn.done = fn;
@@ -536,4 +529,38 @@ int control_template_delete(struct control *c, const struct control_actor *a, co
 	if (ret)
 		*ret = &w->call;
 	return 0;
+}
+
+int control_template_delete(struct control *c, const struct control_actor *a, const char *name,
+    node_done_fn *fn, void *ctx, struct node_call **ret, struct av_err *err)
+{
+	const struct template *t = template_by_name(c, a->team_id, name);
+	int r = control_check_open(c, err);
+
+	if (r == 0)
+		r = may_delete(a, t, name, err);
+	if (r < 0)
+		return r;
+	assert(t);
+	return delete_it(c, a, t, fn, ctx, ret, err);
+}
+
+int control_admin_template_delete(struct control *c, const struct control_actor *a,
+    const char *name, node_done_fn *fn, void *ctx, struct node_call **ret, struct av_err *err)
+{
+	/* "": of no team, so that only those of the platform are found. */
+	const struct template *t = template_by_name(c, "", name);
+	int r = control_check_open(c, err);
+
+	if (r == 0)
+		r = control_need_admin(a, err);
+	if (r < 0)
+		return r;
+	if (template_name_reserved(name))
+		return av_err_set(err, AV_ERR_FORBIDDEN,
+		    "template %.72s is built in and cannot be deleted", name);
+	if (!t)
+		return av_err_set(
+		    err, AV_ERR_NOT_FOUND, "there is no template %.72s that every team sees", name);
+	return delete_it(c, a, t, fn, ctx, ret, err);
 }

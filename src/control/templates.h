@@ -63,3 +63,6 @@ void control_template_get(
  * them. FORBIDDEN for what is built in or another team's; NOT_FOUND. */
 int control_template_delete(struct control *c, const struct control_actor *a, const char *name,
     node_done_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);
+/* The same for those that every team sees, whoever made them; for administrators of this Aviary. */
+int control_admin_template_delete(struct control *c, const struct control_actor *a,
+    const char *name, node_done_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);

@@ -80,8 +80,7 @@ static int http(void *ctx, const struct control_http *rq, control_http_fn *fn, v
 		return av_err_set(
 		    err, AV_ERR_INVALID, "more than %d headers", AV_FETCH_HEADERS_MAX);
 	for (size_t i = 0; i < rq->n_headers; i++)
-		headers[i] =
-		    (struct av_fetch_header){rq->headers[i].name, rq->headers[i].value};
+		headers[i] = (struct av_fetch_header){rq->headers[i].name, rq->headers[i].value};
 	call = calloc(1, sizeof(*call));
 	if (!call)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
@@ -139,7 +138,8 @@ static int read_password(struct outbound *o, const char *path, struct av_err *er
 		    (unsigned int)geteuid());
 	if (!S_ISREG(st.st_mode) || st.st_mode & 07)
 		return av_err_set(err, AV_ERR_INVALID,
-		    "--smtp-password-file: %.200s must be a file that not everybody can read: `chmod "
+		    "--smtp-password-file: %.200s must be a file that not everybody can read: "
+		    "`chmod "
 		    "o-rwx %.200s`",
 		    path, path);
 	n = av_read_full(fd, o->password, sizeof(o->password));
@@ -166,7 +166,8 @@ static int read_mail(struct outbound *o, const struct daemon_config *c, struct a
 	if (!o->mail.url) {
 		if (o->mail.user || o->mail.from || file)
 			return av_err_set(err, AV_ERR_INVALID,
-			    "--smtp-url is missing, and without it --smtp-user, --smtp-password-file "
+			    "--smtp-url is missing, and without it --smtp-user, "
+			    "--smtp-password-file "
 			    "and --mail-from do nothing");
 		return 0;
 	}
@@ -211,8 +212,8 @@ int outbound_new(struct av_loop *loop, const struct daemon_config *config, struc
     struct av_err *err)
 {
 	struct outbound *o = calloc(1, sizeof(*o));
-	int r = o ? read_options(o, config, err)
-	          : av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	int r =
+	    o ? read_options(o, config, err) : av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 
 	if (r == 0 && av_fetch_new(loop, &o->fetch) < 0)
 		r = av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");

@@ -63,7 +63,8 @@ static void take(struct vigil *v, enum vigil_who who, char beat)
 		return;
 	v->of[who].last_ns = av_mono_ns();
 	v->of[who].beating = true;
-	if (who == VIGIL_DAEMON && (beat == AV_BEAT_READY || (beat == AV_BEAT_RELOADED && v->ready)))
+	if (who == VIGIL_DAEMON &&
+	    (beat == AV_BEAT_READY || (beat == AV_BEAT_RELOADED && v->ready)))
 		is_ready(v);
 	else if (!v->ready)
 		av_notify(&v->notify, "EXTEND_TIMEOUT_USEC=%lld", EXTEND_US);

@@ -61,6 +61,8 @@ struct store_account_change {
 	struct store_team team;     /* likewise */
 	struct store_member member; /* likewise */
 	struct store_member former; /* belongs to the team no more; its keys of that team go */
+	struct store_key keys[2];   /* each made, or name, end and quota of it written over */
+	char gone_key[AV_ID_SIZE];  /* this key is no more */
 	bool leave_all;             /* user belongs to no team any more, and all its keys go */
 	size_t n_dissolved;         /* teams that are deleted at at_ms with members and keys */
 	char dissolved[STORE_DISSOLVED_MAX][AV_ID_SIZE];

@@ -70,10 +70,9 @@ int sql_account_change(struct store_db *db, struct store_req *r);
 int sql_account_prune(struct store_db *db, struct store_req *r);
 
 /* sql_keys.c */
-int sql_key_rotate(struct store_db *db, struct store_req *r);
 int sql_key_list(struct store_db *db, struct store_req *r);
-int sql_key_insert(struct store_db *db, struct store_req *r);
-int sql_key_delete(struct store_db *db, struct store_req *r);
+/* Makes it, or writes name, end and quota over. */
+int sql_key_put(struct store_db *db, const struct store_key *k, struct av_err *err);
 int sql_key_touch(struct store_db *db, struct store_req *r);
 int sql_first_start(struct store_db *db, struct store_req *r);
 int sql_value_get(struct store_db *db, struct store_req *r);

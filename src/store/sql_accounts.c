@@ -187,6 +187,11 @@ int sql_account_write(
 		return -EIO;
 	if (ch->member.team_id[0] && put_member(db, &ch->member, err) < 0)
 		return -EIO;
+	for (size_t i = 0; i < AV_ARRAY_LEN(ch->keys); i++)
+		if (ch->keys[i].id[0] && sql_key_put(db, &ch->keys[i], err) < 0)
+			return -EIO;
+	if (ch->gone_key[0] && run_ids(db, ST_KEY_DELETE, ch->gone_key, NULL, err) < 0)
+		return -EIO;
 	if (former->team_id[0] &&
 	    (run_ids(db, ST_KEY_DROP_MEMBER, former->team_id, former->user_id, err) < 0 ||
 	        run_ids(db, ST_MEMBER_DROP, former->team_id, former->user_id, err) < 0))

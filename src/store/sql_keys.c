@@ -38,9 +38,9 @@ int sql_key_list(struct store_db *db, struct store_req *r)
 	return sql_read_rows(db, r, st, sizeof(struct store_key), read_key, "cannot read keys");
 }
 
-static int insert_key(struct store_db *db, const struct store_key *k, struct av_err *err)
+int sql_key_put(struct store_db *db, const struct store_key *k, struct av_err *err)
 {
-	sqlite3_stmt *st = sql_stmt(db, ST_KEY_INSERT);
+	sqlite3_stmt *st = sql_stmt(db, ST_KEY_PUT);
 
 	if (!st)
 		return sql_error(db, err, "cannot record the key");
@@ -58,49 +58,16 @@ static int insert_key(struct store_db *db, const struct store_key *k, struct av_
 	return sql_run(db, st, "cannot record the key", err);
 }
 
-int sql_key_insert(struct store_db *db, struct store_req *r)
-{
-	return insert_key(db, &r->args.key, &r->err);
-}
-
-int sql_key_delete(struct store_db *db, struct store_req *r)
-{
-	sqlite3_stmt *st = sql_stmt(db, ST_KEY_DELETE);
-
-	if (!st)
-		return sql_error(db, &r->err, "cannot delete the key");
-	sql_bind_text(st, 1, r->args.id);
-	return sql_run(db, st, "cannot delete the key", &r->err);
-}
-
-static int run_at(struct store_db *db, enum stmt which, const char *id, int64_t at_ms,
-    const char *what, struct av_err *err)
-{
-	sqlite3_stmt *st = sql_stmt(db, which);
-
-	if (!st)
-		return sql_error(db, err, what);
-	sql_bind_text(st, 1, id);
-	(void)sqlite3_bind_int64(st, 2, at_ms);
-	return sql_run(db, st, what, err);
-}
-
 int sql_key_touch(struct store_db *db, struct store_req *r)
 {
 	const struct store_touch_args *a = &r->args.touch;
+	sqlite3_stmt *st = sql_stmt(db, ST_KEY_TOUCH);
 
-	return run_at(
-	    db, ST_KEY_TOUCH, a->id, a->last_used_ms, "cannot record the use of a key", &r->err);
-}
-
-int sql_key_rotate(struct store_db *db, struct store_req *r)
-{
-	const struct store_rotate_args *a = &r->args.rotate;
-
-	if (a->replaced[0] && run_at(db, ST_KEY_EXPIRE, a->replaced, a->replaced_expires_ms,
-	                          "cannot record the end of the former key", &r->err) < 0)
-		return -EIO;
-	return insert_key(db, &a->rec, &r->err);
+	if (!st)
+		return sql_error(db, &r->err, "cannot record the use of a key");
+	sql_bind_text(st, 1, a->id);
+	(void)sqlite3_bind_int64(st, 2, a->last_used_ms);
+	return sql_run(db, st, "cannot record the use of a key", &r->err);
 }
 
 /* ---- the first start ---- */
@@ -123,6 +90,7 @@ int sql_first_start(struct store_db *db, struct store_req *r)
 	ch.user = f->user;
 	ch.team = f->team;
 	ch.member = f->member;
+	ch.keys[0] = f->key;
 	if (sql_account_write(db, &ch, &r->err) < 0)
 		return -EIO;
 	st = sql_stmt(db, ST_VALUE_SET);
@@ -130,9 +98,7 @@ int sql_first_start(struct store_db *db, struct store_req *r)
 		return sql_error(db, &r->err, "cannot record the first start");
 	sql_bind_text(st, 1, "first_start");
 	sql_bind_text(st, 2, "done");
-	if (sql_run(db, st, "cannot record the first start", &r->err) < 0)
-		return -EIO;
-	return insert_key(db, &f->key, &r->err);
+	return sql_run(db, st, "cannot record the first start", &r->err);
 }
 
 /* ---- settings ---- */

@@ -204,6 +204,9 @@ int sql_sandbox_insert(struct store_db *db, struct store_req *r)
 		if (found > 0)
 			return av_err_set(
 			    &r->err, AV_ERR_CONFLICT, "the idempotency key was used before");
+		if (r->args.insert.only_look)
+			return av_err_set(
+			    &r->err, AV_ERR_NOT_FOUND, "the idempotency key was not used before");
 		if (insert_idempotency(db, r) < 0)
 			return -EIO;
 	}

@@ -435,7 +435,6 @@ static void call_back(struct store_req *r)
 	case STORE_OP_AUDIT_ADD:
 	case STORE_OP_ACCOUNT_CHANGE:
 	case STORE_OP_ACCOUNT_PRUNE:
-	case STORE_OP_KEY_ROTATE:
 	case STORE_OP_TEMPLATE_INSERT:
 	case STORE_OP_TEMPLATE_PUBLISH:
 	case STORE_OP_TEMPLATE_MARK:
@@ -444,8 +443,6 @@ static void call_back(struct store_req *r)
 	case STORE_OP_USAGE_ADD:
 	case STORE_OP_USAGE_PRUNE:
 	case STORE_OP_SANDBOX_UPDATE:
-	case STORE_OP_KEY_INSERT:
-	case STORE_OP_KEY_DELETE:
 	case STORE_OP_KEY_TOUCH:
 	case STORE_OP_FIRST_START:
 	case STORE_OP_VALUE_SET:
@@ -545,6 +542,7 @@ int store_sandbox_insert(struct store *s, const struct store_sandbox *rec,
 		error = dup_labels(r, rec);
 	if (idem) {
 		memcpy(r->args.insert.request_hash, idem->request_hash, STORE_HASH_SIZE);
+		r->args.insert.only_look = idem->only_look;
 		if (!error)
 			error = dup_text(&r->name, idem->key);
 	}
@@ -632,29 +630,6 @@ int store_key_list(struct store *s, store_keys_fn *fn, void *ctx)
 		return -ENOMEM;
 	r->fn.keys = fn;
 	return store_submit(s, r, 0);
-}
-
-int store_key_insert(struct store *s, const struct store_key *rec, store_done_fn *fn, void *ctx)
-{
-	struct store_req *r = store_req_new(STORE_OP_KEY_INSERT, ctx);
-
-	if (!r)
-		return -ENOMEM;
-	r->fn.done = fn;
-	r->args.key = *rec;
-	return store_submit(s, r, 0);
-}
-
-int store_key_delete(struct store *s, const char *id, store_done_fn *fn, void *ctx)
-{
-	struct store_req *r = store_req_new(STORE_OP_KEY_DELETE, ctx);
-	int error;
-
-	if (!r)
-		return -ENOMEM;
-	r->fn.done = fn;
-	error = set_id(r->args.id, id);
-	return store_submit(s, r, error);
 }
 
 int store_key_touch(struct store *s, const char *id, int64_t last_used_ms)

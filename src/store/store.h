@@ -129,9 +129,12 @@ struct store_idempotency {
 	const char *key; /* 1 to STORE_IDEMPOTENCY_KEY_MAX bytes; unique in its team */
 	uint8_t request_hash[STORE_HASH_SIZE];
 	char sandbox_id[AV_ID_SIZE];
+	/* insert: nothing is to be recorded, it is only asked whether the key is taken. */
+	bool only_look;
 };
 
-/* err->kind CONFLICT with existing != NULL: the idempotency key is taken; existing says by whom. */
+/* err->kind CONFLICT with existing != NULL: the idempotency key is taken; existing says by whom.
+ * NOT_FOUND when it was only looked, and it is free. */
 typedef void store_insert_fn(
     void *ctx, const struct store_idempotency *existing, const struct av_err *err);
 /* One change: the sandbox and, unless idem is NULL, its idempotency key (sandbox_id in it is not
@@ -238,12 +241,7 @@ struct store_key {
 typedef void store_keys_fn(
     void *ctx, const struct store_key *v, size_t n, const struct av_err *err);
 int store_key_list(struct store *s, store_keys_fn *fn, void *ctx); /* every team's */
-int store_key_insert(struct store *s, const struct store_key *rec, store_done_fn *fn, void *ctx);
-/* In one change: rec is there, and the key `replaced` (NULL: none) ends at replaced_expires_ms. */
-int store_key_rotate(struct store *s, const struct store_key *rec, const char *replaced,
-    int64_t replaced_expires_ms, store_done_fn *fn, void *ctx);
-int store_key_delete(
-    struct store *s, const char *id, store_done_fn *fn, void *ctx); /* absent: fine */
+/* They are made, changed and deleted with the accounts: store_account_change. */
 int store_key_touch(struct store *s, const char *id, int64_t last_used_ms);
 
 /* ---- settings ---- */

@@ -75,19 +75,3 @@ int store_first_start(
 	r->args.first = *first;
 	return store_submit(s, r, 0);
 }
-
-int store_key_rotate(struct store *s, const struct store_key *rec, const char *replaced,
-    int64_t replaced_expires_ms, store_done_fn *fn, void *ctx)
-{
-	struct store_req *r = store_req_new(STORE_OP_KEY_ROTATE, ctx);
-	int error = 0;
-
-	if (!r)
-		return -ENOMEM;
-	r->fn.done = fn;
-	r->args.rotate.rec = *rec;
-	r->args.rotate.replaced_expires_ms = replaced_expires_ms;
-	if (replaced)
-		error = av_str_copy(r->args.rotate.replaced, AV_ID_SIZE, av_str_c(replaced));
-	return store_submit(s, r, error);
-}

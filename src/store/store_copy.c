@@ -42,8 +42,8 @@ static int64_t pragma(sqlite3 *sql, const char *text)
 /* The daemon's own writes go on meanwhile, and must not be what finds the disk full. */
 static int check_room(struct store_db *db, int fd, struct av_err *err)
 {
-	uint64_t size = (uint64_t)(pragma(db->sql, "PRAGMA page_count") *
-	                           pragma(db->sql, "PRAGMA page_size"));
+	uint64_t size =
+	    (uint64_t)(pragma(db->sql, "PRAGMA page_count") * pragma(db->sql, "PRAGMA page_size"));
 	uint64_t need = 2 * size + ROOM_MIN;
 	struct statvfs v;
 
@@ -60,8 +60,7 @@ static int check_room(struct store_db *db, int fd, struct av_err *err)
 
 static int fail(struct store_copy *c, int code, struct av_err *err)
 {
-	enum av_err_kind kind =
-	    (code & 0xff) == SQLITE_FULL ? AV_ERR_NO_SPACE : AV_ERR_INTERNAL;
+	enum av_err_kind kind = (code & 0xff) == SQLITE_FULL ? AV_ERR_NO_SPACE : AV_ERR_INTERNAL;
 
 	return av_err_set(
 	    err, kind, "cannot copy the database to %s: %s", c->path, sqlite3_errstr(code));
@@ -95,8 +94,8 @@ int store_copy_begin(
 	    SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
 	if (code == SQLITE_OK) {
 		/* Its bytes are synced once, at the end. */
-		code = sqlite3_exec(c->to, "PRAGMA synchronous = OFF; PRAGMA cache_size = -512",
-		    NULL, NULL, NULL);
+		code = sqlite3_exec(
+		    c->to, "PRAGMA synchronous = OFF; PRAGMA cache_size = -512", NULL, NULL, NULL);
 		c->backup = sqlite3_backup_init(c->to, "main", db->sql, "main");
 	}
 	if (code != SQLITE_OK || !c->backup) {

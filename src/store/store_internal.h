@@ -19,9 +19,6 @@ enum store_op {
 	STORE_OP_SANDBOX_HISTORY,
 	STORE_OP_PRUNE,
 	STORE_OP_KEY_LIST,
-	STORE_OP_KEY_INSERT,
-	STORE_OP_KEY_ROTATE,
-	STORE_OP_KEY_DELETE,
 	STORE_OP_KEY_TOUCH,
 	STORE_OP_FIRST_START,
 	STORE_OP_USER_LIST,
@@ -85,12 +82,7 @@ struct store_insert_args {
 	struct store_sandbox rec;
 	uint8_t request_hash[STORE_HASH_SIZE];
 	int64_t keep_ms;
-};
-
-struct store_rotate_args {
-	struct store_key rec;
-	char replaced[AV_ID_SIZE];
-	int64_t replaced_expires_ms;
+	bool only_look; /* for the idempotency key */
 };
 
 struct store_audit_read_args {
@@ -136,17 +128,15 @@ struct store_req {
 	union {
 		struct store_insert_args insert;
 		struct store_sandbox sandbox; /* update */
-		char id[AV_ID_SIZE];          /* get, key_delete */
+		char id[AV_ID_SIZE];          /* get */
 		struct store_page_args page;
 		struct store_prune_args prune;
-		struct store_key key;
 		struct store_touch_args touch;
 		struct store_first first;
 		struct store_points_args points;
 		struct store_usage usage;
 		struct store_range_args range;
 		struct store_template_args template;
-		struct store_rotate_args rotate;
 		struct store_account_change account;
 		size_t audit_n; /* of text[0] */
 		struct store_audit_read_args audit_read;

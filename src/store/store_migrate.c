@@ -113,7 +113,8 @@ static int keep_copy(struct store_db *db, const char *path, int version, struct 
 		r = av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot make %s", kept);
 	if (r < 0) {
 		(void)unlink(unfinished);
-		av_err_prefix(err, "before the database is brought up to date a copy of it is kept");
+		av_err_prefix(
+		    err, "before the database is brought up to date a copy of it is kept");
 		return r;
 	}
 	remove_older(path, version);
@@ -160,8 +161,10 @@ int store_db_migrate(struct store_db *db, const char *path, struct av_err *err)
 	if (version < 0 || (size_t)version > store_migrations_count)
 		return av_err_set(err, AV_ERR_CONFLICT,
 		    "%s has schema version %d, and this Aviary knows versions up to %zu: it was "
-		    "written by a newer Aviary. Install that one, go back to the database of before "
-		    "its first start (\"Upgrade and going back\" in docs/operations.md), or move the "
+		    "written by a newer Aviary. Install that one, go back to the database of "
+		    "before "
+		    "its first start (\"Upgrade and going back\" in docs/operations.md), or move "
+		    "the "
 		    "file away to start empty",
 		    path, version, store_migrations_count);
 	if ((size_t)version == store_migrations_count)

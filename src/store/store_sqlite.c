@@ -47,14 +47,8 @@ static int run_op(struct store_db *db, struct store_req *r)
 		return sql_prune(db, r);
 	case STORE_OP_KEY_LIST:
 		return sql_key_list(db, r);
-	case STORE_OP_KEY_INSERT:
-		return sql_key_insert(db, r);
-	case STORE_OP_KEY_DELETE:
-		return sql_key_delete(db, r);
 	case STORE_OP_KEY_TOUCH:
 		return sql_key_touch(db, r);
-	case STORE_OP_KEY_ROTATE:
-		return sql_key_rotate(db, r);
 	case STORE_OP_FIRST_START:
 		return sql_first_start(db, r);
 	case STORE_OP_USER_LIST:

@@ -14,12 +14,14 @@ import time
 import urllib.parse
 
 import jsonschema
+import people
 import yaml
 from aviary_test import contains, equal, main, ok, short
 
 ROUTES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src", "api", "routes.def")
 UNKNOWN = "sb" + "0" * 25
 SEEN = set()  # (method, path, status) that were answered and fit
+OWN = {}  # ids of the team and the user of the key
 DOC = {}
 
 
@@ -73,6 +75,8 @@ def test_it_is_served(d):
     DOC.update(yaml.safe_load(r.body))
     equal(d.expect(200, "GET", "/openapi.json", key=False).json(), DOC, "as JSON it is the same")
     ok(DOC["openapi"].startswith("3.1"), "version")
+    key = d.expect(200, "GET", "/v1/api-keys").json()[0]
+    OWN.update(team=key["team_id"], user=key["created_by"], api_key=key["id"])
     ids = [op["operationId"] for _, _, op in operations()]
     equal(len(ids), len(set(ids)), "names of operations are unique")
 
@@ -109,7 +113,8 @@ def test_the_page_needs_nobody_else(d):
 
 
 def values(names):
-    return {"id": UNKNOWN, "selector": "1", "name": "no-such-template", "build": "x", **names}
+    return {"id": UNKNOWN, "selector": "1", "name": "no-such-template", "build": "x", "api_key": "ke" + "0" * 25,
+            "team": OWN["team"], "user": "us" + "0" * 25, "sandbox": UNKNOWN, **names}
 
 
 def body_for(op):
@@ -118,9 +123,10 @@ def body_for(op):
     if not content:
         return None
     schema = follow(content["schema"])
-    samples = {"port": 80, "sandbox_id": UNKNOWN, "timeout_sec": 1}
+    samples = {"port": 80, "sandbox_id": UNKNOWN, "timeout_sec": 1, "name": "a-name", "email": "nobody@example.com",
+               "role": "member", "enabled": True}
     body = {name: samples.get(name, "/tmp/x") for name in schema.get("required", [])}
-    return body or {"timeout_sec": 1}
+    return body or ({"timeout_sec": 1} if "timeout_sec" in schema["properties"] else {})
 
 
 def query_for(op):
@@ -143,12 +149,18 @@ def test_no_key_and_no_such_sandbox(d):
             headers = None
             if "multipart/form-data" in op.get("requestBody", {}).get("content", {}):
                 body, headers = form("/tmp/x", b"x")
-            ask(d, method, path, 404, body, query_for(op), headers=headers, **values({}))
+            team = {"team": "te" + "0" * 25} if path.startswith("/v1/admin/teams") else {}
+            ask(d, method, path, 404, body, query_for(op), headers=headers, **values(team))
         if "400" in errors and "{id}" in path:
             ask(d, method, path, 400, body_for(op), query_for(op), **values({"id": "nonsense"}))
         if "413" in errors and "application/json" in op.get("requestBody", {}).get("content", {}):
             big = b'{"x":"' + b"y" * (5 << 20) + b'"}'
             ask(d, method, path, 413, big, **values({}))
+        if "400" in errors and ("{api_key}" in path or "{team}" in path):
+            nonsense = {"api_key": "nonsense", "team": "nonsense"}
+            ask(d, method, path, 400, body_for(op), query_for(op), **values(nonsense))
+        if "403" in errors and path.startswith("/v1/teams/{team}"):
+            ask(d, method, path, 403, body_for(op), query_for(op), **values({"team": "te" + "0" * 25}))
         if "501" in errors:
             ask(d, method, path, 501, **values({}))
 
@@ -282,6 +294,70 @@ def test_templates(d):
     d.delete(sb)
 
 
+def test_keys_and_what_they_may_use(d):
+    K, one = "/v1/api-keys", "/v1/api-keys/{api_key}"
+    ask(d, "GET", "/v1/limits", 200)
+    made = ask(d, "POST", K, 201, {"name": "openapi", "expires_in_sec": 3600, "scopes": ["*"],
+                                   "quota": {"sandboxes": 9, "cpus": 0.01, "creates_per_minute": 1}}).json()
+    bounded = {"X-API-Key": made["key"]}
+    ask(d, "POST", K, 400, {"scopes": ["sandboxes:fly"]})
+    ask(d, "GET", K, 200)
+    ask(d, "GET", one, 200, api_key=made["id"])
+    key = ask(d, "POST", K, 201, {}).json()
+    ask(d, "POST", K, 403, {}, headers=bounded)
+    ask(d, "PATCH", one, 403, {"name": "x"}, headers=bounded, api_key=key["id"])
+    ask(d, "POST", one + "/rotate", 403, {}, headers=bounded, api_key=key["id"])
+    ask(d, "POST", S, 429, {}, headers=bounded)
+    ask(d, "PATCH", one, 200, {"name": "renamed", "quota": {"cpus": 1}}, api_key=made["id"])
+    sb = ask(d, "POST", S, 201, {"vcpus": 1}, headers=bounded).json()["id"]
+    d.ids.add(sb)
+    ask(d, "POST", I + "/pause", 200, id=sb)
+    ask(d, "PATCH", one, 200, {"quota": {"cpus": 0.5}}, api_key=made["id"])
+    ask(d, "POST", I + "/resume", 429, id=sb)
+    ask(d, "DELETE", I, 204, id=sb)
+    ask(d, "POST", one + "/rotate", 201, {"grace_sec": 0}, api_key=key["id"])
+    ask(d, "POST", one + "/rotate", 409, {}, api_key=key["id"])
+    ask(d, "DELETE", one, 204, api_key=key["id"])
+
+
+def test_teams(d):
+    T, A = "/v1/teams/{team}", "/v1/admin/teams/{team}"
+    ask(d, "GET", "/v1/teams", 200)
+    ask(d, "POST", "/v1/teams", 400, {"name": "a/b"})
+    other = ask(d, "POST", "/v1/teams", 201, {"name": "another"}).json()["id"]
+    ask(d, "GET", T, 200, team=OWN["team"])
+    ask(d, "PATCH", T, 204, {"name": "ours"}, team=OWN["team"])
+    ask(d, "GET", T + "/members", 200, team=OWN["team"])
+    ask(d, "POST", T + "/leave", 403, team=OWN["team"])
+    for method, body in (("PATCH", {"role": "member"}), ("DELETE", None)):
+        ask(d, method, T + "/members/{user}", 403, body, team=OWN["team"], user=OWN["user"])
+        ask(d, method, T + "/members/{user}", 400, body, team=OWN["team"], user="nobody")
+    ask(d, "GET", "/v1/users/search", 200, query="?email=ann@")
+    ask(d, "GET", "/v1/users/search", 400, query="?email=ann")
+    ask(d, "GET", "/v1/admin/teams", 200)
+    ask(d, "GET", "/v1/admin/teams", 400, query="?page=0")
+    ask(d, "PUT", A + "/byoc", 204, {"enabled": True}, team=other)
+    ask(d, "PUT", A + "/quota", 204, {"sandboxes": 5}, team=other)
+    ask(d, "DELETE", A, 204, team=other)
+    ask(d, "GET", "/v1/admin/templates", 200)
+    ask(d, "DELETE", "/v1/admin/templates/{name}", 403, name="host")
+    sb = d.create()["id"]
+    ask(d, "POST", "/v1/snapshots", 201, {"sandbox_id": sb, "name": "for-all", "platform": True})
+    ask(d, "DELETE", "/v1/admin/templates/{name}", 204, name="for-all")
+    d.delete(sb)
+
+
+def test_members(d):
+    T, one = "/v1/teams/{team}", "/v1/teams/{team}/members/{user}"
+    ann, bob = people.add(d, "ann", "bob")
+    for who in (ann, bob):
+        ask(d, "POST", T + "/members", 201, {"email": who.email}, team=OWN["team"])
+    ask(d, "PATCH", one, 204, {"role": "admin"}, team=OWN["team"], user=ann.user)
+    ask(d, "DELETE", one, 204, team=OWN["team"], user=bob.user)
+    ask(d, "POST", T + "/leave", 204, headers=ann.head(OWN["team"]), key=False, team=OWN["team"])
+    ask(d, "DELETE", T, 204, headers=ann.head(), key=False, team=ann.team)
+
+
 def test_events(d):
     path, streams = "/v1/events/stream", []
     ask(d, "GET", path, 400, query="?event=x")
@@ -354,7 +430,7 @@ def test_wrong_values_everywhere(d):
         if not content:
             continue
         schema = follow(content["schema"])
-        real = path.replace("{id}", sb)
+        real = re.sub(r"\{(\w+)\}", lambda m: values({**OWN, "id": sb})[m.group(1)], path)
         good = {k: sb if k == "sandbox_id" else v for k, v in (body_for(op) or {}).items()}
         for body in (b"[]", b"1", b"null", b"{", b'{"a":1}x', b'{"a":"\xff"}', b"\xff", b'{"a":1,"a":2}', b'{"a":NaN}',
                      b'{"a":' * 100 + b"1" + b"}" * 100):

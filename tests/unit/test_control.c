@@ -433,8 +433,9 @@ static void test_keys(struct world *w)
 	struct answer a = {0}, all = {0}, d = {0};
 	struct control_actor who;
 
-	is_int(control_key_create(w->control, &w->actor, AV_STR("ci"), on_key, &a, NULL, NULL), 0,
-	    "a key is asked for");
+	is_int(control_key_create(w->control, &w->actor,
+	           &(struct control_key_params){.name = AV_STR("ci")}, on_key, &a, NULL, NULL),
+	    0, "a key is asked for");
 	(void)run_until(w, &a.done);
 	is_int(control_key_verify(w->control, av_str_c(a.message), &who, NULL), 0, "it is valid");
 	is_str(who.team_id, w->actor.team_id, "for the same team");

@@ -165,7 +165,8 @@ static void test_keys(struct world *w)
 {
 	struct answer made = {0}, gone = {0};
 
-	(void)control_key_create(w->control, &w->actor, AV_STR("x"), on_key, &made, NULL, NULL);
+	(void)control_key_create(w->control, &w->actor,
+	    &(struct control_key_params){.name = AV_STR("x")}, on_key, &made, NULL, NULL);
 	(void)run_until(w, &made.done);
 	(void)control_key_delete(w->control, &w->actor, made.id, on_done, &gone, NULL, NULL);
 	(void)run_until(w, &gone.done);

@@ -45,8 +45,13 @@ static size_t lines(void)
 
 static void hostile_values(bool json)
 {
-	static const char *const values[] = {"a\nfake line", "\x1b[2J\x1b]0;title\a", "\"},{\"x\":\"",
-	    "\xc2\x9b" "31m", "\xe2\x80\xae" "txt.exe", "\xff\xfe\xc3", "\x7f\b\r", "\\", "", "%s%n"};
+	static const char *const values[] = {"a\nfake line", "\x1b[2J\x1b]0;title\a",
+	    "\"},{\"x\":\"",
+	    "\xc2\x9b"
+	    "31m",
+	    "\xe2\x80\xae"
+	    "txt.exe",
+	    "\xff\xfe\xc3", "\x7f\b\r", "\\", "", "%s%n"};
 	av_log_init("test", AV_LOG_INFO, json);
 	for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++) {
 		av_log(AV_LOG_WARN, "hostile", "name", values[i], "other", "x", NULL);
@@ -60,7 +65,8 @@ static void hostile_values(bool json)
 	all[255] = '\0';
 	av_log(AV_LOG_WARN, "every byte", "value", all, "none", (const char *)NULL, NULL);
 	size_t n = logged();
-	ok(is_printable_line(n) && (!json || av_json_valid(av_str_n(text, n))), "every byte there is");
+	ok(is_printable_line(n) && (!json || av_json_valid(av_str_n(text, n))),
+	    "every byte there is");
 	static char huge[100000];
 	memset(huge, 'a', sizeof(huge) - 1);
 	av_log(AV_LOG_WARN, "huge", "value", huge, "after", "seen", NULL);

@@ -271,6 +271,7 @@ static void test_keys(struct store *s, char team[static AV_ID_SIZE])
 	    .team = {.name = "default", .slug = "a-b"},
 	    .member = {.role = "owner", .is_default = true}};
 	struct store_key other = {.name = "other", .created_ms = 9}, third = {.created_ms = 10};
+	struct store_account_change gone = {0};
 
 	av_id_make(first.user.id, AV_ID_USER);
 	av_id_make(first.team.id, AV_ID_TEAM);
@@ -293,7 +294,8 @@ static void test_keys(struct store *s, char team[static AV_ID_SIZE])
 	av_id_make(other.id, AV_ID_KEY);
 	memcpy(other.team_id, first.team.id, AV_ID_SIZE);
 	memcpy(other.user_id, first.user.id, AV_ID_SIZE);
-	(void)store_key_insert(s, &other, on_done, &seen);
+	(void)store_account_change(
+	    s, &(struct store_account_change){.keys = {other}}, on_done, &seen);
 	(void)store_key_touch(s, first.key.id, 12345);
 	(void)store_key_list(s, on_keys, &seen);
 	wait_for(s, &seen, 4);
@@ -308,13 +310,16 @@ static void test_keys(struct store *s, char team[static AV_ID_SIZE])
 	av_id_make(third.id, AV_ID_KEY);
 	memcpy(third.team_id, first.team.id, AV_ID_SIZE);
 	memcpy(third.user_id, first.user.id, AV_ID_SIZE);
-	(void)store_key_rotate(s, &third, first.key.id, 777, on_done, &seen);
+	first.key.expires_ms = 777;
+	(void)store_account_change(
+	    s, &(struct store_account_change){.keys = {third, first.key}}, on_done, &seen);
 	(void)store_key_list(s, on_keys, &seen);
 	wait_for(s, &seen, 6);
 	is_int(seen.n, 3, "a key is rotated: there are both");
 	is_int(seen.key.expires_ms, 777, "and the former one ends");
-	(void)store_key_delete(s, other.id, on_done, &seen);
-	(void)store_key_delete(s, other.id, on_done, &seen);
+	memcpy(gone.gone_key, other.id, AV_ID_SIZE);
+	(void)store_account_change(s, &gone, on_done, &seen);
+	(void)store_account_change(s, &gone, on_done, &seen);
 	wait_for(s, &seen, 8);
 	is_int(seen.failures, 1, "deleting twice is fine");
 	memcpy(team, first.team.id, AV_ID_SIZE);

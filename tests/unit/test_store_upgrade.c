@@ -163,7 +163,8 @@ static void test_forward(size_t version)
 	sql = open_sql("aviary.db", false);
 	(void)snprintf(want, sizeof(want), "%zu", store_migrations_count);
 	is_str(ask(sql, "PRAGMA user_version"), want, "it has today's version");
-	is_str(ask(sql, "SELECT value FROM settings WHERE name = 'old'"), "kept", "nothing is lost");
+	is_str(
+	    ask(sql, "SELECT value FROM settings WHERE name = 'old'"), "kept", "nothing is lost");
 	is_str(ask(sql, "PRAGMA auto_vacuum"), "2", "from now on free pages are given back");
 	(void)sqlite3_close(sql);
 	check_kept(version);
@@ -319,10 +320,14 @@ static void turn(struct store *s)
 
 static void fill_record(struct store_sandbox *rec, int i)
 {
-	static const char envs[] = "{\"PATH\":\"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin\"}";
+	static const char envs[] =
+	    "{\"PATH\":\"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin\"}";
 
-	*rec = (struct store_sandbox){.isolation = "jail", .state = "running", .created_ms = i + 1,
-	    .envs_json = envs, .metadata_json = envs};
+	*rec = (struct store_sandbox){.isolation = "jail",
+	    .state = "running",
+	    .created_ms = i + 1,
+	    .envs_json = envs,
+	    .metadata_json = envs};
 	(void)snprintf(rec->id, sizeof(rec->id), "sb%025d", i);
 	(void)snprintf(rec->team_id, sizeof(rec->team_id), "team");
 }
@@ -375,7 +380,7 @@ static void test_copy(void)
 	ok(known > 4000, "while %d others were answered", known - 4000);
 	is_int(count_files(".copy"), 0, "it has no name");
 	ok(fstat(first.fd, &st) == 0 && (uint64_t)st.st_size == first.bytes &&
-	       (st.st_mode & 0777) == 0600,
+	        (st.st_mode & 0777) == 0600,
 	    "its size is told, and nobody else reads it");
 	ok(save(first.fd, "restored.db"), "it can be read");
 	sql = open_sql("restored.db", false);
@@ -441,8 +446,8 @@ static void test_growth(void)
 	}
 	diag("database at most %lld KiB, its log %lld KiB", (long long)most / 1024,
 	    (long long)most_wal / 1024);
-	ok(pruned == ROUNDS * EACH - KEEP, "%d creates and deletes leave %d records",
-	    ROUNDS * EACH, KEEP);
+	ok(pruned == ROUNDS * EACH - KEEP, "%d creates and deletes leave %d records", ROUNDS * EACH,
+	    KEEP);
 	ok(most <= after_first + AV_MIB, "the file is no larger than after the first rounds");
 	ok(most_wal < 24 * AV_MIB, "nor does its log grow");
 	for (int i = 0; i < 500 && size_of("aviary.db") > 2 * AV_MIB; i++)

@@ -43,6 +43,39 @@ void native_snapshot_get(struct api_request *rq);
 void native_snapshot_delete(struct api_request *rq);
 void native_builds(struct api_request *rq);
 
+/* keys.c */
+void native_key_create(struct api_request *rq);
+void native_key_list(struct api_request *rq);
+void native_key_get(struct api_request *rq);
+void native_key_update(struct api_request *rq);
+void native_key_rotate(struct api_request *rq);
+void native_key_delete(struct api_request *rq);
+
+/* limits.c */
+void native_limits(struct api_request *rq);
+
+/* teams.c */
+void native_team_list(struct api_request *rq);
+void native_team_create(struct api_request *rq);
+void native_team_get(struct api_request *rq);
+void native_team_rename(struct api_request *rq);
+void native_team_delete(struct api_request *rq);
+void native_team_leave(struct api_request *rq);
+void native_member_list(struct api_request *rq);
+void native_member_add(struct api_request *rq);
+void native_member_role(struct api_request *rq);
+void native_member_remove(struct api_request *rq);
+void native_users_search(struct api_request *rq);
+
+/* admin.c */
+void native_admin_teams(struct api_request *rq);
+void native_admin_team_byoc(struct api_request *rq);
+void native_admin_team_quota(struct api_request *rq);
+void native_admin_team_delete(struct api_request *rq);
+void native_admin_templates(struct api_request *rq);
+void native_admin_template_delete(struct api_request *rq);
+void native_admin_sandboxes(struct api_request *rq);
+
 /* docs.c */
 void native_openapi_yaml(struct api_request *rq);
 void native_openapi_json(struct api_request *rq);
