@@ -24,11 +24,11 @@ struct api_config {
 	const char
 	    *credentials_hint; /* where the first start wrote a key, for the text of 401; or NULL */
 	/* "example.com[:port]": ports of sandboxes are served below it, and nowhere else; NULL: any
-	 * name will do. ports_tls: a proxy in front speaks HTTPS for it. */
+	 * name will do. ports_tls: it is served by HTTPS, ours or that of a proxy in front. */
 	const char *ports_domain;
 	bool ports_tls;
-	/* "https://example.com[:port]": where a proxy in front serves the API; NULL: http:// and
-	 * the name under which a client asks. */
+	/* "https://example.com[:port]": where the API is served for clients; NULL: the scheme
+	 * and the name under which a client asks. */
 	const char *public_url;
 	bool metrics_public; /* /metrics is for everybody; else see auth.h */
 };

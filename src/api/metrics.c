@@ -11,6 +11,7 @@
 #include "base/avtime.h"
 #include "net/http_server.h"
 #include "net/loop.h"
+#include "net/tls.h"
 #include "base/banned.h"
 
 /* The statuses we send; 0 is "the client left", -1 stands for any other. */
@@ -102,6 +103,22 @@ static void write_errors(struct av_buf *out, const struct api_metrics *m)
 	}
 }
 
+static void write_tls(struct av_buf *out, const struct av_tls *tls)
+{
+	const struct av_tls_metrics *m = av_tls_metrics(tls);
+	const char *handshakes = "aviary_tls_handshakes_total";
+
+	metrics_family(out, "aviary_tls_certificate_expiry_seconds", "gauge",
+	    "Until the certificate in force ends; negative afterwards.");
+	(void)av_buf_printf(out, "aviary_tls_certificate_expiry_seconds %" PRId64 "\n",
+	    av_tls_not_after(tls) - av_real_ms() / 1000);
+	metrics_family(out, handshakes, "counter", "Handshakes by result.");
+	metrics_u64(out, handshakes, "result=\"ok\"", m->handshakes);
+	metrics_u64(out, handshakes, "result=\"failed\"", m->failures - m->evicted);
+	metrics_u64(out, handshakes, "result=\"evicted\"", m->evicted);
+	metrics_u64(out, handshakes, "result=\"plain_http\"", m->plain);
+}
+
 static void write_server(struct av_buf *out, const struct av_http_server *server)
 {
 	const struct av_http_server_metrics *s = av_http_server_metrics(server);
@@ -125,6 +142,8 @@ static void write_server(struct av_buf *out, const struct av_http_server *server
 	metrics_counter(
 	    out, "aviary_websockets_total", "WebSocket sessions begun.", s->websockets_total);
 	metrics_gauge(out, "aviary_websockets_open", "WebSocket sessions now.", s->websockets_open);
+	if (av_http_server_tls(server))
+		write_tls(out, av_http_server_tls(server));
 }
 
 static void write_loop(struct av_buf *out, const struct av_loop *loop)

@@ -242,7 +242,8 @@ static int open_proxy(
 	    .target = target,
 	    .peer_ip = peer_ip(rq->req),
 	    .request_id = av_req_id(rq->req),
-	    .keep_forwarded = tls,
+	    /* With TLS of our own nobody is in front. */
+	    .keep_forwarded = tls && !av_req_is_tls(rq->req),
 	};
 	const struct node_stream_request tunnel = {.method = "", .tunnel_port = where->port};
 	int r = control_stream(

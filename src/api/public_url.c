@@ -29,7 +29,8 @@ void public_url_api(struct av_buf *out, const struct api_request *rq)
 	if (rq->api->public_url)
 		(void)av_buf_append_c(out, rq->api->public_url);
 	else if (authority.n)
-		(void)av_buf_printf(out, "http://%.*s", AV_STR_ARG(authority));
+		(void)av_buf_printf(out, "%s%.*s", av_req_is_tls(rq->req) ? HTTPS : "http://",
+		    AV_STR_ARG(authority));
 }
 
 int public_url_port(
@@ -37,7 +38,7 @@ int public_url_port(
 {
 	const struct api *a = rq->api;
 	struct av_str authority = av_req_head(rq->req)->authority;
-	bool tls = a->ports_tls;
+	bool tls = a->ports_tls || av_req_is_tls(rq->req);
 
 	if (!a->ports_domain && a->public_url) {
 		authority = av_str_c(a->public_url);
@@ -71,6 +72,8 @@ bool public_url_is_tls(const struct api_request *rq)
 	const struct api *a = rq->api;
 	struct av_str name, host = name_of(av_req_head(rq->req)->authority), label;
 
+	if (av_req_is_tls(rq->req))
+		return true;
 	if (a->ports_domain || !a->public_url)
 		return a->ports_tls;
 	name = av_str_c(a->public_url);

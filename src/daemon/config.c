@@ -404,6 +404,19 @@ bad:
 	    text);
 }
 
+static int convert_tls(struct daemon_config *c, struct av_err *err)
+{
+	const char *cert = c->value[DAEMON_OPT_TLS_CERT], *key = c->value[DAEMON_OPT_TLS_KEY];
+
+	c->tls = cert && key;
+	if (!cert == !key)
+		return 0;
+	return av_err_set(err, AV_ERR_INVALID,
+	    "%s is given and --%s is not; HTTPS needs both, plain HTTP neither",
+	    origin_of(c, cert ? DAEMON_OPT_TLS_CERT : DAEMON_OPT_TLS_KEY),
+	    opts[cert ? DAEMON_OPT_TLS_KEY : DAEMON_OPT_TLS_CERT].name);
+}
+
 static int convert_listen(struct daemon_config *c, struct av_err *err)
 {
 	int r =
@@ -413,13 +426,11 @@ static int convert_listen(struct daemon_config *c, struct av_err *err)
 		av_err_prefix(err, "%s", origin_of(c, DAEMON_OPT_LISTEN));
 		return r;
 	}
-	if (!c->insecure_http && !daemon_host_is_loopback(c->listen_host))
+	if (!c->insecure_http && !c->tls && !daemon_host_is_loopback(c->listen_host))
 		return av_err_set(err, AV_ERR_INVALID,
 		    "%s: %s can be reached from other machines, and without TLS keys and data "
-		    "would cross "
-		    "the network in clear; listen on 127.0.0.1 behind a TLS proxy, or accept it "
-		    "with "
-		    "--insecure-http",
+		    "would cross the network in clear; serve HTTPS with --tls-cert and --tls-key, "
+		    "listen on 127.0.0.1 behind a TLS proxy, or accept it with --insecure-http",
 		    origin_of(c, DAEMON_OPT_LISTEN), c->listen_host);
 	return 0;
 }
@@ -427,7 +438,8 @@ static int convert_listen(struct daemon_config *c, struct av_err *err)
 static int convert_paths(const struct daemon_config *c, struct av_err *err)
 {
 	static const enum daemon_opt paths[] = {DAEMON_OPT_STATE, DAEMON_OPT_RUN,
-	    DAEMON_OPT_CREDENTIALS, DAEMON_OPT_SPAWN_PROGRAM, DAEMON_OPT_SPAWN_SOCKET};
+	    DAEMON_OPT_CREDENTIALS, DAEMON_OPT_SPAWN_PROGRAM, DAEMON_OPT_SPAWN_SOCKET,
+	    DAEMON_OPT_TLS_CERT, DAEMON_OPT_TLS_KEY};
 
 	for (size_t i = 0; i < AV_ARRAY_LEN(paths); i++) {
 		const char *v = c->value[paths[i]];
@@ -481,6 +493,7 @@ static int convert_domain(struct daemon_config *c, struct av_err *err)
 		return 0;
 	c->ports_tls = av_str_starts(av_str_c(text), AV_STR("https://"));
 	c->ports_domain = c->ports_tls ? text + strlen("https://") : text;
+	c->ports_tls |= c->tls;
 	if (is_authority(av_str_c(c->ports_domain), &letters) && letters)
 		return 0;
 	return av_err_set(err, AV_ERR_INVALID,
@@ -505,6 +518,10 @@ static int convert_public_url(struct daemon_config *c, struct av_err *err)
 	if (scheme && s.n > scheme && text[s.n - 1] == '/')
 		text[--s.n] = '\0';
 	c->public_url = text;
+	if (c->tls && av_str_starts(s, AV_STR("http://")))
+		return av_err_set(err, AV_ERR_INVALID,
+		    "%s: '%.100s' says http, but with tls-cert HTTPS is served; write https://",
+		    origin_of(c, DAEMON_OPT_PUBLIC_URL), text);
 	if (scheme && is_authority(av_str_n(s.p + scheme, s.n - scheme), &letters))
 		return 0;
 	return av_err_set(err, AV_ERR_INVALID,
@@ -582,13 +599,15 @@ static int convert(struct daemon_config *c, struct av_err *err)
 	if ((r = convert_bool(c, DAEMON_OPT_INSECURE_HTTP, &c->insecure_http, err)) < 0 ||
 	    (r = convert_bool(c, DAEMON_OPT_METRICS_PUBLIC, &c->metrics_public, err)) < 0 ||
 	    (r = convert_bool(c, DAEMON_OPT_PRINT_READY, &c->print_ready, err)) < 0 ||
-	    (r = convert_listen(c, err)) < 0 || (r = convert_paths(c, err)) < 0 ||
-	    (r = convert_domain(c, err)) < 0 || (r = convert_public_url(c, err)) < 0 ||
-	    (r = convert_log(c, err)) < 0 || (r = convert_pool(c, err)) < 0 ||
-	    (r = convert_audit(c, err)) < 0)
+	    (r = convert_tls(c, err)) < 0 || (r = convert_listen(c, err)) < 0 ||
+	    (r = convert_paths(c, err)) < 0 || (r = convert_domain(c, err)) < 0 ||
+	    (r = convert_public_url(c, err)) < 0 || (r = convert_log(c, err)) < 0 ||
+	    (r = convert_pool(c, err)) < 0 || (r = convert_audit(c, err)) < 0)
 		return r;
 	r = convert_fd(c, DAEMON_OPT_CREDENTIALS_FD, &c->credentials_fd, err);
-	return r < 0 ? r : convert_fd(c, DAEMON_OPT_NOTIFY_FD, &c->notify_fd, err);
+	if (r == 0)
+		r = convert_fd(c, DAEMON_OPT_NOTIFY_FD, &c->notify_fd, err);
+	return r < 0 ? r : convert_fd(c, DAEMON_OPT_LEND_FD, &c->lend_fd, err);
 }
 
 static int load(struct daemon_config *c, int argc, char *const *argv, struct av_err *err)
@@ -614,7 +633,7 @@ int daemon_config_load(struct daemon_config *c, int argc, char *const *argv, str
 {
 	int r;
 
-	*c = (struct daemon_config){.credentials_fd = -1, .notify_fd = -1};
+	*c = (struct daemon_config){.credentials_fd = -1, .notify_fd = -1, .lend_fd = -1};
 	r = load(c, argc, argv, err);
 	if (r < 0)
 		daemon_config_clear(c);

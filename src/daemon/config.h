@@ -44,6 +44,7 @@ struct daemon_config {
 	bool ports_tls;
 	const char *public_url; /* "https://example.com[:port]", of value[]; or NULL */
 	bool insecure_http;
+	bool tls; /* tls-cert and tls-key are given */
 	bool metrics_public;
 	bool log_json;
 	enum av_log_level log_level;
@@ -55,6 +56,7 @@ struct daemon_config {
 	bool is_daemon;     /* --spawn-socket was given */
 	int credentials_fd; /* -1 when not given */
 	int notify_fd;      /* the same */
+	int lend_fd;        /* the same */
 };
 
 /* Reads flags, and unless --spawn-socket is among them environment and file. On error (kind

@@ -20,10 +20,12 @@
 #include "base/fd.h"
 #include "base/path.h"
 #include "control/control.h"
+#include "daemon/certificate.h"
 #include "daemon/outbound.h"
 #include "daemon/service.h"
 #include "net/http_server.h"
 #include "net/loop.h"
+#include "net/tls.h"
 #include "node/jail/jail.h"
 #include "node/node.h"
 #include "store/store.h"
@@ -44,8 +46,11 @@ struct daemon {
 	struct av_http_server *server;
 	struct av_signal *signals[2];
 	struct service service;
-	int credentials_fd; /* owned; -1 once used */
+	struct certificate *certificate; /* NULL: plain HTTP */
+	int credentials_fd;              /* owned; -1 once used */
+	int lend_fd;                     /* the same */
 	char url[128];
+	uint16_t port;
 	bool stopping;
 	int result;
 	struct av_err err; /* why result is not 0 */
@@ -192,7 +197,7 @@ static uint16_t former_port(const struct daemon *d)
 {
 	const char *run = daemon_config_get(d->config, DAEMON_OPT_RUN);
 	char path[AV_PATH_MAX + 1], text[160], host[64];
-	struct av_str url;
+	struct av_str url, scheme;
 	uint16_t port;
 	ssize_t n;
 
@@ -202,10 +207,11 @@ static uint16_t former_port(const struct daemon *d)
 	if (n < 0)
 		return 0;
 	url = av_str_n(text, (size_t)n);
-	if (!av_str_starts(url, AV_STR("http://")) || !av_str_ends(url, AV_STR("\n")))
+	if (!av_str_cut(&url, ':', &scheme) || !av_str_starts(url, AV_STR("//")) ||
+	    !av_str_ends(url, AV_STR("\n")))
 		return 0;
 	text[n - 1] = '\0';
-	if (daemon_parse_listen(text + strlen("http://"), host, &port, NULL) < 0 ||
+	if (daemon_parse_listen(url.p + strlen("//"), host, &port, NULL) < 0 ||
 	    !av_str_eq_c(av_str_c(host), d->config->listen_host))
 		return 0;
 	return port;
@@ -223,8 +229,10 @@ static int listen_tcp(struct daemon *d, uint16_t *ret_port, struct av_err *err)
 
 static int listen_all(struct daemon *d, struct av_err *err)
 {
-	const struct av_http_server_config config = {
-	    .on_request = api_on_request, .ctx = d->api, .server_name = "aviary"};
+	const struct av_http_server_config config = {.on_request = api_on_request,
+	    .ctx = d->api,
+	    .server_name = "aviary",
+	    .tls = d->certificate ? certificate_tls(d->certificate) : NULL};
 	const char *host = d->config->listen_host;
 	bool v6 = strchr(host, ':') != NULL;
 	uint16_t port = 0;
@@ -240,8 +248,9 @@ static int listen_all(struct daemon *d, struct av_err *err)
 		return r;
 	}
 	api_set_server(d->api, d->server);
-	(void)snprintf(d->url, sizeof d->url, "http://%s%s%s:%u", v6 ? "[" : "", host,
-	    v6 ? "]" : "", (unsigned int)port);
+	(void)snprintf(d->url, sizeof d->url, "%s://%s%s%s:%u", config.tls ? "https" : "http",
+	    v6 ? "[" : "", host, v6 ? "]" : "", (unsigned int)port);
+	d->port = port;
 	return 0;
 }
 
@@ -260,15 +269,31 @@ static void announce(struct daemon *d)
 		av_log(AV_LOG_WARN, "nobody reads the ready line", NULL);
 }
 
+/* Where clients find us: as we listen, unless our certificate is for other names only. */
+static void client_url(const struct daemon *d, char *dst, size_t size)
+{
+	const struct av_tls *tls = d->certificate ? certificate_tls(d->certificate) : NULL;
+	const char *name =
+	    tls && !av_tls_covers(tls, d->config->listen_host) ? av_tls_first_name(tls) : NULL;
+
+	if (tls && d->config->public_url)
+		(void)snprintf(dst, size, "%s", d->config->public_url);
+	else if (name)
+		(void)snprintf(dst, size, "https://%s:%u", name, (unsigned int)d->port);
+	else
+		(void)snprintf(dst, size, "%s", d->url);
+}
+
 /* One line of at most 512 bytes, which the supervisor writes to the user's file as it is. It reads
  * to the end of file: the descriptor is closed at once. */
 static int hand_over_secret(void *ctx, const char *secret)
 {
 	struct daemon *d = ctx;
-	char line[512];
-	int n = snprintf(
-	        line, sizeof line, "{\"url\":\"%s\",\"api_key\":\"%s\"}\n", d->url, secret),
-	    r;
+	char line[512], url[384];
+	int n, r;
+
+	client_url(d, url, sizeof url);
+	n = snprintf(line, sizeof line, "{\"url\":\"%s\",\"api_key\":\"%s\"}\n", url, secret);
 
 	if (d->credentials_fd < 0) {
 		av_log(AV_LOG_WARN, "no --credentials-fd: the first key goes to nobody", NULL);
@@ -415,6 +440,11 @@ static int open_all(struct daemon *d, struct av_err *err)
 		if (r < 0)
 			return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot watch signals");
 	}
+	if (d->config->tls)
+		r = certificate_open(
+		    d->loop, d->config, AV_TAKE_FD(d->lend_fd), &d->certificate, err);
+	if (r < 0)
+		return r;
 	if ((r = service_open(&d->service, d->loop, err)) < 0 || (r = open_store(d, err)) < 0 ||
 	    (r = open_node(d, err)) < 0 ||
 	    (r = outbound_new(d->loop, d->config, &d->outbound, err)) < 0 ||
@@ -436,6 +466,7 @@ static void on_node_closed_late(void *ctx)
 static void close_all(struct daemon *d)
 {
 	av_http_server_free(d->server);
+	certificate_close(d->certificate);
 	api_free(d->api);
 	if (d->control)
 		av_timer_stop(&d->tick); /* control may ask nothing of a node that is gone */
@@ -453,6 +484,7 @@ static void close_all(struct daemon *d)
 	service_close(&d->service);
 	av_loop_free(d->loop);
 	av_close_fd(&d->credentials_fd);
+	av_close_fd(&d->lend_fd);
 }
 
 /* Bodies on their way are held in blocks of up to 128 KiB. By default the allocator maps each, or
@@ -469,6 +501,7 @@ int daemon_run(const struct daemon_config *c, struct av_err *err)
 {
 	struct daemon d = {.config = c,
 	    .credentials_fd = c->credentials_fd,
+	    .lend_fd = c->lend_fd,
 	    .service = {.beat_fd = c->notify_fd, .level = c->log_level}};
 	int r;
 

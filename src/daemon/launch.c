@@ -13,7 +13,7 @@
 #include "base/path.h"
 #include "base/banned.h"
 
-#define ARGV_MAX 64
+#define ARGV_MAX 128
 
 /* Where aviary-spawn may lie, seen from the directory of aviaryd: beside it, in the build tree, in
  * an installation. */
@@ -130,6 +130,12 @@ static void add_spawn_options(
 
 	for (size_t i = 0; i < AV_ARRAY_LEN(opts); i++)
 		add_option(a, c, opts[i]);
+	if (c->tls) {
+		add(a, "--lend");
+		add(a, daemon_config_get(c, DAEMON_OPT_TLS_CERT));
+		add(a, "--lend");
+		add(a, daemon_config_get(c, DAEMON_OPT_TLS_KEY));
+	}
 	if (c->log_json)
 		add(a, "--log-json");
 	if (user->uid) {
@@ -145,7 +151,8 @@ static void add_daemon_options(struct argv *a, const struct daemon_config *c)
 	    DAEMON_OPT_LOG_FORMAT, DAEMON_OPT_LOG_LEVEL, DAEMON_OPT_POOL, DAEMON_OPT_POOL_MEMORY,
 	    DAEMON_OPT_WEBHOOK_PRIVATE, DAEMON_OPT_TELEGRAM_URL, DAEMON_OPT_SMTP_URL,
 	    DAEMON_OPT_SMTP_USER, DAEMON_OPT_SMTP_PASSWORD_FILE, DAEMON_OPT_MAIL_FROM,
-	    DAEMON_OPT_AUDIT_DAYS, DAEMON_OPT_AUDIT_MAX};
+	    DAEMON_OPT_AUDIT_DAYS, DAEMON_OPT_AUDIT_MAX,
+	    DAEMON_OPT_TLS_CERT, DAEMON_OPT_TLS_KEY};
 
 	for (size_t i = 0; i < AV_ARRAY_LEN(opts); i++)
 		add_option(a, c, opts[i]);

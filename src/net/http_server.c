@@ -138,7 +138,7 @@ static void on_acceptable(void *ctx, int events)
 			s->metrics.connections_refused++;
 			continue;
 		}
-		if (conn_new(s, fd, refused) == 0)
+		if (conn_new(s, fd, refused, li->unix_path ? NULL : s->cfg.tls) == 0)
 			(void)AV_TAKE_FD(fd);
 	}
 }
@@ -266,7 +266,7 @@ int av_http_server_listen_unix(
 int av_http_server_adopt(struct av_http_server *s, int fd)
 {
 	int rc = av_set_nonblock(fd, true);
-	return rc < 0 ? rc : conn_new(s, fd, false);
+	return rc < 0 ? rc : conn_new(s, fd, false, NULL);
 }
 
 /* ---- end ---- */
@@ -300,6 +300,11 @@ void av_http_server_free(struct av_http_server *s)
 	av_defer_stop(&s->stopped);
 	av_timer_stop(&s->grace);
 	free(s);
+}
+
+const struct av_tls *av_http_server_tls(const struct av_http_server *s)
+{
+	return s->cfg.tls;
 }
 
 const struct av_http_server_metrics *av_http_server_metrics(const struct av_http_server *s)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * http_server.h - HTTP/1.1, HTTP/2 (prior knowledge) and WebSocket server on one port
+ * http_server.h - HTTP/1.1, HTTP/2 (prior knowledge, or ALPN) and WebSocket server on one port
  *
  * Theory of operation. A server has listeners and connections; a connection speaks HTTP/2 when its
  * first bytes are the client preface, else HTTP/1.1. Each request becomes a `struct av_req`, the
@@ -33,6 +33,10 @@
  * pipelines on HTTP/1.1 are handled one after the other. EOF from an HTTP/1.1 client while its
  * request runs counts as "went away" (rule 2), even though it might still be reading.
  *
+ * TLS: with a struct av_tls in the configuration what comes over TCP must speak it (net/tls.h), and
+ * what ALPN says is the protocol. The handshake counts as part of the wait for the first head. One
+ * who speaks plain HTTP to such a port is answered 400 in plain HTTP.
+ *
  * Nothing here logs; struct av_http_server_metrics counts.
  */
 #pragma once
@@ -51,6 +55,7 @@
 struct av_loop;
 struct av_http_server;
 struct av_req;
+struct av_tls;
 
 #define AV_REQ_ID_LEN 24 /* [0-9a-z] */
 
@@ -77,6 +82,7 @@ struct av_http_server_config {
 	void *ctx;
 	const char *server_name; /* Server header; "aviary". Borrowed for the server's life */
 
+	struct av_tls *tls;       /* for TCP listeners; borrowed. NULL: plain HTTP */
 	uint32_t max_connections; /* 4096 */
 	uint32_t max_streams;     /* concurrent HTTP/2 streams a connection: 256 */
 	uint32_t max_head_bytes;  /* 65536; over it 431 */
@@ -117,6 +123,8 @@ void av_http_server_stop(
 void av_http_server_free(struct av_http_server *s);
 /* Borrowed; changes with the server. */
 const struct av_http_server_metrics *av_http_server_metrics(const struct av_http_server *s);
+/* The one of the configuration, or NULL. */
+const struct av_tls *av_http_server_tls(const struct av_http_server *s);
 
 /* ---- the request ---- */
 
@@ -149,6 +157,8 @@ const char *av_req_id(const struct av_req *req);
 /* "127.0.0.1:40312", "[::1]:40312", or "unix:pid=1,uid=0" of the connection. */
 const char *av_req_peer(const struct av_req *req);
 bool av_req_is_http2(const struct av_req *req);
+/* It came through our own TLS. */
+bool av_req_is_tls(const struct av_req *req);
 /* Nanoseconds of CLOCK_MONOTONIC when the head was complete. */
 int64_t av_req_start_ns(const struct av_req *req);
 struct av_loop *av_req_loop(const struct av_req *req);

@@ -43,8 +43,8 @@ uint32_t conn_write_timeout(const struct conn *c)
 void conn_wrote(struct conn *c, size_t n, bool left, uint32_t timeout_ms)
 {
 	c->server->metrics.bytes_out += n;
-	c->blocked = left;
-	if (!left || timeout_ms == 0)
+	c->blocked = left || tp_waits(&c->tp);
+	if (!c->blocked || timeout_ms == 0)
 		av_timer_stop(&c->write_timer);
 	else if (n > 0 || !av_timer_active(&c->write_timer))
 		av_timer_start(&c->write_timer, timeout_ms);
@@ -86,9 +86,16 @@ static bool can_read(const struct conn *c)
 
 static void detect(struct conn *c, const char *p, size_t n)
 {
-	int is = av_http2_is_preface(p, n);
+	enum tp_alpn alpn = tp_alpn(&c->tp);
+	int is = alpn == TP_ALPN_HTTP1 ? 0 : av_http2_is_preface(p, n);
 	if (is == -EAGAIN)
 		return;
+	/* What was agreed on holds. */
+	if (!is && alpn == TP_ALPN_H2) {
+		c->server->metrics.protocol_errors++;
+		conn_fail(c, -EPROTO);
+		return;
+	}
 	int rc = is ? h2_begin(c) : h1_begin(c);
 	if (rc < 0)
 		conn_fail(c, rc);
@@ -172,9 +179,35 @@ static void read_some(struct conn *c)
 
 /* ---- entry points ---- */
 
+/* Somebody wrote http:// where it should be https://. */
+static void refuse_plain(struct conn *c)
+{
+	struct av_err err = {0};
+	if (c->closing)
+		return;
+	av_err_set(&err, AV_ERR_INVALID,
+	    "this address speaks HTTPS, and a request in plain HTTP came: begin the URL with "
+	    "https://");
+	c->server->metrics.protocol_errors++;
+	h1_refuse(c, &err);
+}
+
+/* Encrypted bytes left, or all of them did: the peer reads. */
+static void tls_wrote(struct conn *c, int ready)
+{
+	if (ready & TP_WRITE)
+		av_timer_stop(&c->write_timer);
+	else if (av_timer_active(&c->write_timer))
+		av_timer_start(&c->write_timer, conn_write_timeout(c));
+}
+
 static void on_ready(void *ctx, int ready)
 {
 	struct conn *c = ctx;
+	if (ready & TP_PLAIN)
+		refuse_plain(c);
+	if (c->tp.tls && (ready & (TP_WRITE | TP_WROTE)))
+		tls_wrote(c, ready);
 	if (ready & TP_HANGUP)
 		c->hangup = true;
 	if ((ready & TP_HANGUP) && c->ws)
@@ -199,6 +232,9 @@ static void on_read_timeout(void *ctx)
 	enum conn_phase phase = c->phase;
 	c->phase = PHASE_NONE;
 	if (phase == PHASE_LINGER || c->proto == CONN_LINGER) {
+		conn_fail(c, -ETIMEDOUT);
+	} else if (tp_is_opening(&c->tp)) {
+		c->server->metrics.timeouts++;
 		conn_fail(c, -ETIMEDOUT);
 	} else if (c->proto == CONN_H2) {
 		av_http2_goaway(c->h2, AV_HTTP2_NO_ERROR);
@@ -287,7 +323,8 @@ void conn_settle(struct conn *c)
 	while (!c->error && step_again(c) && ++rounds < SETTLE_ROUNDS)
 		;
 	av_defer_stop(&c->work);
-	if (c->closing && c->out.n == 0 && !c->error && c->proto != CONN_LINGER && !c->req)
+	if (c->closing && c->out.n == 0 && !tp_waits(&c->tp) && !c->error &&
+	    c->proto != CONN_LINGER && !c->req)
 		linger(c);
 	if (c->error) {
 		conn_destroy(c, c->error);
@@ -341,12 +378,13 @@ static void tune(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
 }
 
-int conn_new(struct av_http_server *s, int fd, bool refused)
+int conn_new(struct av_http_server *s, int fd, bool refused, struct av_tls *tls)
 {
 	struct conn *c = calloc(1, sizeof(*c));
 	if (!c)
 		return -ENOMEM;
-	int rc = tp_open(&c->tp, s->loop, fd, on_ready, c);
+	int rc = tls ? tp_open_tls(&c->tp, s->loop, fd, tls, on_ready, c)
+	             : tp_open(&c->tp, s->loop, fd, on_ready, c);
 	if (rc < 0) {
 		free(c);
 		return rc;

@@ -372,7 +372,7 @@ bool h1_step(struct conn *c)
 		req_drained(req);
 		return true;
 	}
-	if (req && req->ended && c->out.n == 0) {
+	if (req && req->ended && c->out.n == 0 && !tp_waits(&c->tp)) {
 		finished(c);
 		return true;
 	}

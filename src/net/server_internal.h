@@ -149,8 +149,8 @@ struct av_req {
 
 /* ---- server_conn.c ---- */
 
-/* Takes over fd on success. */
-int conn_new(struct av_http_server *s, int fd, bool refused);
+/* Takes over fd on success. tls: NULL for plain HTTP. */
+int conn_new(struct av_http_server *s, int fd, bool refused, struct av_tls *tls);
 /* Every request gets on_close(status), then all is freed. From entry points and server_free only.
  */
 void conn_destroy(struct conn *c, int status);

@@ -169,6 +169,11 @@ bool av_req_is_http2(const struct av_req *req)
 	return req->stream;
 }
 
+bool av_req_is_tls(const struct av_req *req)
+{
+	return req->conn->tp.tls != NULL;
+}
+
 int64_t av_req_start_ns(const struct av_req *req)
 {
 	return req->start_ns;

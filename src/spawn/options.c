@@ -25,6 +25,7 @@ enum option_id {
 	OPT_DAEMON,
 	OPT_AGENT,
 	OPT_CREDENTIALS,
+	OPT_LEND,
 	OPT_DAEMON_UID,
 	OPT_DAEMON_GID,
 	OPT_OVERLAY,
@@ -57,6 +58,7 @@ static const struct option_def {
     [OPT_DAEMON] = {"--daemon", PATH, "FILE      aviaryd; else the one beside this program"},
     [OPT_AGENT] = {"--agent", PATH, "FILE       aviary-agent; else the one beside this program"},
     [OPT_CREDENTIALS] = {"--credentials", PATH, "FILE where the first start puts the admin key"},
+    [OPT_LEND] = {"--lend", PATH, "FILE       twice: what aviaryd may read with our rights"},
     [OPT_DAEMON_UID] = {"--daemon-uid", NUMBER, "N     whom aviaryd runs as"},
     [OPT_DAEMON_GID] = {"--daemon-gid", NUMBER, "N"},
     [OPT_OVERLAY] = {"--overlay", WORD, "fd|names|shifted  how layers reach overlayfs"},
@@ -155,6 +157,11 @@ static int set_path(struct spawn_options *o, enum option_id id, const char *valu
 		return 0;
 	case OPT_CREDENTIALS:
 		o->credentials = value;
+		return 0;
+	case OPT_LEND:
+		if (o->lend[1])
+			return -EINVAL;
+		o->lend[o->lend[0] ? 1 : 0] = value;
 		return 0;
 	default:
 		return -EINVAL;
@@ -286,6 +293,8 @@ int spawn_options_parse(struct spawn_options *o, int argc, char **argv, struct a
 	}
 	if (!o->state_dir || !o->run_dir)
 		return av_err_set(err, AV_ERR_INVALID, "--state DIR and --run DIR are needed");
+	if (o->lend[0] && !o->lend[1])
+		return av_err_set(err, AV_ERR_INVALID, "--lend must be given twice, or not at all");
 	if (o->rootless) {
 		o->daemon_uid = geteuid();
 		o->daemon_gid = getegid();

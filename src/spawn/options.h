@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "base/lend.h"
 #include "base/log.h"
 #include "base/macros.h"
 #include "spawn/disk.h"
@@ -44,8 +45,11 @@ struct spawn_options {
 	const char *agent_path;  /* --agent FILE; NULL: aviary-agent beside this program */
 	const char
 	    *credentials; /* --credentials FILE, or NULL: what aviaryd hands over is dropped */
-	uid_t daemon_uid; /* --daemon-uid N */
-	gid_t daemon_gid; /* --daemon-gid N */
+	/* --lend FILE, twice: what the daemon may read through us, see supervisor.c; or both NULL
+	 */
+	const char *lend[AV_LEND_FILES];
+	uid_t daemon_uid;            /* --daemon-uid N */
+	gid_t daemon_gid;            /* --daemon-gid N */
 	enum spawn_overlay overlay;  /* --overlay fd|names|shifted; 0: by kernel */
 	enum disk_mode disk;         /* --disk quota|btrfs|loop|tmpfs|none */
 	uint64_t disk_image_bytes;   /* --disk-image SIZE; 0: see disk.h */

@@ -15,6 +15,10 @@
  * to 5 s, and from the beginning after 10 s of health. An exit status of SPAWN_EXIT_CONFIG of a
  * program that never was healthy, or an end of aviaryd with status 0, ends the supervisor instead.
  *
+ * With --lend it opens two files for the daemon, which may not: the certificate and the key of TLS,
+ * whose names the operator gave. It does so with its own rights, each time it is asked, and reads
+ * nothing of them (base/lend.h).
+ *
  * SIGTERM: the daemon first (it answers what it has begun), then the worker. Sandboxes stay. SIGHUP
  * and SIGUSR1 are the daemon's, and passed on. What systemd wants to know is in vigil.h.
  */
@@ -38,6 +42,7 @@
 
 #include "base/avtime.h"
 #include "base/fd.h"
+#include "base/lend.h"
 #include "base/log.h"
 #include "base/num.h"
 #include "base/path.h"
@@ -50,6 +55,7 @@
 #define CREDENTIALS_MAX  512
 #define CREDENTIALS_FD   3 /* in the daemon */
 #define BEAT_FD          4 /* in the daemon, with --notify-fd */
+#define LEND_FD          5 /* in the daemon, with --lend-fd */
 #define CREDENTIALS_NS   (5 * AV_NS_PER_S)
 #define BACKOFF_FIRST_NS (100 * AV_NS_PER_MS)
 #define BACKOFF_MAX_NS   (5 * AV_NS_PER_S)
@@ -77,6 +83,7 @@ struct supervisor {
 	char credentials_bytes[CREDENTIALS_MAX + 1]; /* what came so far */
 	size_t credentials_n;
 	int64_t credentials_due_ns; /* then they are given up; 0: none came yet */
+	int lend; /* our end of the socket the daemon asks for files with, or -1 */
 	struct vigil vigil;
 	int signals;
 	bool stopping;
@@ -286,14 +293,19 @@ static int become_daemon_user(const struct spawn_options *o)
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0;
 }
 
+/* Descriptors for the daemon; -1: not given. */
+struct handed {
+	int credentials, beat, lend;
+};
+
 static char **daemon_argv(
-    const struct supervisor *s, const char *path, const char *socket, bool beat)
+    const struct supervisor *s, const char *path, const char *socket, const struct handed *h)
 {
-	static const char fd_text[] = "3", beat_text[] = "4";
+	static const char fd_text[] = "3", beat_text[] = "4", lend_text[] = "5";
 	size_t n = 0;
 	while (s->o->daemon_args && s->o->daemon_args[n])
 		n++;
-	const char **argv = calloc(n + 8, sizeof(*argv));
+	const char **argv = calloc(n + 10, sizeof(*argv));
 	if (!argv)
 		return NULL;
 	size_t i = 0;
@@ -302,28 +314,37 @@ static char **daemon_argv(
 	argv[i++] = socket;
 	argv[i++] = "--credentials-fd";
 	argv[i++] = fd_text;
-	if (beat) {
+	if (h->beat >= 0) {
 		argv[i++] = "--notify-fd";
 		argv[i++] = beat_text;
+	}
+	if (h->lend >= 0) {
+		argv[i++] = "--lend-fd";
+		argv[i++] = lend_text;
 	}
 	for (size_t k = 0; k < n; k++)
 		argv[i++] = s->o->daemon_args[k];
 	return (char **)(uintptr_t)argv;
 }
 
-_Noreturn static void exec_daemon(const struct supervisor *s, int credentials, int beat)
+_Noreturn static void exec_daemon(const struct supervisor *s, const struct handed *h)
 {
 	char path[AV_PATH_MAX + 1], socket[AV_PATH_MAX + 1];
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	int pairs[][2] = {{null, 0}, {credentials, CREDENTIALS_FD}, {beat, BEAT_FD}};
+	int pairs[4][2] = {{null, 0}, {h->credentials, CREDENTIALS_FD}};
+	size_t n = 2;
 	pid_t parent = getppid();
-	if (null < 0 || place_fds(pairs, AV_ARRAY_LEN(pairs) - (beat < 0)) < 0)
+	if (h->beat >= 0)
+		memcpy(pairs[n++], (int[2]){h->beat, BEAT_FD}, sizeof(pairs[0]));
+	if (h->lend >= 0)
+		memcpy(pairs[n++], (int[2]){h->lend, LEND_FD}, sizeof(pairs[0]));
+	if (null < 0 || place_fds(pairs, n) < 0)
 		_exit(1);
 	int r = s->o->daemon_path ? av_path_printf(path, sizeof(path), "%s", s->o->daemon_path)
 	                          : spawn_sibling_path(path, sizeof(path), "aviaryd", "daemon");
 	if (r == 0)
 		r = av_path_printf(socket, sizeof(socket), "%s/spawn.sock", s->o->run_dir);
-	char **argv = r < 0 ? NULL : daemon_argv(s, path, socket, beat >= 0);
+	char **argv = r < 0 ? NULL : daemon_argv(s, path, socket, h);
 	if (!argv || (r = become_daemon_user(s->o)) < 0) {
 		av_log(
 		    AV_LOG_ERROR, "cannot become the daemon's user", "error", strerror(-r), NULL);
@@ -363,6 +384,22 @@ static void start_worker(struct supervisor *s)
 	started(&s->worker, pid);
 }
 
+/* The daemon's end, or -1: then it cannot start, and says so. */
+static int start_lending(struct supervisor *s)
+{
+	int pair[2];
+	av_close_fd(&s->lend);
+	if (!s->o->lend[0])
+		return -1;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+		av_log(AV_LOG_ERROR, "cannot make a socket for the files that aviaryd reads",
+		    "error", strerror(errno), NULL);
+		return -1;
+	}
+	s->lend = pair[0];
+	return pair[1];
+}
+
 static void start_daemon(struct supervisor *s)
 {
 	int p[2];
@@ -373,11 +410,14 @@ static void start_daemon(struct supervisor *s)
 		started(&s->daemon, -1);
 		return;
 	}
-	int beat = vigil_start(&s->vigil, VIGIL_DAEMON);
+	struct handed h = {.credentials = p[1],
+	    .beat = vigil_start(&s->vigil, VIGIL_DAEMON),
+	    .lend = start_lending(s)};
 	pid_t pid = fork();
 	if (pid == 0)
-		exec_daemon(s, p[1], beat);
-	av_close_fd(&beat);
+		exec_daemon(s, &h);
+	av_close_fd(&h.lend);
+	av_close_fd(&h.beat);
 	close(p[1]);
 	s->credentials = p[0];
 	if (fcntl(p[0], F_SETFL, O_NONBLOCK) < 0)
@@ -512,6 +552,7 @@ static void run(struct supervisor *s)
 		    {.fd = s->credentials, .events = POLLIN},
 		    {.fd = vigil_fd(&s->vigil, VIGIL_WORKER), .events = POLLIN},
 		    {.fd = vigil_fd(&s->vigil, VIGIL_DAEMON), .events = POLLIN},
+		    {.fd = s->lend, .events = POLLIN},
 		};
 		if (poll(p, AV_ARRAY_LEN(p), timeout_ms(s)) < 0 && errno != EINTR)
 			return;
@@ -520,6 +561,8 @@ static void run(struct supervisor *s)
 		for (int i = 0; i < VIGIL_N; i++)
 			if (p[2 + i].revents)
 				vigil_read(&s->vigil, (enum vigil_who)i);
+		if (p[2 + VIGIL_N].revents && av_lend_serve(s->lend, s->o->lend) == -EPIPE)
+			av_close_fd(&s->lend);
 		if (p[0].revents)
 			on_signals(s);
 	}
@@ -538,6 +581,7 @@ int supervisor_main(const struct spawn_options *o, char **argv)
 	    .listener = -1,
 	    .lifeline = {-1, -1},
 	    .credentials = -1,
+	    .lend = -1,
 	    .signals = -1,
 	};
 	vigil_open(&s.vigil);

@@ -32,6 +32,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import stat
 import struct
 import subprocess
@@ -125,10 +126,11 @@ class Daemon:
     """One aviaryd with directories of its own below a new directory in /tmp."""
 
     def __init__(self, args=(), env=None, popen=None, owner=None, spawn_options="",
-                 pool=0):
+                 pool=0, ca=None):
         """pool: sandboxes made ahead of time; none, unless a test says otherwise, as most count what
         there is. popen: further arguments of Popen (another user); owner: the uid that gets the directory;
-        spawn_options: of aviary-spawn, which then starts through a wrapper."""
+        spawn_options: of aviary-spawn, which then starts through a wrapper; ca: file of what to trust when
+        args make it serve HTTPS."""
         self.dir = tempfile.mkdtemp(prefix="aviary-test-")
         os.chmod(self.dir, 0o755)
         if owner is not None:
@@ -145,6 +147,7 @@ class Daemon:
         options = f"{os.environ.get('AVIARY_TEST_SPAWN_OPTIONS', '')} {spawn_options}".strip()
         if options:
             self.args += ["--spawn-program", self._wrapper(options)]
+        self.ca, self.tls = ca, None
         self.process = None
         self.url = self.host = self.port = self.key = None
         self.ids = set()  # every sandbox ever made here
@@ -173,6 +176,7 @@ class Daemon:
         self.url = self._wait_ready()
         parsed = urllib.parse.urlsplit(self.url)
         self.host, self.port = parsed.hostname, parsed.port
+        self.tls = ssl.create_default_context(cafile=self.ca) if parsed.scheme == "https" else None
         wait_for(lambda: os.path.exists(self.credentials), 5, "credentials written")
         with open(self.credentials, encoding="utf-8") as f:
             self.key = json.load(f)["api_key"]
@@ -308,6 +312,8 @@ class Daemon:
     # -- HTTP -----------------------------------------------------------------------------------
 
     def connection(self, timeout=30):
+        if self.tls:
+            return http.client.HTTPSConnection(self.host, self.port, timeout=timeout * SLOW, context=self.tls)
         return http.client.HTTPConnection(self.host, self.port, timeout=timeout * SLOW)
 
     def request(self, method, path, body=None, headers=None, key=True, timeout=30):
@@ -407,6 +413,7 @@ class Attached(Daemon):
     def __init__(self, url, key):  # pylint: disable=super-init-not-called
         parsed = urllib.parse.urlsplit(url)
         self.url, self.host, self.port, self.key = url, parsed.hostname, parsed.port, key
+        self.tls = None
         self.ids, self.local = set(), threading.local()
 
 
@@ -601,7 +608,7 @@ def _tests(names):
     return sorted(functions, key=lambda f: f.__code__.co_firstlineno)
 
 
-def main(names, args=(), env=None, popen=None, owner=None, spawn_options="", pool=0):
+def main(names, args=(), env=None, popen=None, owner=None, spawn_options="", pool=0, ca=None):
     """Runs every test_* of the module. A test with the attribute timeout_s has that limit."""
     wanted = sys.argv[1:]
     tests = [f for f in _tests(names) if not wanted or f.__name__ in wanted]
@@ -614,7 +621,7 @@ def main(names, args=(), env=None, popen=None, owner=None, spawn_options="", poo
         print(f"1..{tap.number}", flush=True)
         sys.exit(1 if tap.failed else 0)
     daemon = Daemon(args=args, env=env, popen=popen, owner=owner, spawn_options=spawn_options,
-                    pool=pool)
+                    pool=pool, ca=ca)
     try:
         daemon.start()
         for line in daemon.log_text().splitlines():

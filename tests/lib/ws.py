@@ -25,13 +25,16 @@ class HandshakeError(Exception):
 
 class WebSocket:
     def __init__(self, host, port, path, headers=None, protocols=(), timeout=30, rcvbuf=None,
-                 authority=None):
-        """authority: what Host says, when it is not where to connect."""
+                 authority=None, tls=None, server_name=None):
+        """authority: what Host says, when it is not where to connect; tls: an ssl.SSLContext, with server_name
+        as the name to ask for and to check."""
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if rcvbuf:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         self.sock.settimeout(timeout)
         self.sock.connect((host, port))
+        if tls:
+            self.sock = tls.wrap_socket(self.sock, server_hostname=server_name or host)
         self.buffer = b""
         self.close_code = None
         self.subprotocol = None

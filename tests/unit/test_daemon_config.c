@@ -126,6 +126,31 @@ static void test_listen(void)
 	ok(!daemon_host_is_loopback("128.0.0.1") && !daemon_host_is_loopback("::"), "not loopback");
 }
 
+static void test_tls(void)
+{
+	char **argv = NULL;
+	size_t lend = 0, given = 0;
+
+	refused("tls-cert = /c\n", "aviary.conf:1 is given and --tls-key is not");
+	refused("tls-key = /k\n", "--tls-cert is not");
+	refused("tls-key = k\ntls-cert = /c\n", "must be an absolute path");
+	refused("tls-key = /k\ntls-cert = /c\npublic-url = http://a.example\n", "write https://");
+	is_int(LOAD("--config=/dev/null", "--tls-cert=/c", "--tls-key=/k", "--listen=0.0.0.0:1",
+	           "--domain=a.example"),
+	    0, "with TLS every address will do");
+	ok(c.tls && c.ports_tls && !c.insecure_http, "ports are served with TLS then");
+	is_str(c.ports_domain, "a.example", "below the domain");
+	is_int(
+	    daemon_launch_argv(&c, &(struct daemon_user){0}, "/s", "/d", &argv, &err), 0, "argv");
+	for (size_t i = 0; argv[i]; i++) {
+		lend += strcmp(argv[i], "--lend") == 0 && argv[i + 1][0] == '/';
+		given += strcmp(argv[i], "--tls-cert") == 0 || strcmp(argv[i], "--tls-key") == 0;
+	}
+	is_int((long long)lend, 2, "the supervisor lends two files");
+	is_int((long long)given, 2, "whose names the daemon knows");
+	daemon_launch_argv_free(argv);
+}
+
 static void test_launch(void)
 {
 	const struct daemon_user user = {.uid = 71, .gid = 72};
@@ -165,6 +190,7 @@ int main(void)
 	test_refused();
 	test_public_url();
 	test_listen();
+	test_tls();
 	test_launch();
 	is_int(daemon_config_help(&help), 0, "help");
 	ok(!strstr(av_buf_cstr(&help), "spawn-socket"), "help is silent about what is ours");
