@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "api/audit.h"
 #include "api/native/native.h"
 #include "api/native/quotas.h"
 #include "api/request.h"
@@ -84,6 +85,10 @@ static void on_made(void *ctx, const struct control_key *k, const struct av_err 
 	struct api_request *rq = ctx;
 
 	rq->call = NULL;
+	if (!err) {
+		api_audit_about(rq, k->id);
+		api_audit_note(rq, "scopes", k->scopes);
+	}
 	send_key(rq, 201, k, err);
 }
 

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "api/audit.h"
 #include "api/native/native.h"
 #include "api/native/quotas.h"
 #include "api/request.h"
@@ -126,6 +127,7 @@ static void on_created(void *ctx, const struct control_member *m, const struct a
 		api_send_err(rq, err);
 		return;
 	}
+	api_audit_about(rq, m->team.id);
 	write_team(&out, &m->team, m->role);
 	api_send_json(rq, 201, &out);
 	av_buf_clear(&out);
@@ -200,6 +202,7 @@ void native_team_leave(struct api_request *rq)
 {
 	struct av_err err;
 
+	api_audit_about(rq, rq->actor.user_id);
 	if (check_team(rq, &err) < 0 ||
 	    control_team_leave(rq->api->control, &rq->actor, api_on_done, rq, &rq->call, &err) < 0)
 		api_send_err(rq, &err);
@@ -232,6 +235,7 @@ static void on_added(void *ctx, const struct control_member *m, const struct av_
 		api_send_err(rq, err);
 		return;
 	}
+	api_audit_about(rq, m->user.id);
 	write_member(&out, m);
 	api_send_json(rq, 201, &out);
 	av_buf_clear(&out);
@@ -253,8 +257,12 @@ void native_member_role(struct api_request *rq)
 	const char *role = NULL;
 	struct av_err err;
 
-	if (check_team(rq, &err) < 0 || need_text(rq, "role", &role, &err) < 0 ||
-	    control_member_set_role(rq->api->control, &rq->actor, api_param(rq, "user"),
+	if (check_team(rq, &err) < 0 || need_text(rq, "role", &role, &err) < 0) {
+		api_send_err(rq, &err);
+		return;
+	}
+	api_audit_note(rq, "role", role);
+	if (control_member_set_role(rq->api->control, &rq->actor, api_param(rq, "user"),
 	        control_role_parse(av_str_c(role)), api_on_done, rq, &rq->call, &err) < 0)
 		api_send_err(rq, &err);
 }
