@@ -5,7 +5,7 @@ ISOLATION ?= jail
 SUITE     ?=
 JOBS      ?= $(shell nproc)
 
-.PHONY: all help demo check check-deep soak bench format tidy clean install
+.PHONY: all help demo check check-deep soak bench format tidy clean install uninstall
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) -j $(JOBS)
@@ -23,7 +23,8 @@ help:
 	@echo "make soak         the long runs: 10,000 cycles and more"
 	@echo "make bench        measure; writes $(BUILD)/bench.json"
 	@echo "make format tidy  lay out and analyse the sources"
-	@echo "make install      install (DESTDIR and meson's prefix are honoured)"
+	@echo "make install      install (DESTDIR and meson's prefix are honoured): docs/operations.md"
+	@echo "make uninstall    remove what that installed; 'aviary cleanup --all' removes the state"
 
 demo: all
 	@ISOLATION=$(ISOLATION) BUILD=$(BUILD) tools/demo.sh
@@ -57,6 +58,9 @@ tidy: all
 
 install: all
 	@meson install -C $(BUILD)
+
+uninstall:
+	@tools/uninstall $(BUILD)
 
 clean:
 	@rm -rf $(BUILD) build-asan build-clang build-fuzz

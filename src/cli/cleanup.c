@@ -8,8 +8,10 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -39,11 +41,49 @@ static int make_absolute(const char *path, char *ret, size_t size)
 	return r < 0 ? r : av_str_copy(ret, size, av_buf_str(&b));
 }
 
+/* Runs aviary-spawn; its exit status. */
+static int clean(const char *program, const char *state, const char *dir, bool all)
+{
+	int status;
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		execl(program, program, "--cleanup", "--state", state, "--run", dir,
+		    all ? "--all" : (char *)NULL, (char *)NULL);
+		cli_warn("%s: %s", program, strerror(errno));
+		_exit(EXIT_PLATFORM);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) < 0) {
+		cli_warn("%s: %s", program, strerror(errno));
+		return EXIT_PLATFORM;
+	}
+	return WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_PLATFORM;
+}
+
+/* The key of a daemon whose database is gone opens nothing. Only where the first start of the
+ * default instance puts it: another one's --credentials is not ours to know. */
+static void remove_credentials(void)
+{
+	char path[4096];
+
+	for (int i = 0; i < 2; i++) {
+		if (cli_credentials_path(i, path, sizeof(path)) < 0)
+			continue;
+		char *slash = strrchr(path, '/');
+		if (unlink(path) < 0 && errno != ENOENT && errno != ENOTDIR && errno != EACCES)
+			cli_warn("%s: %s", path, strerror(errno));
+		*slash = '\0';
+		(void)rmdir(path); /* a configuration may be in it */
+	}
+}
+
 static int run(struct cli *cli, const struct args *args)
 {
 	char state_default[4096], run_default[4096], program[4096];
 	const char *state = args_text(args, "state"), *dir = args_text(args, "run");
-	bool all = args_flag(args, "all");
+	bool all = args_flag(args, "all"), is_default = !state && !getenv("AVIARY_STATE");
 	struct stat st;
 
 	if (!state && places_state(state_default, sizeof(state_default)) < 0)
@@ -73,11 +113,10 @@ static int run(struct cli *cli, const struct args *args)
 		    "aviary-spawn is not beside this program nor in libexec; reinstall Aviary");
 		return EXIT_PLATFORM;
 	}
-	fflush(stdout);
-	execl(program, program, "--cleanup", "--state", state, "--run", dir,
-	    all ? "--all" : (char *)NULL, (char *)NULL);
-	cli_warn("%s: %s", program, strerror(errno));
-	return EXIT_PLATFORM;
+	int r = clean(program, state, dir, all);
+	if (r == 0 && all && is_default)
+		remove_credentials();
+	return r;
 }
 
 static const struct option_spec options[] = {
@@ -102,7 +141,8 @@ const struct command command_cleanup = {
     .summary = "remove what a dead daemon left behind",
     .description =
         "Kills the sandboxes of an instance whose daemon no longer runs and removes its "
-        "mounts, control groups and run directory; with --all its state directory too. It refuses "
+        "mounts, control groups and run directory; with --all its state directory too, and the key "
+        "that its first start wrote. It refuses "
         "while that daemon runs: use 'aviary rm --all' then. Sandboxes outlive a daemon on "
         "purpose: "
         "one that is started again takes them over, without any cleaning up.",

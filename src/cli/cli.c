@@ -206,11 +206,14 @@ static void clear_secretp(char **p)
 	*p = NULL;
 }
 
-/* The path of credentials.json; -ENOENT when there is no place for it. */
-static int credentials_path(char *path, size_t size)
+int cli_credentials_path(int i, char *path, size_t size)
 {
 	const char *own = getenv("AVIARY_CONFIG_DIR"), *xdg = getenv("XDG_CONFIG_HOME");
 	const char *home = getenv("HOME");
+	if (i == 1 && !(own && own[0]))
+		return av_path_printf(path, size, "/etc/aviary/credentials.json");
+	if (i > 0)
+		return -ENOENT;
 	if (own && own[0])
 		return av_path_printf(path, size, "%s/credentials.json", own);
 	if (xdg && xdg[0])
@@ -224,11 +227,17 @@ static int credentials_path(char *path, size_t size)
 static int read_credentials(char **ret_url, char **ret_key, struct av_err *err)
 {
 	char path[4096], text[4096];
-	if (credentials_path(path, sizeof(path)) < 0)
-		return 0;
-	ssize_t n = av_read_file_at(AT_FDCWD, path, text, sizeof(text));
-	if (n == -ENOENT || n == -ENOTDIR)
-		return 0;
+	ssize_t n = -ENOENT;
+	for (int i = 0; n == -ENOENT || n == -ENOTDIR; i++) {
+		int r = cli_credentials_path(i, path, sizeof(path));
+		if (r < 0 && i > 0)
+			return 0;
+		if (r < 0)
+			continue; /* no HOME */
+		n = av_read_file_at(AT_FDCWD, path, text, sizeof(text));
+		if (n == -EACCES && i > 0)
+			return 0; /* the service's, which is root's */
+	}
 	if (n < 0)
 		return av_err_sys(err, AV_ERR_INVALID, (int)n, "%s", path);
 	AV_CLEANUP(av_json_decrefp)

@@ -56,6 +56,9 @@ int cli_call(struct cli *cli, const char *method, const json_t *body, json_t **r
 int cli_resolve(
     struct cli *cli, const char *what, char ret_id[static AV_ID_SIZE], struct av_err *err);
 
+/* Where credentials.json may be, in the order in which it is looked for: i = 0 this user's, 1 the
+ * service's (/etc/aviary), unless AVIARY_CONFIG_DIR names the one place. -ENOENT: no such place. */
+int cli_credentials_path(int i, char *path, size_t size);
 /* Path of a program of ours (aviaryd, aviary-spawn, floor_jail …): beside this one, in libexec, or
  * in the build tree's folder. -ENOENT when it is nowhere. */
 int cli_find_program(const char *name, const char *build_folder, char *ret_path, size_t size);

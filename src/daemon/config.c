@@ -17,29 +17,27 @@
 #include "base/num.h"
 #include "base/path.h"
 #include "control/audit.h"
-
+#include "daemon/config_internal.h"
 #include "base/banned.h"
 
 #define CONFIG_FILE_MAX ((size_t)64 << 10)
+#define ENV_PREFIX      "AVIARY_"
 
-enum scope { USER, FLAG, PRIVATE };
-
-static const struct opt {
-	const char *name;
-	const char *meta; /* NULL: a switch */
-	enum scope scope;
-	const char *text; /* default */
-	const char *help;
-} opts[DAEMON_OPT_COUNT] = {
+static const struct daemon_opt_info opts[DAEMON_OPT_COUNT] = {
 #define DAEMON_OPT(id, name_, meta_, scope_, text_, help_)                                         \
 	[DAEMON_OPT_##id] = {.name = (name_),                                                      \
 	    .meta = (meta_),                                                                       \
-	    .scope = (scope_),                                                                     \
+	    .scope = DAEMON_SCOPE_##scope_,                                                        \
 	    .text = (text_),                                                                       \
 	    .help = (help_)},
 #include "daemon/options.def"
 #undef DAEMON_OPT
 };
+
+const struct daemon_opt_info *daemon_opt_info(int opt)
+{
+	return &opts[opt];
+}
 
 const char *daemon_opt_name(enum daemon_opt opt)
 {
@@ -87,7 +85,8 @@ static const char *opt_nearest(struct av_str name, bool file)
 	for (int i = 0; i < DAEMON_OPT_COUNT; i++) {
 		size_t d;
 
-		if (opts[i].scope == PRIVATE || (file && opts[i].scope != USER))
+		if (opts[i].scope == DAEMON_SCOPE_PRIVATE ||
+		    (file && opts[i].scope != DAEMON_SCOPE_USER))
 			continue;
 		d = distance(name, opts[i].name);
 		if (d < best_d) {
@@ -159,19 +158,58 @@ static int load_flags(struct daemon_config *c, int argc, char *const *argv, stru
 	return 0;
 }
 
+static void env_name(const char *option, char dst[static 64])
+{
+	size_t n = strlen(ENV_PREFIX);
+
+	memcpy(dst, ENV_PREFIX, n);
+	for (const char *p = option; *p && n + 1 < 64; p++)
+		dst[n++] = *p == '-' ? '_' : (char)toupper((unsigned char)*p);
+	dst[n] = '\0';
+}
+
+/* A variable that is no option of ours and nearly is one: as in the file a typo must not leave a
+ * default in force unsaid, but other programs may have variables that begin like ours. */
+static void warn_of_env(struct daemon_config *c, const char *variable)
+{
+	static const char *const others[] = {
+	    "url", "api-key", "config-dir", "templates", "failpoint", "build", "libexec"};
+	struct av_str name = av_str_c(variable), value;
+	char lower[64], meant[64];
+	const char *near;
+
+	value = name;
+	(void)av_str_cut(&value, '=', &name);
+	name = av_str_n(name.p + strlen(ENV_PREFIX), name.n - strlen(ENV_PREFIX));
+	if (name.n == 0 || name.n >= sizeof lower)
+		return;
+	for (size_t i = 0; i < name.n; i++)
+		lower[i] = name.p[i] == '_' ? '-' : (char)tolower((unsigned char)name.p[i]);
+	name = av_str_n(lower, name.n);
+	for (size_t i = 0; i < AV_ARRAY_LEN(others); i++)
+		if (av_str_eq_c(name, others[i]))
+			return;
+	near = opt_find(name) < 0 ? opt_nearest(name, true) : NULL;
+	if (!near || strlen(near) < 4)
+		return;
+	env_name(near, meant);
+	(void)av_buf_printf(&c->warnings, "%.*s is no option of aviaryd (did you mean %s?)\n",
+	    (int)(strlen(ENV_PREFIX) + name.n), variable, meant);
+}
+
 static int load_env(struct daemon_config *c, struct av_err *err)
 {
+	for (char **e = environ; e && *e; e++)
+		if (av_str_starts(av_str_c(*e), AV_STR(ENV_PREFIX)))
+			warn_of_env(c, *e);
 	for (int i = 0; i < DAEMON_OPT_COUNT; i++) {
-		char name[64] = "AVIARY_";
-		size_t n = strlen(name);
+		char name[64];
 		const char *v;
 		int r;
 
-		if (opts[i].scope != USER || c->value[i])
+		if (opts[i].scope != DAEMON_SCOPE_USER || c->value[i])
 			continue;
-		for (const char *p = opts[i].name; *p && n + 1 < sizeof name; p++)
-			name[n++] = *p == '-' ? '_' : (char)toupper((unsigned char)*p);
-		name[n] = '\0';
+		env_name(opts[i].name, name);
 		v = getenv(name);
 		if (!v || !*v)
 			continue;
@@ -204,7 +242,7 @@ static int load_line(
 	key = av_str_trim(key);
 	value = av_str_trim(value);
 	opt = opt_find(key);
-	if (opt < 0 || opts[opt].scope != USER) {
+	if (opt < 0 || opts[opt].scope != DAEMON_SCOPE_USER) {
 		const char *near = opt_nearest(key, true);
 
 		return av_err_set(err, AV_ERR_INVALID,
@@ -222,8 +260,8 @@ static int load_line(
 	return c->value[opt] ? 0 : set_value(c, opt, value, origin, err);
 }
 
-/* A file that was not asked for may be absent. */
-static int load_file(struct daemon_config *c, const char *path, bool required, struct av_err *err)
+int daemon_config_load_file(struct daemon_config *c, const char *path,
+    void (*on_error)(void *ctx, const struct av_err *err), void *ctx, struct av_err *err)
 {
 	AV_CLEANUP(av_freep) char *text = malloc(CONFIG_FILE_MAX);
 	bool seen[DAEMON_OPT_COUNT] = {false};
@@ -234,8 +272,6 @@ static int load_file(struct daemon_config *c, const char *path, bool required, s
 	if (!text)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	n = av_read_file_at(AT_FDCWD, path, text, CONFIG_FILE_MAX);
-	if (n == -ENOENT && !required)
-		return 0;
 	if (n < 0)
 		return av_err_sys(
 		    err, AV_ERR_INVALID, (int)n, "cannot read the configuration file %s", path);
@@ -249,10 +285,20 @@ static int load_file(struct daemon_config *c, const char *path, bool required, s
 			line.n--;
 		(void)snprintf(origin, sizeof origin, "%s:%u", path, ++number);
 		r = load_line(c, line, origin, seen, err);
-		if (r < 0)
+		if (r < 0 && !on_error)
 			return r;
+		if (r < 0)
+			on_error(ctx, err);
 	}
 	return 0;
+}
+
+/* A file that was not asked for may be absent. */
+static int load_file(struct daemon_config *c, const char *path, bool required, struct av_err *err)
+{
+	if (!required && access(path, F_OK) < 0 && errno == ENOENT)
+		return 0;
+	return daemon_config_load_file(c, path, NULL, NULL, err);
 }
 
 /* $XDG_<var>, else ~/<home_part>; -ENOENT without a home. */
@@ -533,6 +579,23 @@ static int convert_public_url(struct daemon_config *c, struct av_err *err)
 	    origin_of(c, DAEMON_OPT_PUBLIC_URL), text);
 }
 
+/* aviary-spawn wants one of two words. */
+static int convert_internet(struct daemon_config *c, struct av_err *err)
+{
+	bool on = true;
+	int r;
+
+	if (!c->value[DAEMON_OPT_INTERNET])
+		return 0;
+	r = convert_bool(c, DAEMON_OPT_INTERNET, &on, err);
+	if (r < 0)
+		return r;
+	av_freep(&c->value[DAEMON_OPT_INTERNET]);
+	c->value[DAEMON_OPT_INTERNET] = av_str_dup(on ? AV_STR("yes") : AV_STR("no"));
+	return c->value[DAEMON_OPT_INTERNET] ? 0
+	                                     : av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+}
+
 #define POOL_MAX 1000
 
 static int convert_pool(struct daemon_config *c, struct av_err *err)
@@ -599,15 +662,25 @@ static int convert(struct daemon_config *c, struct av_err *err)
 	if ((r = convert_bool(c, DAEMON_OPT_INSECURE_HTTP, &c->insecure_http, err)) < 0 ||
 	    (r = convert_bool(c, DAEMON_OPT_METRICS_PUBLIC, &c->metrics_public, err)) < 0 ||
 	    (r = convert_bool(c, DAEMON_OPT_PRINT_READY, &c->print_ready, err)) < 0 ||
-	    (r = convert_tls(c, err)) < 0 || (r = convert_listen(c, err)) < 0 ||
-	    (r = convert_paths(c, err)) < 0 || (r = convert_domain(c, err)) < 0 ||
-	    (r = convert_public_url(c, err)) < 0 || (r = convert_log(c, err)) < 0 ||
-	    (r = convert_pool(c, err)) < 0 || (r = convert_audit(c, err)) < 0)
+	    (r = convert_internet(c, err)) < 0 || (r = convert_tls(c, err)) < 0 ||
+	    (r = convert_listen(c, err)) < 0 || (r = convert_paths(c, err)) < 0 ||
+	    (r = convert_domain(c, err)) < 0 || (r = convert_public_url(c, err)) < 0 ||
+	    (r = convert_log(c, err)) < 0 || (r = convert_pool(c, err)) < 0 ||
+	    (r = convert_audit(c, err)) < 0)
 		return r;
 	r = convert_fd(c, DAEMON_OPT_CREDENTIALS_FD, &c->credentials_fd, err);
 	if (r == 0)
 		r = convert_fd(c, DAEMON_OPT_NOTIFY_FD, &c->notify_fd, err);
 	return r < 0 ? r : convert_fd(c, DAEMON_OPT_LEND_FD, &c->lend_fd, err);
+}
+
+int daemon_config_finish(struct daemon_config *c, struct av_err *err)
+{
+	int r;
+
+	if ((r = default_texts(c, err)) < 0 || (r = default_dirs(c, err)) < 0)
+		return r;
+	return convert(c, err);
 }
 
 static int load(struct daemon_config *c, int argc, char *const *argv, struct av_err *err)
@@ -620,20 +693,18 @@ static int load(struct daemon_config *c, int argc, char *const *argv, struct av_
 	/* Help and version work whatever the rest says. */
 	c->help = c->value[DAEMON_OPT_HELP] != NULL;
 	c->version = c->value[DAEMON_OPT_VERSION] != NULL;
-	if (c->help || c->version)
+	if (c->help || c->version || c->value[DAEMON_OPT_CHECK_CONFIG])
 		return 0;
 	if (!c->is_daemon && ((r = load_env(c, err)) < 0 || (r = load_default_file(c, err)) < 0))
 		return r;
-	if ((r = default_texts(c, err)) < 0 || (r = default_dirs(c, err)) < 0)
-		return r;
-	return convert(c, err);
+	return daemon_config_finish(c, err);
 }
 
 int daemon_config_load(struct daemon_config *c, int argc, char *const *argv, struct av_err *err)
 {
 	int r;
 
-	*c = (struct daemon_config){.credentials_fd = -1, .notify_fd = -1, .lend_fd = -1};
+	*c = DAEMON_CONFIG_INIT;
 	r = load(c, argc, argv, err);
 	if (r < 0)
 		daemon_config_clear(c);
@@ -646,6 +717,7 @@ void daemon_config_clear(struct daemon_config *c)
 		av_freep(&c->value[i]);
 		av_freep(&c->origin[i]);
 	}
+	av_buf_clear(&c->warnings);
 }
 
 int daemon_config_help(struct av_buf *out)
@@ -658,11 +730,11 @@ int daemon_config_help(struct av_buf *out)
 	for (int i = 0; i < DAEMON_OPT_COUNT; i++) {
 		char left[48];
 
-		if (opts[i].scope == PRIVATE)
+		if (opts[i].scope == DAEMON_SCOPE_PRIVATE)
 			continue;
 		(void)snprintf(left, sizeof left, "--%s%s%s%s", opts[i].name,
 		    opts[i].meta ? " " : "", opts[i].meta ? opts[i].meta : "",
-		    opts[i].scope == FLAG ? " *" : "");
+		    opts[i].scope == DAEMON_SCOPE_FLAG ? " *" : "");
 		(void)av_buf_printf(out, "  %-26s %s%s%s%s\n", left, opts[i].help,
 		    opts[i].text && opts[i].meta ? " (default: " : "",
 		    opts[i].text && opts[i].meta ? opts[i].text : "",

@@ -37,6 +37,8 @@ struct daemon_config {
 	char *value[DAEMON_OPT_COUNT];  /* owned; NULL when unset and without default */
 	char *origin[DAEMON_OPT_COUNT]; /* owned; where the value came from; NULL for a default */
 
+	struct av_buf warnings; /* a line each; variables that are nearly options */
+
 	/* The same, checked and converted. */
 	char listen_host[64];     /* numeric address without brackets */
 	uint16_t listen_port;     /* 0: any free one */

@@ -125,8 +125,9 @@ static void add_spawn_options(
     struct argv *a, const struct daemon_config *c, const struct daemon_user *user)
 {
 	static const enum daemon_opt opts[] = {DAEMON_OPT_STATE, DAEMON_OPT_RUN,
-	    DAEMON_OPT_CREDENTIALS, DAEMON_OPT_DISK, DAEMON_OPT_DISK_IMAGE, DAEMON_OPT_INTERNET,
-	    DAEMON_OPT_ALLOW_NET, DAEMON_OPT_RESOLVER, DAEMON_OPT_NET_POOL, DAEMON_OPT_LOG_LEVEL};
+	    DAEMON_OPT_CREDENTIALS, DAEMON_OPT_DISK, DAEMON_OPT_DISK_IMAGE, DAEMON_OPT_CGROUP,
+	    DAEMON_OPT_INTERNET, DAEMON_OPT_ALLOW_NET, DAEMON_OPT_RESOLVER, DAEMON_OPT_NET_POOL,
+	    DAEMON_OPT_LOG_LEVEL};
 
 	for (size_t i = 0; i < AV_ARRAY_LEN(opts); i++)
 		add_option(a, c, opts[i]);
@@ -151,8 +152,7 @@ static void add_daemon_options(struct argv *a, const struct daemon_config *c)
 	    DAEMON_OPT_LOG_FORMAT, DAEMON_OPT_LOG_LEVEL, DAEMON_OPT_POOL, DAEMON_OPT_POOL_MEMORY,
 	    DAEMON_OPT_WEBHOOK_PRIVATE, DAEMON_OPT_TELEGRAM_URL, DAEMON_OPT_SMTP_URL,
 	    DAEMON_OPT_SMTP_USER, DAEMON_OPT_SMTP_PASSWORD_FILE, DAEMON_OPT_MAIL_FROM,
-	    DAEMON_OPT_AUDIT_DAYS, DAEMON_OPT_AUDIT_MAX,
-	    DAEMON_OPT_TLS_CERT, DAEMON_OPT_TLS_KEY};
+	    DAEMON_OPT_AUDIT_DAYS, DAEMON_OPT_AUDIT_MAX, DAEMON_OPT_TLS_CERT, DAEMON_OPT_TLS_KEY};
 
 	for (size_t i = 0; i < AV_ARRAY_LEN(opts); i++)
 		add_option(a, c, opts[i]);
@@ -195,6 +195,14 @@ void daemon_launch_argv_free(char **argv)
 	free(argv);
 }
 
+int daemon_launch_programs(const struct daemon_config *c, char ret_spawn[static AV_PATH_MAX + 1],
+    char ret_self[static AV_PATH_MAX + 1], struct av_err *err)
+{
+	int r = self_path(ret_self, err);
+
+	return r < 0 ? r : find_spawn(c, ret_self, ret_spawn, err);
+}
+
 int daemon_launch(const struct daemon_config *c, struct av_err *err)
 {
 	char self[AV_PATH_MAX + 1], spawn[AV_PATH_MAX + 1];
@@ -202,8 +210,8 @@ int daemon_launch(const struct daemon_config *c, struct av_err *err)
 	char **argv = NULL;
 	int r;
 
-	if ((r = self_path(self, err)) < 0 || (r = find_spawn(c, self, spawn, err)) < 0 ||
-	    (r = daemon_find_user(c, &user, err)) < 0 ||
+	if ((r = daemon_launch_programs(c, spawn, self, err)) < 0 ||
+	    (r = daemon_launch_check(c, err)) < 0 || (r = daemon_find_user(c, &user, err)) < 0 ||
 	    (r = daemon_launch_argv(c, &user, spawn, self, &argv, err)) < 0)
 		return r;
 	(void)execv(spawn, argv);

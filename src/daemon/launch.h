@@ -12,6 +12,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "base/path.h"
 #include "daemon/config.h"
 
 /* Does not return on success. */
@@ -25,6 +26,14 @@ struct daemon_user {
 	gid_t gid;
 };
 int daemon_find_user(const struct daemon_config *c, struct daemon_user *ret, struct av_err *err);
+
+/* Whether aviary-spawn takes its part of the configuration: runs it once, to look at its command
+ * line only; 10 s at most. INVALID: its message, with the place the value comes from before it. */
+int daemon_launch_check(const struct daemon_config *c, struct av_err *err);
+
+/* The aviary-spawn that is used, and this program. */
+int daemon_launch_programs(const struct daemon_config *c, char ret_spawn[static AV_PATH_MAX + 1],
+    char ret_self[static AV_PATH_MAX + 1], struct av_err *err);
 
 /* The command line of the supervisor: a NULL-terminated array of owned strings, for daemon_launch
  * and tests. self is the path of this program. */

@@ -13,6 +13,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "daemon/config.h"
+#include "daemon/config_show.h"
 #include "daemon/daemon.h"
 #include "daemon/launch.h"
 #include "base/banned.h"
@@ -26,6 +27,51 @@ static int print_help(void)
 	if (daemon_config_help(&out) < 0)
 		return 1;
 	return av_write_full(STDOUT_FILENO, av_buf_str(&out).p, av_buf_str(&out).n) < 0;
+}
+
+static int show_config(const struct daemon_config *c, const char *how)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT((size_t)1 << 20);
+	struct av_err err;
+
+	if (daemon_config_show(c, how, &out, &err) < 0) {
+		(void)fprintf(stderr, "aviaryd: %s\n", err.message);
+		return 2;
+	}
+	if (av_write_full(STDOUT_FILENO, av_buf_str(&out).p, av_buf_str(&out).n) < 0)
+		return 1;
+	if (strcmp(how, "example") != 0 && daemon_launch_check(c, &err) < 0) {
+		(void)fprintf(stderr, "aviaryd: this would not start: %s\n", err.message);
+		return 2;
+	}
+	return 0;
+}
+
+static int check_config(const char *path)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT((size_t)1 << 20);
+	unsigned int problems;
+	struct av_err err;
+
+	if (daemon_config_check(path, &out, &problems, &err) < 0) {
+		(void)fprintf(stderr, "aviaryd: %s\n", err.message);
+		return 2;
+	}
+	if (problems == 0)
+		(void)av_buf_printf(&out, "%s: no mistakes\n", path);
+	if (av_write_full(STDOUT_FILENO, av_buf_str(&out).p, av_buf_str(&out).n) < 0)
+		return 1;
+	return problems ? 2 : 0;
+}
+
+static void print_warnings(const struct daemon_config *c)
+{
+	struct av_str rest = av_buf_str(&c->warnings), line;
+
+	while (rest.n > 0) {
+		(void)av_str_cut(&rest, '\n', &line);
+		(void)fprintf(stderr, "aviaryd: warning: %.*s\n", AV_STR_ARG(line));
+	}
 }
 
 static int run(const struct daemon_config *c)
@@ -58,11 +104,16 @@ int main(int argc, char **argv)
 		(void)fprintf(stderr, "aviaryd: %s\n", err.message);
 		return 2;
 	}
+	print_warnings(&c);
 	av_log_init("aviaryd", c.log_level, c.log_json);
 	if (c.help)
 		status = print_help();
 	else if (c.version)
 		status = puts("aviaryd " AVIARY_VERSION) < 0;
+	else if (daemon_config_get(&c, DAEMON_OPT_CHECK_CONFIG))
+		status = check_config(daemon_config_get(&c, DAEMON_OPT_CHECK_CONFIG));
+	else if (daemon_config_get(&c, DAEMON_OPT_SHOW_CONFIG))
+		status = show_config(&c, daemon_config_get(&c, DAEMON_OPT_SHOW_CONFIG));
 	else
 		status = run(&c);
 	daemon_config_clear(&c);

@@ -25,6 +25,7 @@
 #include "base/avtime.h"
 #include "base/failpoint.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "base/num.h"
 #include "base/path.h"
 #include "spawn/probe.h"
@@ -187,9 +188,45 @@ static void freezer_first(struct cgroups *cg)
 	cg->tree[0] = first;
 }
 
-static void find_trees(struct cgroups *cg, const struct cgroup_layout *l)
+static int find_below(
+    const struct cgroups *cg, const char *below, struct cgroup_layout *l, struct av_err *err)
+{
+	char text[4096];
+	struct av_str own;
+	ssize_t n = av_read_file_at(AT_FDCWD, "/proc/self/cgroup", text, sizeof(text));
+	if (n < 0 || !cgroup_own_path(av_str_n(text, (size_t)n), &own))
+		own = AV_STR("/");
+	int r = cgroup_below_path(below, own, l->below, sizeof(l->below));
+	if (r == 0 && (!l->v2[0] || cgroup_v2_root_populated(cg, l))) {
+		/* Those that were made before are where they are. */
+		av_log(AV_LOG_WARN,
+		    "the control groups of sandboxes stay at the root until none runs at a start",
+		    "instead_of", l->below, NULL);
+		l->below[0] = '\0';
+	}
+	return r < 0 ? av_err_set(err, AV_ERR_INVALID,
+	                   "--cgroup: \"%s\" is no control group; give a path such as "
+	                   "/system.slice/aviary-sandboxes.service, or ../aviary-sandboxes.service "
+	                   "for a neighbour of the service's own",
+	                   below)
+	             : 0;
+}
+
+/* Its limits would silently not be there. */
+static int below_missing(const struct cgroup_layout *l, struct av_err *err)
+{
+	(void)av_err_set(err, AV_ERR_INVALID,
+	    "--cgroup: there is no control group %s: `systemctl start` the unit that makes it, or "
+	    "leave the option out",
+	    l->below);
+	return -ENOENT;
+}
+
+static int find_trees(struct cgroups *cg, const struct cgroup_layout *l, struct av_err *err)
 {
 	int r = l->v2[0] ? cgroup_v2_setup(cg, l) : -ENOENT;
+	if (r == -ENOENT && l->v2[0] && l->below[0])
+		return below_missing(l, err);
 	if (r == -EACCES || r == -EPERM || r == -EROFS)
 		cgroup_add_reason(cg,
 		    "no cgroup of this user may be written: start from a systemd user service with "
@@ -211,6 +248,7 @@ static void find_trees(struct cgroups *cg, const struct cgroup_layout *l)
 	if (cg->n == 0 && cg->reason[0] == 0)
 		cgroup_add_reason(cg, "no cgroup file system is mounted: mount -t cgroup2 none "
 		                      "/sys/fs/cgroup");
+	return 0;
 }
 
 static void favor(struct cgroups *cg)
@@ -249,9 +287,15 @@ int cgroups_new(const struct cgroups_config *cfg, struct cgroups **ret, struct a
 	cgroup_layout_parse(av_str_n(text, n < 0 ? 0 : (size_t)n), l);
 	if (cfg->ignore_v2)
 		l->v2[0] = 0;
-	find_trees(cg, l);
+	int r = cfg->below ? find_below(cg, cfg->below, l, err) : 0;
+	if (r == 0)
+		r = find_trees(cg, l, err);
 	free(l);
 	free(text);
+	if (r < 0) {
+		cgroups_free(cg);
+		return r;
+	}
 	if ((cg->caps & CGROUP_CAP_MEMORY) && !machine_has_swap())
 		cg->caps |= CGROUP_CAP_SWAP;
 	if (cg->n > 0)

@@ -57,7 +57,12 @@ enum cgroup_cap {
 };
 
 struct cgroups_config {
-	const char *tag;  /* 8 hexadecimal digits that tell instances apart */
+	const char *tag; /* 8 hexadecimal digits that tell instances apart */
+	/* The control group to make the parent in, where it exists in a tree: a path as
+	 * /proc/self/cgroup has it ("/system.slice/aviary-sandboxes.service"), or "../NAME" for a
+	 * neighbour of this process's own. NULL: the root of each tree, or where that may not be
+	 * written, the process's own. It must be delegated to us: nobody else changes it. */
+	const char *below;
 	bool fast_attach; /* mount the private named hierarchy with favordynmods */
 	bool ignore_v2;   /* as if only v1 trees were mounted (tests) */
 	bool read_only;   /* look only (doctor): create nothing, mount nothing */
@@ -104,9 +109,12 @@ struct cgroup_stat {
 
 struct cgroups;
 
+/* Whether text can be cgroups_config.below: clean, and short enough. Pure. */
+bool cgroup_below_valid(const char *text);
 /* Finds the layout and, unless read_only, makes the parents and enables controllers. A machine on
  * which nothing can be limited is no error: mode NONE, with cgroups_reason() saying why. Errors:
- * -ENOMEM; -EINVAL for a bad tag. The caller frees with cgroups_free(). */
+ * -ENOMEM; -EINVAL for a bad tag; -ENOENT when there is no cgroup `below`. The caller frees with
+ * cgroups_free(). */
 int cgroups_new(const struct cgroups_config *cfg, struct cgroups **ret, struct av_err *err);
 /* Closes descriptors, and removes the parents when no sandbox is left in them. The favordynmods
  * hierarchy goes with the last holder. */
@@ -177,6 +185,10 @@ int cgroups_list(struct cgroups *cg, int (*on_id)(void *ctx, const char *id), vo
 /* For `aviary cleanup`: kills and removes every sandbox and then the parents. -EBUSY when something
  * does not die within timeout_ms. */
 int cgroups_cleanup(struct cgroups *cg, int timeout_ms, struct av_err *err) AV_MUST_CHECK;
+/* Calls on_path with each control group of the v2 tree that has this instance's parent inside, for
+ * use as cgroups_config.below; at most ten levels deep. A non-zero answer ends the walk and is
+ * returned. For cleanup, which does not know the options of the daemon that died. */
+int cgroups_find(const char *tag, int (*on_path)(void *ctx, const char *path), void *ctx);
 /* Forks a child, attaches it to a cgroup made for that and removes both: nanoseconds of the attach.
  * For doctor and tests. */
 int cgroups_measure_attach(struct cgroups *cg, int64_t *ret_ns, struct av_err *err) AV_MUST_CHECK;

@@ -24,6 +24,7 @@ enum cgroup_ctl {
 struct cgroup_layout {
 	char v2[CGROUP_PATH_SIZE];      /* mount point, "" when there is none */
 	char v2_root[CGROUP_PATH_SIZE]; /* which directory of the tree is mounted there */
+	char below[CGROUP_PATH_SIZE];   /* cgroups_config.below resolved to a path, or "" */
 	size_t n_v1;
 	struct {
 		char path[CGROUP_PATH_SIZE];
@@ -38,6 +39,11 @@ void cgroup_layout_parse(struct av_str mountinfo, struct cgroup_layout *ret);
 uint32_t cgroup_v2_controllers(struct av_str list);
 /* The path after "0::" in the text of /proc/<pid>/cgroup. False when there is none. Pure. */
 bool cgroup_v2_own_path(struct av_str proc_cgroup, struct av_str *ret_path);
+/* The same of the tree that systemd finds processes in: that one, or "name=systemd" where only v1
+ * is mounted. Pure. */
+bool cgroup_own_path(struct av_str proc_cgroup, struct av_str *ret_path);
+/* cgroups_config.below as a path, for a process in own. -EINVAL, -ENAMETOOLONG. Pure. */
+int cgroup_below_path(const char *below, struct av_str own, char *dst, size_t size);
 /* The number after "key " at the start of a line of a flat-keyed file; 0 when absent. Pure. */
 uint64_t cgroup_flat_key(struct av_str text, const char *key);
 
@@ -84,6 +90,8 @@ ssize_t cgroup_read(
 uint64_t cgroup_read_u64(const struct cgroup_tree *t, const char *id, const char *file);
 bool cgroup_has_file(const struct cgroup_tree *t, const char *id, const char *file);
 
+/* Whether sandboxes run in a parent at the root of the v2 tree. */
+bool cgroup_v2_root_populated(const struct cgroups *cg, const struct cgroup_layout *l);
 /* Adds the v2 tree at mount point l->v2 and its caps. 0, or -errno when it is of no use. */
 int cgroup_v2_setup(struct cgroups *cg, const struct cgroup_layout *l);
 int cgroup_v2_limit(struct cgroups *cg, const struct cgroup_tree *t, const char *id,

@@ -4,9 +4,11 @@
  */
 #include "spawn/cgroup_internal.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 #include "base/num.h"
+#include "base/path.h"
 #include "base/banned.h"
 
 static const struct {
@@ -117,6 +119,51 @@ bool cgroup_v2_own_path(struct av_str proc_cgroup, struct av_str *ret_path)
 		}
 	}
 	return false;
+}
+
+bool cgroup_own_path(struct av_str proc_cgroup, struct av_str *ret_path)
+{
+	struct av_str rest = proc_cgroup, line, field;
+	if (cgroup_v2_own_path(proc_cgroup, ret_path))
+		return true;
+	while (rest.n > 0) {
+		av_str_cut(&rest, '\n', &line);
+		av_str_cut(&line, ':', &field);
+		av_str_cut(&line, ':', &field);
+		if (av_str_eq_c(field, "name=systemd")) {
+			*ret_path = line;
+			return true;
+		}
+	}
+	return false;
+}
+
+bool cgroup_below_valid(const char *text)
+{
+	struct av_str s = av_str_c(text), part;
+	if (av_str_starts(s, AV_STR("../")))
+		s = av_str_n(s.p + 2, s.n - 2);
+	if (s.n < 2 || s.n >= CGROUP_PATH_SIZE || s.p[0] != '/')
+		return false;
+	s = av_str_n(s.p + 1, s.n - 1);
+	for (bool more = true; more;) {
+		more = av_str_cut(&s, '/', &part);
+		if (part.n == 0 || av_str_eq_c(part, ".") || av_str_eq_c(part, ".."))
+			return false;
+	}
+	return true;
+}
+
+int cgroup_below_path(const char *below, struct av_str own, char *dst, size_t size)
+{
+	if (!cgroup_below_valid(below))
+		return -EINVAL;
+	if (below[0] == '/')
+		return av_path_printf(dst, size, "%s", below);
+	struct av_str dir = own.n > 1 ? av_path_dir(own) : own;
+	if (dir.n == 1) /* "/" */
+		dir.n = 0;
+	return av_path_printf(dst, size, "%.*s%s", AV_STR_ARG(dir), below + 2);
 }
 
 uint64_t cgroup_flat_key(struct av_str text, const char *key)

@@ -24,6 +24,7 @@
 #include "base/failpoint.h"
 #include "base/fd.h"
 #include "base/num.h"
+#include "base/path.h"
 #include "base/banned.h"
 
 static void sleep_ms(int ms)
@@ -77,11 +78,25 @@ static void take_caps(struct cgroups *cg, const struct cgroup_tree *t)
 		cg->caps |= CGROUP_CAP_IO_WEIGHT;
 }
 
-static int open_tree_dirs(struct cgroups *cg, struct cgroup_tree *t, const char *path)
+/* systemd delegates a unit's cgroup in the trees whose controllers it uses; in the others there is
+ * none, and the root is as good. */
+static int open_v1_base(const char *mount, const char *below)
 {
-	t->base_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char path[2 * CGROUP_PATH_SIZE];
+	int fd = -1;
+	if (below[0] && av_path_printf(path, sizeof(path), "%s%s", mount, below) == 0)
+		fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		fd = open(mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int open_tree_dirs(
+    struct cgroups *cg, struct cgroup_tree *t, const char *path, const char *below)
+{
+	t->base_fd = open_v1_base(path, below);
 	if (t->base_fd < 0)
-		return -errno;
+		return t->base_fd;
 	if (faccessat(t->base_fd, ".", W_OK, AT_EACCESS) < 0)
 		return -errno;
 	if (cg->read_only)
@@ -103,7 +118,7 @@ void cgroup_v1_setup(struct cgroups *cg, const struct cgroup_layout *l)
 		t.controllers = useful(cg, l->v1[i].controllers);
 		if (t.controllers == 0)
 			continue;
-		int r = open_tree_dirs(cg, &t, l->v1[i].path);
+		int r = open_tree_dirs(cg, &t, l->v1[i].path, l->below);
 		if (r == 0 && !cg->read_only && (t.controllers & CTL_BLKIO)) {
 			cg->v1_weight_file = weight_file(&t);
 			if (cg->v1_weight_file == NULL)

@@ -98,35 +98,54 @@ static int move_processes(int dirfd, const char *leaf)
 	return 0;
 }
 
-/* The directory to build in: the root of what is mounted if we may write there, else our own. */
+static int open_in_tree(const struct cgroup_layout *l, struct av_str path)
+{
+	char full[2 * CGROUP_PATH_SIZE];
+	struct av_str root = av_str_c(l->v2_root);
+	if (root.n > 1) {
+		if (!av_str_starts(path, root))
+			return -EXDEV;
+		path = av_str_n(path.p + root.n, path.n - root.n);
+	}
+	int r = av_path_printf(full, sizeof(full), "%s%.*s", l->v2, AV_STR_ARG(path));
+	if (r < 0)
+		return r;
+	int fd = open(full, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+bool cgroup_v2_root_populated(const struct cgroups *cg, const struct cgroup_layout *l)
+{
+	char path[2 * CGROUP_PATH_SIZE], text[256];
+	ssize_t n = av_path_printf(path, sizeof(path), "%s/%s/cgroup.events", l->v2, cg->parent);
+	if (n == 0)
+		n = av_read_file_at(AT_FDCWD, path, text, sizeof(text));
+	return n > 0 && cgroup_flat_key(av_str_n(text, (size_t)n), "populated") != 0;
+}
+
+/* The directory to build in: the one that was asked for; or the root of what is mounted if we may
+ * write there, else our own. */
 static int open_base(const struct cgroups *cg, const struct cgroup_layout *l)
 {
+	if (l->below[0])
+		return open_in_tree(l, av_str_c(l->below));
 	int fd = open(l->v2, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 || faccessat(fd, ".", W_OK, AT_EACCESS) == 0)
 		return fd < 0 ? -errno : fd;
 	close(fd);
-	char text[2048], path[2 * CGROUP_PATH_SIZE];
+	char text[2048];
 	struct av_str own;
 	ssize_t n = av_read_file_at(AT_FDCWD, "/proc/self/cgroup", text, sizeof(text));
 	if (n < 0 || !cgroup_v2_own_path(av_str_n(text, (size_t)n), &own))
 		return -ENOENT;
 	if (av_str_eq_c(av_path_base(own), cg->leaf))
 		own = av_path_dir(own);
-	struct av_str root = av_str_c(l->v2_root);
-	if (root.n > 1) {
-		if (!av_str_starts(own, root))
-			return -EXDEV;
-		own = av_str_n(own.p + root.n, own.n - root.n);
-	}
-	int r = av_path_printf(path, sizeof(path), "%s%.*s", l->v2, AV_STR_ARG(own));
-	if (r < 0)
-		return r;
-	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	fd = open_in_tree(l, own);
 	if (fd >= 0 && faccessat(fd, ".", W_OK, AT_EACCESS) < 0) {
 		close(fd);
 		return -EACCES;
 	}
-	return fd < 0 ? -errno : fd;
+	return fd;
 }
 
 static bool is_delegated_right(int base_fd)

@@ -81,18 +81,32 @@ static int remove_run(const struct spawn_options *o, struct av_err *err)
 	return 0;
 }
 
-static int clean_cgroups(const struct spawn_options *o, struct av_err *err)
-{
+struct cgroup_cleanup {
 	char tag[INSTANCE_TAG_SIZE];
+	struct av_err *err;
+};
+
+/* below: where the parent is; NULL: where it is by default. */
+static int clean_cgroups_below(void *ctx, const char *below)
+{
+	struct cgroup_cleanup *c = ctx;
+	const struct cgroups_config cfg = {.tag = c->tag, .below = below};
 	struct cgroups *cg;
-	instance_tag(o->state_dir, tag);
-	const struct cgroups_config cfg = {.tag = tag};
-	int r = cgroups_new(&cfg, &cg, err);
+	int r = cgroups_new(&cfg, &cg, c->err);
 	if (r < 0)
 		return r;
-	r = cgroups_cleanup(cg, DEATH_TIMEOUT_MS, err);
+	r = cgroups_cleanup(cg, DEATH_TIMEOUT_MS, c->err);
 	cgroups_free(cg);
 	return r;
+}
+
+static int clean_cgroups(const struct spawn_options *o, struct av_err *err)
+{
+	struct cgroup_cleanup c = {.err = err};
+	instance_tag(o->state_dir, c.tag);
+	/* Where the processes are first: v1 trees may be elsewhere. */
+	int r = cgroups_find(c.tag, clean_cgroups_below, &c);
+	return r < 0 ? r : clean_cgroups_below(&c, NULL);
 }
 
 /* ---- --all ---- */

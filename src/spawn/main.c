@@ -34,6 +34,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "aviary-spawn: %s\n", err.message);
 		return SPAWN_EXIT_CONFIG;
 	}
+	if (o.check)
+		return 0;
 	if (o.cleanup)
 		return cleanup_main(&o);
 	return o.worker ? worker_main(&o) : supervisor_main(&o, argv);

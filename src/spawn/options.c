@@ -11,6 +11,7 @@
 
 #include "base/num.h"
 #include "base/path.h"
+#include "spawn/cgroup.h"
 #include "base/banned.h"
 
 enum option_kind { FLAG, PATH, NUMBER, SIZE, WORD };
@@ -18,6 +19,7 @@ enum option_kind { FLAG, PATH, NUMBER, SIZE, WORD };
 enum option_id {
 	OPT_WORKER,
 	OPT_BEAT,
+	OPT_CHECK,
 	OPT_CLEANUP,
 	OPT_ALL,
 	OPT_STATE,
@@ -33,6 +35,7 @@ enum option_id {
 	OPT_DISK_IMAGE,
 	OPT_DISK_DEFAULT,
 	OPT_PIDS_DEFAULT,
+	OPT_CGROUP,
 	OPT_INTERNET,
 	OPT_ALLOW_NET,
 	OPT_RESOLVER,
@@ -51,6 +54,7 @@ static const struct option_def {
 } option_defs[] = {
     [OPT_WORKER] = {"--worker", FLAG, NULL},
     [OPT_BEAT] = {"--beat", FLAG, NULL},
+    [OPT_CHECK] = {"--check", FLAG, "           look at the options only, then end"},
     [OPT_CLEANUP] = {"--cleanup", FLAG, "         remove what a dead instance left, then end"},
     [OPT_ALL] = {"--all", FLAG, "             with --cleanup: the state directory too"},
     [OPT_STATE] = {"--state", PATH, "DIR        disks, templates and the database (absolute)"},
@@ -68,6 +72,7 @@ static const struct option_def {
     [OPT_PIDS_DEFAULT] = {"--pids-default", NUMBER, "N   processes of a sandbox that names none"},
     [OPT_NO_CHECKSUMS] = {"--no-checksums", FLAG,
         "    for tests: believe what a template's files are"},
+    [OPT_CGROUP] = {"--cgroup", WORD, "PATH      where the control groups of sandboxes are made"},
     [OPT_INTERNET] = {"--internet", WORD, "yes|no  no: no sandbox gets internet access"},
     [OPT_ALLOW_NET] = {"--allow-net", WORD, "RANGE,…  private addresses that sandboxes reach"},
     [OPT_RESOLVER] = {"--resolver", WORD, "ADDRESS,…  name servers in place of the host's"},
@@ -114,6 +119,9 @@ static int set_flag(struct spawn_options *o, enum option_id id)
 		return 0;
 	case OPT_BEAT:
 		o->beat = true;
+		return 0;
+	case OPT_CHECK:
+		o->check = true;
 		return 0;
 	case OPT_CLEANUP:
 		o->cleanup = true;
@@ -214,6 +222,9 @@ static int set_word(
 		return av_parse_size(av_str_c(value), &o->disk_default_bytes, NULL);
 	case OPT_LOG_LEVEL:
 		return av_log_level_parse(value, &o->log_level);
+	case OPT_CGROUP:
+		o->cgroup = value;
+		return cgroup_below_valid(value) ? 0 : -EINVAL;
 	case OPT_INTERNET:
 		r = set_yes_no(value, &yes);
 		o->net.off = !yes;

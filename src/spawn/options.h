@@ -36,6 +36,7 @@
 struct spawn_options {
 	bool worker;             /* --worker: started by the supervisor */
 	bool beat;               /* --beat: says into SPAWN_WORKER_BEAT_FD that it lives */
+	bool check;              /* --check: look at the options, then end */
 	bool cleanup;            /* --cleanup: remove what a dead instance left, then end */
 	bool all;                /* --all: with --cleanup, the state directory too */
 	bool rootless;           /* not an option: effective uid is not 0 */
@@ -55,6 +56,7 @@ struct spawn_options {
 	uint64_t disk_image_bytes;   /* --disk-image SIZE; 0: see disk.h */
 	uint64_t disk_default_bytes; /* --disk-default SIZE */
 	uint32_t pids_default;       /* --pids-default N */
+	const char *cgroup;          /* --cgroup PATH: see cgroups_config.below; or NULL */
 	struct net_config net;       /* --internet, --allow-net, --resolver, --net-pool */
 	bool no_seccomp;   /* --no-seccomp: only for tests that show the other locks hold */
 	bool no_checksums; /* --no-checksums: the same, for the mounting of templates */

@@ -58,7 +58,8 @@ static int open_cgroups(struct spawner *sp, struct av_err *err)
 {
 	char tag[INSTANCE_TAG_SIZE];
 	instance_tag(sp->o->state_dir, tag);
-	const struct cgroups_config cfg = {.tag = tag, .fast_attach = !sp->o->rootless};
+	const struct cgroups_config cfg = {
+	    .tag = tag, .below = sp->o->cgroup, .fast_attach = !sp->o->rootless};
 	int r = cgroups_new(&cfg, &sp->cgroups, err);
 	if (r == 0 && confine_open(&sp->confine, sp->cgroups) < 0)
 		r = av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");

@@ -136,4 +136,43 @@ def test_signals(d):
         own.remove_dir()
 
 
+def test_control_group_of_its_own(_d):
+    """As in the units of systemd: sandboxes are made below a group that is not the daemon's."""
+    if os.geteuid() != 0:
+        raise Skip("needs root")
+    mounts = [line.split() for line in open("/proc/self/mountinfo", encoding="utf-8")]
+    tree = [m[4] for m in mounts if " cgroup2 " in " ".join(m)]
+    if not tree or not os.access(tree[0], os.W_OK):
+        raise Skip("no cgroup v2 tree")
+    group = f"/aviary-test-{os.getpid()}"
+    own = Daemon(args=["--cgroup", group])
+    r = subprocess.run([program("aviaryd"), "--state", own.state, "--run", own.run, "--cgroup", group],
+                       capture_output=True, text=True, timeout=30, check=False)
+    ok(r.returncode != 0, "a group that is not there is refused")
+    contains(r.stderr, f"there is no control group {group}", "and named")
+    os.mkdir(tree[0] + group)
+    try:
+        own.start()
+        sandbox = own.create()["id"]
+        own.exec(sandbox, "true")
+        found = [top for top, _dirs, _files in os.walk(tree[0]) if os.path.basename(top) == sandbox]
+        equal(len(found), 1, f"one group: {found}")
+        ok(found[0].startswith(tree[0] + group + "/aviary-"), f"below the one asked for: {found[0]}")
+        with open(found[0] + "/cgroup.procs", encoding="ascii") as f:
+            ok(f.read().strip(), "with processes in it")
+        own.kill()
+        r = subprocess.run([program("aviary"), "cleanup", "--state", own.state, "--run", own.run], timeout=60,
+                           capture_output=True, text=True, check=False)
+        equal((r.returncode, r.stderr), (0, ""), "cleanup")
+        equal(os.path.isdir(found[0]), False, "cleanup finds it without being told where")
+        equal([d for d in os.listdir(tree[0] + group) if d.startswith("aviary-")], [], "and its parent")
+        own.stop()
+        nothing_left(own)
+    finally:
+        own.sweep()
+        own.remove_dir()
+        for top, _dirs, _files in os.walk(tree[0] + group, topdown=False):
+            os.rmdir(top)
+
+
 main(globals())

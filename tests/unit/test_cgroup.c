@@ -65,6 +65,10 @@ static void text_files(void)
 	    "own v2 path found");
 	is_avstr(own, "/user.slice/a b", "own v2 path");
 	ok(!cgroup_v2_own_path(AV_STR("4:memory:/x\n"), &own), "no v2 path");
+	ok(cgroup_own_path(AV_STR("9:name=systemd:/system.slice/a.service\n4:memory:/x\n"), &own) &&
+	        av_str_eq_c(own, "/system.slice/a.service"),
+	    "systemd's own path where there is no v2");
+	ok(!cgroup_own_path(AV_STR("4:memory:/x\n"), &own), "nor that");
 	is_int(cgroup_v2_controllers(AV_STR("cpuset cpu io memory hugetlb pids\n")),
 	    CTL_CPU | CTL_BLKIO | CTL_MEMORY | CTL_PIDS | CTL_CPUSET, "v2 controllers");
 	struct cgroup_cpus cpus;
@@ -200,8 +204,37 @@ static void fakes(void)
 	is_int(rmdir(fake), 0, "cleaned up");
 }
 
+static void below(void)
+{
+	static const struct {
+		const char *below, *own, *path;
+	} good[] = {
+	    {"/system.slice/s.service", "/x", "/system.slice/s.service"},
+	    {"../s.service", "/system.slice/a.service", "/system.slice/s.service"},
+	    {"../s.service", "/a.service", "/s.service"},
+	    {"../s.service", "/", "/s.service"},
+	    {"../s/t", "/u/v/a.service", "/u/v/s/t"},
+	};
+	static const char *const bad[] = {"", "/", "x", "../", "..", "/../x", "../../x", "/a/../b",
+	    "/a//b", "/a/", "/./a", "../a/..", "x/../y"};
+	char path[CGROUP_PATH_SIZE], longer[2 * CGROUP_PATH_SIZE] = "/";
+	for (size_t i = 0; i < AV_ARRAY_LEN(good); i++)
+		ok(cgroup_below_path(good[i].below, av_str_c(good[i].own), path, sizeof(path)) ==
+		            0 &&
+		        strcmp(path, good[i].path) == 0,
+		    "%s seen from %s is %s", good[i].below, good[i].own, good[i].path);
+	for (size_t i = 0; i < AV_ARRAY_LEN(bad); i++)
+		ok(!cgroup_below_valid(bad[i]), "'%s' is refused", bad[i]);
+	memset(longer + 1, 'a', sizeof(longer) - 2);
+	longer[sizeof(longer) - 3] = '/';
+	ok(!cgroup_below_valid(longer), "and one that is too long");
+	ok(cgroup_below_path("../s", av_str_c(longer), path, sizeof(path)) < 0,
+	    "and one that becomes so");
+}
+
 int main(void)
 {
+	below();
 	fakes();
 	pure_v2();
 	hybrid();

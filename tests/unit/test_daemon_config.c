@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/jsontext.h"
+#include "daemon/config_show.h"
 #include "daemon/launch.h"
 #include "lib/tap.h"
 #include "base/banned.h"
@@ -178,6 +180,68 @@ static void test_launch(void)
 	daemon_launch_argv_free(argv);
 }
 
+static void test_show(void)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf text = AV_BUF_INIT(1 << 16);
+	AV_CLEANUP(av_buf_clear) struct av_buf json = AV_BUF_INIT(1 << 16);
+	AV_CLEANUP(av_buf_clear) struct av_buf example = AV_BUF_INIT(1 << 16);
+
+	write_file("log-level = warn\nsmtp-url = smtp://user:s3cr3t@mail.example.com:587\n");
+	(void)setenv("AVIARY_POOL", "3", 1);
+	is_int(LOAD("--config", file, "--state", "/s\"\n"), 0, "a flag, a variable, a file");
+	(void)unsetenv("AVIARY_POOL");
+	is_int(daemon_config_show(&c, "text", &text, &err), 0, "as a table");
+	(void)av_buf_append_char(&text, '\0');
+	const char *t = av_buf_str(&text).p;
+	ok(strstr(t, "\npool                 3                                AVIARY_POOL\n"),
+	    "a variable's");
+	ok(strstr(t, "aviary.conf:1\n") && strstr(t, "--state\n") && strstr(t, "default\n"),
+	    "a file's with its line, a flag's, a default");
+	ok(!strstr(t, "s3cr3t") && strstr(t, "smtp://(hidden)@mail.example.com:587"),
+	    "no secret is shown");
+	is_int(daemon_config_show(&c, "json", &json, &err), 0, "as JSON");
+	ok(av_json_valid(av_buf_str(&json)), "which it is, whatever the values are");
+	ok(daemon_config_show(&c, "xml", &json, &err) < 0, "as nothing else");
+	is_int(daemon_config_show(&c, "example", &example, &err), 0, "as an example");
+	(void)av_buf_append_char(&example, '\0');
+	write_file(av_buf_str(&example).p);
+	is_int(LOAD("--config", file), 0, "that can be read");
+}
+
+static void test_check(void)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(1 << 16);
+	unsigned int problems;
+
+	write_file("lisen = x\npool = x\n\nlog-level = loud\nlog-level = info\njust words\n");
+	is_int(daemon_config_check(file, &out, &problems, &err), 0, "a file full of mistakes");
+	ok(problems >= 5, "all of them: %u", problems);
+	(void)av_buf_append_char(&out, '\0');
+	const char *t = av_buf_str(&out).p;
+	ok(strstr(t, "aviary.conf:1: unknown key 'lisen' (did you mean 'listen'?)") &&
+	        strstr(t, "aviary.conf:2: 'x' is not a number") &&
+	        strstr(t, "aviary.conf:4: 'loud'") &&
+	        strstr(t, "aviary.conf:5: 'log-level' is set twice") &&
+	        strstr(t, "aviary.conf:6: expected"),
+	    "each with its line: %s", t);
+	ok(daemon_config_check("/nonexistent", &out, &problems, &err) < 0, "no file");
+}
+
+static void test_variables(void)
+{
+	(void)setenv("AVIARY_LOGLEVEL", "debug", 1);
+	(void)setenv("AVIARY_SOMETHING_ELSE", "x", 1);
+	(void)setenv("AVIARY_URL", "x", 1);
+	is_int(LOAD("--config", "/dev/null"), 0, "variables that are no options");
+	(void)av_buf_append_char(&c.warnings, '\0');
+	is_str(av_buf_str(&c.warnings).p,
+	    "AVIARY_LOGLEVEL is no option of aviaryd (did you mean AVIARY_LOG_LEVEL?)\n",
+	    "one that nearly is gives a warning, others none");
+	(void)unsetenv("AVIARY_LOGLEVEL");
+	(void)unsetenv("AVIARY_SOMETHING_ELSE");
+	(void)unsetenv("AVIARY_URL");
+}
+
 int main(void)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf help = AV_BUF_INIT(16384);
@@ -192,6 +256,9 @@ int main(void)
 	test_listen();
 	test_tls();
 	test_launch();
+	test_show();
+	test_check();
+	test_variables();
 	is_int(daemon_config_help(&help), 0, "help");
 	ok(!strstr(av_buf_cstr(&help), "spawn-socket"), "help is silent about what is ours");
 	daemon_config_clear(&c);
