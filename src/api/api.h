@@ -31,6 +31,8 @@ struct api_config {
 	 * and the name under which a client asks. */
 	const char *public_url;
 	bool metrics_public; /* /metrics is for everybody; else see auth.h */
+	/* Addresses of proxies that say truly whom they ask for, see client_addr.h; NULL: none. */
+	const char *trusted_proxies;
 };
 
 int api_new(const struct api_config *config, struct api **ret, struct av_err *err);

@@ -8,6 +8,7 @@
 
 #include "control/accounts.h"
 #include "control/keys.h"
+#include "control/login.h"
 #include "base/banned.h"
 
 #define CREDENTIAL_MAX 4096 /* bytes; keys have less than 50, sessions under a thousand */
@@ -62,8 +63,18 @@ static int unknown_key(const struct api *api, bool any, struct av_err *err)
 	    hint ? hint : " to credentials.json in the configuration directory of who started it");
 }
 
+/* Those that are not valid are counted, so that nobody tries them by the thousand. One that is
+ * valid is let in however many were not: the neighbours of an attacker are not locked out. */
+static int refuse(struct api *api, const char *client, struct av_err *err, int r)
+{
+	api->metrics.auth_failures++;
+	if (!client || r != -av_err_errno(AV_ERR_UNAUTHORIZED))
+		return r;
+	return control_bad_credential(api->control, client, err) < 0 ? -EAGAIN : r;
+}
+
 int api_verify(struct api *api, const struct api_route *route, struct av_str credential,
-    struct control_actor *ret, struct av_err *err)
+    const char *client, struct control_actor *ret, struct av_err *err)
 {
 	int r;
 
@@ -77,14 +88,12 @@ int api_verify(struct api *api, const struct api_route *route, struct av_str cre
 		r = unknown_key(api, true, err);
 	if (r == 0)
 		r = control_need_scope(ret, route->scope, err);
-	if (r < 0)
-		api->metrics.auth_failures++;
-	return r;
+	return r < 0 ? refuse(api, credential.n ? client : NULL, err, r) : 0;
 }
 
 int api_authenticate(struct api_request *rq, struct av_err *err)
 {
-	return api_verify(rq->api, rq->match.route, presented(rq), &rq->actor, err);
+	return api_verify(rq->api, rq->match.route, presented(rq), api_client(rq), &rq->actor, err);
 }
 
 /* ---- who asks from this machine ---- */

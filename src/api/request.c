@@ -33,6 +33,10 @@ int api_new(const struct api_config *config, struct api **ret, struct av_err *er
 	a->ports_domain = config->ports_domain;
 	a->ports_tls = config->ports_tls;
 	a->public_url = config->public_url;
+	if (trusted_proxies_parse(config->trusted_proxies, &a->proxies, err) < 0) {
+		free(a);
+		return -EINVAL;
+	}
 	a->metrics_public = config->metrics_public;
 	av_list_init(&a->audit_exports);
 	if (scraper_new(a->loop, a->control, &a->scraper) < 0 || events_new(a, &a->events) < 0) {
@@ -144,6 +148,14 @@ void api_on_done(void *ctx, const struct av_err *err)
 		api_send_err(rq, err);
 	else
 		api_send_empty(rq, 204);
+}
+
+const char *api_client(struct api_request *rq)
+{
+	if (!rq->client[0])
+		client_addr(
+		    &rq->api->proxies, av_req_peer(rq->req), av_req_head(rq->req), rq->client);
+	return rq->client;
 }
 
 /* ---- parameters ---- */

@@ -21,6 +21,7 @@
 #include <stdbool.h>
 
 #include "api/api.h"
+#include "api/client_addr.h"
 #include "api/metrics.h"
 #include "api/router.h"
 #include "base/buf.h"
@@ -38,6 +39,7 @@ struct api {
 	const char *ports_domain; /* "example.com[:port]", see api.h; or NULL */
 	bool ports_tls;
 	const char *public_url; /* "https://example.com[:port]", see public_url.h; or NULL */
+	struct trusted_proxies proxies;
 	struct api_metrics metrics;
 	size_t collected_bytes;       /* output held for answers, at most FOREGROUND_TOTAL_MAX */
 	struct events *events;        /* owned */
@@ -55,15 +57,16 @@ struct api_request {
 	struct api *api;
 	struct av_req *req;
 	struct api_match match;
-	struct control_actor actor;  /* valid on routes with a key */
-	char *param[API_PARAMS_MAX]; /* decoded, owned; no NUL inside */
-	const char *id;              /* the parameter {id}, a well-formed sandbox id; or NULL */
-	json_t *body;                /* JSON routes: owned, never NULL */
-	struct av_str raw_body;      /* JSON routes: valid until the handler returns */
-	int status;                  /* of the answer, 0 before */
-	enum av_err_kind failed;     /* of the answer; NONE: it is no error */
-	struct api_audit *audit;     /* owned, see audit.h; NULL: nothing special */
-	bool lasting;                /* it lasts as long as the client likes: no latency */
+	struct control_actor actor;    /* valid on routes with a key */
+	char *param[API_PARAMS_MAX];   /* decoded, owned; no NUL inside */
+	char client[CLIENT_ADDR_SIZE]; /* see api_client(); empty until asked for */
+	const char *id;                /* the parameter {id}, a well-formed sandbox id; or NULL */
+	json_t *body;                  /* JSON routes: owned, never NULL */
+	struct av_str raw_body;        /* JSON routes: valid until the handler returns */
+	int status;                    /* of the answer, 0 before */
+	enum av_err_kind failed;       /* of the answer; NONE: it is no error */
+	struct api_audit *audit;       /* owned, see audit.h; NULL: nothing special */
+	bool lasting;                  /* it lasts as long as the client likes: no latency */
 
 	/* The handler's: */
 	void *state;
@@ -77,6 +80,8 @@ struct api_request {
 	void (*on_drain)(struct api_request *rq);
 };
 
+/* Under which address the client is counted; valid as long as rq. */
+const char *api_client(struct api_request *rq);
 /* A fixed parameter of the path by name; never NULL for one that the pattern has. */
 const char *api_param(const struct api_request *rq, const char *name);
 /* First query parameter of that name, decoded, appended to out. -ENOENT when absent; INVALID (bad

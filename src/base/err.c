@@ -44,6 +44,19 @@ int av_err_set(struct av_err *err, enum av_err_kind kind, const char *fmt, ...)
 	return -av_err_errno(kind);
 }
 
+int av_err_set_retry(struct av_err *err, enum av_err_kind kind, int after_s, const char *fmt, ...)
+{
+	if (err) {
+		va_list ap;
+		va_start(ap, fmt);
+		format_message(err, fmt, ap);
+		va_end(ap);
+		err->kind = kind;
+		err->retry_after_s = after_s > 0 ? after_s : 1;
+	}
+	return -av_err_errno(kind);
+}
+
 int av_err_sys(struct av_err *err, enum av_err_kind kind, int eno, const char *fmt, ...)
 {
 	if (eno < 0)
@@ -85,6 +98,7 @@ void av_err_clear(struct av_err *err)
 	if (!err)
 		return;
 	err->kind = AV_ERR_NONE;
+	err->retry_after_s = 0;
 	err->message[0] = '\0';
 }
 

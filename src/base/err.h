@@ -29,6 +29,10 @@ struct av_err {
 int av_err_set(struct av_err *err, enum av_err_kind kind, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* As av_err_set; trying again is worth it after so many seconds, at least 1. */
+int av_err_set_retry(struct av_err *err, enum av_err_kind kind, int after_s, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
 /* As av_err_set, appending ": <strerror(eno)>"; eno may be given positive or negative.
  * ENOSPC and EDQUOT turn an INTERNAL kind into NO_SPACE, ENOMEM into NO_MEMORY. */
 int av_err_sys(struct av_err *err, enum av_err_kind kind, int eno, const char *fmt, ...)

@@ -23,6 +23,11 @@
 
 #define AV_KEY_SECRET_LEN 40 /* hexadecimal digits; valid under every dialect's prefix */
 
+/* What every session token of a user begins with: a JSON Web Token whose header is
+ * {"alg":"HS256","kid":"aviary","typ":"JWT"} and no other. So one can be told from a token of
+ * somebody else's without a key. */
+#define AV_SESSION_PREFIX "eyJhbGciOiJIUzI1NiIsImtpZCI6ImF2aWFyeSIsInR5cCI6IkpXVCJ9."
+
 /* getrandom(2), never short; aborts if the kernel has no randomness, as nothing could go on. */
 void av_random(void *p, size_t n);
 void av_id_make(char dst[static AV_ID_SIZE], const char prefix[static 2]);

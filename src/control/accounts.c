@@ -221,10 +221,16 @@ static void member_drop(struct member *m)
 	free(m);
 }
 
+static bool is_unactivated(const struct store_user *rec)
+{
+	return strcmp(rec->status, "inactive") == 0;
+}
+
 static void user_drop(struct control *c, struct user *u)
 {
 	struct member *m;
 
+	c->accounts.n_unactivated -= is_unactivated(&u->rec);
 	AV_LIST_FOREACH(m, &u->memberships, struct member, of_user)
 	member_drop(m);
 	(void)av_map_remove(&c->accounts.users_by_id, av_str_c(u->rec.id));
@@ -266,6 +272,8 @@ static int user_put(struct control *c, const struct store_user *rec)
 	moved = strcmp(u->rec.email, rec->email) != 0;
 	if (moved && u->rec.email[0])
 		(void)av_map_remove(&c->accounts.users_by_email, av_str_c(u->rec.email));
+	c->accounts.n_unactivated -= is_unactivated(&u->rec);
+	c->accounts.n_unactivated += is_unactivated(rec);
 	u->rec = *rec; /* whose address the map borrows */
 	if (moved && rec->email[0] &&
 	    av_map_put(&c->accounts.users_by_email, av_str_c(u->rec.email), u) < 0) {
@@ -494,6 +502,7 @@ void accounts_init(struct control *c)
 	av_list_init(&a->users);
 	av_list_init(&a->teams);
 	av_list_init(&a->queue);
+	av_list_init(&a->preparing);
 }
 
 void accounts_clear(struct control *c)
@@ -504,6 +513,8 @@ void accounts_clear(struct control *c)
 	struct team *t;
 
 	AV_LIST_FOREACH(op, &a->queue, struct account_op, link)
+	account_op_free(op);
+	AV_LIST_FOREACH(op, &a->preparing, struct account_op, link)
 	account_op_free(op);
 	account_op_free(AV_TAKE_PTR(a->under_way));
 	AV_LIST_FOREACH(u, &a->users, struct user, link)

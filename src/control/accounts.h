@@ -15,6 +15,9 @@
 #define CONTROL_TEAMS_OWNED_MAX  16     /* by one user */
 #define CONTROL_TEAMS_JOINED_MAX 64     /* by one user */
 #define CONTROL_MEMBERS_MAX      1000   /* of a team */
+#define CONTROL_UNACTIVATED_MAX  1000   /* accounts that wait for activation */
+#define CONTROL_PASSWORD_MIN     8      /* bytes */
+#define CONTROL_PASSWORD_MAX     1024
 
 /* "owner", "admin", "member"; NULL for NONE. */
 const char *control_role_text(enum control_role role);

@@ -75,6 +75,13 @@ void accounts_init(struct control *c);
 void accounts_clear(struct control *c);
 /* Begins the next op when none is under way. */
 void accounts_tick(struct control *c);
+#define ACCOUNTS_DELETED_MS (15LL * 24 * 3600 * 1000) /* how long the deleted are remembered */
+#define ACCOUNTS_PRUNE_MAX  1000
+
+/* Forgets accounts that nobody activated, and those deleted long ago. */
+void accounts_sweep(struct control *c);
+/* Those that have waited for activation longer than this. */
+void accounts_forget_unactivated(struct control *c, int64_t older_ms);
 /* -ENOMEM; then nothing has changed. Also what the store told at the start. */
 int accounts_apply(struct control *c, const struct store_account_change *ch);
 

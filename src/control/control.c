@@ -200,6 +200,7 @@ static void tick_periodic(struct control *c, int64_t now)
 	if (now >= c->next_sweep_ns) {
 		c->next_sweep_ns = now + SWEEP_NS;
 		usage_prune(c);
+		accounts_sweep(c);
 		prune(c);
 		audit_prune_old(c);
 		control_sweep(c);
@@ -213,6 +214,7 @@ void control_tick(struct control *c)
 
 	c->wake_ns = INT64_MAX;
 	answer_deferred(c);
+	passwords_tick(c);
 	accounts_tick(c);
 	audit_read_tick(c);
 	audit_tick(c, now);
@@ -338,6 +340,8 @@ int control_new(const struct control_config *config, struct control **ret, struc
 	av_list_init(&c->templates);
 	av_list_init(&c->keys);
 	accounts_init(c);
+	passwords_init(c);
+	throttle_init(&c->throttle);
 	av_list_init(&c->deferred);
 	av_list_init(&c->away);
 	c->wake_ns = INT64_MAX;
@@ -377,7 +381,9 @@ void control_free(struct control *c)
 	free_waiters(&c->away);
 	audit_clear(c);
 	keys_clear(c);
+	passwords_clear(c);
 	accounts_clear(c);
+	throttle_clear(&c->throttle);
 	usage_clear(c);
 	pool_clear(c);
 	av_map_clear(&c->sandboxes);

@@ -58,6 +58,12 @@ struct control_limits {
 /* The defaults: 1 cpu, 512 MiB, 5120 MiB of disk, 1024 processes, … */
 void control_limits_init(struct control_limits *l);
 
+enum control_signup_policy {
+	CONTROL_SIGNUP_ACTIVATION, /* anybody, with a link that shows that the address is theirs */
+	CONTROL_SIGNUP_OPEN,       /* anybody, at once */
+	CONTROL_SIGNUP_CLOSED      /* administrators make accounts */
+};
+
 struct control_config {
 	struct store *store; /* borrowed; closed by the owner after control_free */
 	struct node *node;   /* borrowed; closed by the owner before control_free */
@@ -78,6 +84,11 @@ struct control_config {
 	/* Requests to other servers, and mail; borrowed until control_free. NULL: there are none.
 	 */
 	const struct control_outbound *outbound;
+	/* How people get accounts by themselves. */
+	enum control_signup_policy signup;
+	/* argon2id: passes and bytes for a password; 0: libsodium's "interactive", 64 MiB. */
+	unsigned long long password_ops;
+	size_t password_memory;
 	bool pool_untried; /* tests whose sandboxes have no agent: members run nothing first */
 };
 

@@ -27,12 +27,14 @@
 #include "control/events.h"
 #include "control/keys.h"
 #include "control/metrics.h"
+#include "control/passwords.h"
 #include "control/pool.h"
 #include "control/quota.h"
 #include "control/sandbox.h"
 #include "control/series.h"
 #include "control/stats.h"
 #include "control/templates.h"
+#include "control/throttle.h"
 #include "node/node.h"
 #include "store/store.h"
 
@@ -232,6 +234,9 @@ struct accounts {
 	struct av_list users, teams;  /* see accounts_internal.h */
 	struct av_list queue;         /* struct account_op */
 	struct account_op *under_way; /* with the store */
+	struct av_list preparing;     /* struct account_op: their passwords are being hashed */
+	size_t n_unactivated;         /* users in state "inactive" */
+	char link_base[256];          /* see login.h */
 };
 
 struct key {
@@ -272,6 +277,8 @@ struct control {
 	struct av_map keys_by_hash, keys_by_id;
 	struct av_list keys;
 	struct accounts accounts;
+	struct passwords passwords;
+	struct throttle throttle;
 
 	struct ended ended[CONTROL_ENDED_MAX];
 	size_t ended_next;

@@ -2,11 +2,11 @@
 /*
  * session.c - sessions of users: JSON Web Tokens (RFC 7519) with HS256
  *
- * Only one algorithm is made, and the header of a token must be byte for byte the one that is made
- * here: what a token says about how to check it is never followed. The key is derived from the one
- * of sign.h. A token proves who, in which team, until when; what that user may is looked up each
- * time, so that a role that was taken away, a team that was left and an account that was disabled
- * count from the next request on. `ses` is the user's epoch: a new password voids what was issued.
+ * Only one algorithm is made, and the header of a token must be byte for byte AV_SESSION_PREFIX:
+ * what a token says about how to check it is never followed. The key is derived from the one of
+ * sign.h. A token proves who, in which team, until when; what that user may is looked up each time,
+ * so that a role that was taken away, a team that was left and an account that was disabled count
+ * from the next request on. `ses` is the user's epoch: a new password voids what was issued.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -19,14 +19,13 @@
 
 #include "base/banned.h"
 
-#define HEADER      "{\"alg\":\"HS256\",\"typ\":\"JWT\"}"
 #define TOKEN_MAX   4096
 #define PAYLOAD_MAX 3072
 #define VARIANT     sodium_base64_VARIANT_URLSAFE_NO_PADDING
 
 struct parts {
 	struct av_str signed_part; /* header.payload */
-	struct av_str header, payload, mac;
+	struct av_str payload, mac;
 };
 
 static void sign(
@@ -78,8 +77,7 @@ int control_session_issue(
 	(void)av_buf_printf(&payload,
 	    ",\"ses\":%" PRId64 ",\"iat\":%" PRId64 ",\"exp\":%" PRId64 "}", u->epoch, now_s,
 	    now_s + CONTROL_SESSION_S);
-	append_base64(&token, AV_STR(HEADER));
-	(void)av_buf_append_char(&token, '.');
+	(void)av_buf_append_c(&token, AV_SESSION_PREFIX);
 	append_base64(&token, av_buf_str(&payload));
 	if (av_buf_error(&payload) < 0 || av_buf_error(&token) < 0)
 		return -ENOMEM;
@@ -96,11 +94,14 @@ static bool split(struct av_str token, struct parts *ret)
 {
 	struct av_str rest = token;
 
-	if (token.n > TOKEN_MAX || !av_str_cut(&rest, '.', &ret->header) ||
-	    !av_str_cut(&rest, '.', &ret->payload))
+	if (token.n > TOKEN_MAX || !av_str_starts(token, AV_STR(AV_SESSION_PREFIX)))
+		return false;
+	rest.p += strlen(AV_SESSION_PREFIX);
+	rest.n -= strlen(AV_SESSION_PREFIX);
+	if (!av_str_cut(&rest, '.', &ret->payload))
 		return false;
 	ret->mac = rest;
-	ret->signed_part = av_str_n(token.p, ret->header.n + 1 + ret->payload.n);
+	ret->signed_part = av_str_n(token.p, strlen(AV_SESSION_PREFIX) + ret->payload.n);
 	return true;
 }
 
@@ -119,11 +120,7 @@ static ssize_t decode(struct av_str text, uint8_t *ret, size_t size)
 static bool mac_holds(const struct control *c, const struct parts *p)
 {
 	uint8_t want[crypto_auth_hmacsha256_BYTES], got[crypto_auth_hmacsha256_BYTES];
-	char header[sizeof(HEADER)];
-	ssize_t n = decode(p->header, (uint8_t *)header, sizeof(header) - 1);
 
-	if (n != sizeof(HEADER) - 1 || memcmp(header, HEADER, sizeof(HEADER) - 1) != 0)
-		return false;
 	if (decode(p->mac, got, sizeof(got)) != sizeof(got))
 		return false;
 	sign(c, p->signed_part, want);

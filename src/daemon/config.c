@@ -596,6 +596,41 @@ static int convert_internet(struct daemon_config *c, struct av_err *err)
 	                                     : av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 }
 
+/* Links are made of it as it is: an address with a path at most. */
+static int convert_frontend_url(struct daemon_config *c, struct av_err *err)
+{
+	const char *text = c->value[DAEMON_OPT_FRONTEND_URL];
+	struct av_str s = av_str_c(text);
+	bool good = av_str_starts(s, AV_STR("https://")) || av_str_starts(s, AV_STR("http://"));
+
+	c->frontend_url = text;
+	for (size_t i = 0; i < s.n && good; i++)
+		good = s.p[i] > ' ' && s.p[i] < 0x7f && !strchr("?#\"'<>\\", s.p[i]);
+	if (!text || (good && s.n < 200))
+		return 0;
+	return av_err_set(err, AV_ERR_INVALID,
+	    "%s: '%.100s' is not the address of a site; give https:// or http:// and at most a "
+	    "path, "
+	    "as https://app.example.com",
+	    origin_of(c, DAEMON_OPT_FRONTEND_URL), text);
+}
+
+static int convert_signup(struct daemon_config *c, struct av_err *err)
+{
+	/* In the order of enum control_signup_policy. */
+	static const char *const words[] = {"activation", "open", "closed"};
+	const char *text = c->value[DAEMON_OPT_SIGNUP];
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(words); i++) {
+		if (strcmp(text, words[i]) != 0)
+			continue;
+		c->signup = (int)i;
+		return 0;
+	}
+	return av_err_set(err, AV_ERR_INVALID, "%s: '%s' is none of closed, activation, open",
+	    origin_of(c, DAEMON_OPT_SIGNUP), text);
+}
+
 #define POOL_MAX 1000
 
 static int convert_pool(struct daemon_config *c, struct av_err *err)
@@ -662,11 +697,12 @@ static int convert(struct daemon_config *c, struct av_err *err)
 	if ((r = convert_bool(c, DAEMON_OPT_INSECURE_HTTP, &c->insecure_http, err)) < 0 ||
 	    (r = convert_bool(c, DAEMON_OPT_METRICS_PUBLIC, &c->metrics_public, err)) < 0 ||
 	    (r = convert_bool(c, DAEMON_OPT_PRINT_READY, &c->print_ready, err)) < 0 ||
-	    (r = convert_internet(c, err)) < 0 || (r = convert_tls(c, err)) < 0 ||
-	    (r = convert_listen(c, err)) < 0 || (r = convert_paths(c, err)) < 0 ||
-	    (r = convert_domain(c, err)) < 0 || (r = convert_public_url(c, err)) < 0 ||
-	    (r = convert_log(c, err)) < 0 || (r = convert_pool(c, err)) < 0 ||
-	    (r = convert_audit(c, err)) < 0)
+	    (r = convert_internet(c, err)) < 0 ||
+	    (r = convert_tls(c, err)) < 0 || (r = convert_listen(c, err)) < 0 ||
+	    (r = convert_paths(c, err)) < 0 || (r = convert_domain(c, err)) < 0 ||
+	    (r = convert_public_url(c, err)) < 0 || (r = convert_frontend_url(c, err)) < 0 ||
+	    (r = convert_signup(c, err)) < 0 || (r = convert_log(c, err)) < 0 ||
+	    (r = convert_pool(c, err)) < 0 || (r = convert_audit(c, err)) < 0)
 		return r;
 	r = convert_fd(c, DAEMON_OPT_CREDENTIALS_FD, &c->credentials_fd, err);
 	if (r == 0)

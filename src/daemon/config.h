@@ -44,7 +44,9 @@ struct daemon_config {
 	uint16_t listen_port;     /* 0: any free one */
 	const char *ports_domain; /* "example.com[:port]", of value[]; or NULL */
 	bool ports_tls;
-	const char *public_url; /* "https://example.com[:port]", of value[]; or NULL */
+	const char *public_url;   /* "https://example.com[:port]", of value[]; or NULL */
+	const char *frontend_url; /* likewise, or NULL */
+	int signup;               /* enum control_signup_policy */
 	bool insecure_http;
 	bool tls; /* tls-cert and tls-key are given */
 	bool metrics_public;

@@ -20,6 +20,7 @@
 #include "base/fd.h"
 #include "base/path.h"
 #include "control/control.h"
+#include "control/login.h"
 #include "daemon/certificate.h"
 #include "daemon/outbound.h"
 #include "daemon/service.h"
@@ -251,6 +252,9 @@ static int listen_all(struct daemon *d, struct av_err *err)
 	(void)snprintf(d->url, sizeof d->url, "%s://%s%s%s:%u", config.tls ? "https" : "http",
 	    v6 ? "[" : "", host, v6 ? "]" : "", (unsigned int)port);
 	d->port = port;
+	control_set_link_base(d->control, d->config->frontend_url ? d->config->frontend_url
+	                                  : d->config->public_url ? d->config->public_url
+	                                                          : d->url);
 	return 0;
 }
 
@@ -407,6 +411,7 @@ static int open_control(struct daemon *d, struct av_err *err)
 	    .clock = {.ctx = d, .wake_at = wake_at},
 	    .audit_days = (int64_t)d->config->audit_days,
 	    .audit_max = (int64_t)d->config->audit_max,
+	    .signup = (enum control_signup_policy)d->config->signup,
 	    .pool_max = d->config->pool,
 	    .pool_memory_bytes = (int64_t)d->config->pool_memory,
 	    .work = work,
@@ -418,6 +423,7 @@ static int open_control(struct daemon *d, struct av_err *err)
 	    .ports_tls = d->config->ports_tls,
 	    .public_url = d->config->public_url,
 	    .metrics_public = d->config->metrics_public,
+	    .trusted_proxies = daemon_config_get(d->config, DAEMON_OPT_TRUSTED_PROXIES),
 	    .credentials_hint = daemon_config_get(d->config, DAEMON_OPT_CREDENTIALS)};
 	int r;
 

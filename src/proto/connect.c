@@ -88,12 +88,18 @@ enum av_connect_code av_connect_code_from_err(enum av_err_kind kind)
 	case AV_ERR_NONE:
 		return AV_CONNECT_OK;
 	case AV_ERR_INVALID:
+	case AV_ERR_INVALID_TOKEN:
 	case AV_ERR_TOO_LARGE:
 	case AV_ERR_HEAD_TOO_LARGE:
 		return AV_CONNECT_INVALID_ARGUMENT;
 	case AV_ERR_UNAUTHORIZED:
+	case AV_ERR_WRONG_PASSWORD:
 		return AV_CONNECT_UNAUTHENTICATED;
 	case AV_ERR_FORBIDDEN:
+	case AV_ERR_ACCOUNT_DEACTIVATED:
+	case AV_ERR_ACCOUNT_DISABLED:
+	case AV_ERR_ACCOUNT_NOT_ACTIVATED:
+	case AV_ERR_NO_TEAM:
 		return AV_CONNECT_PERMISSION_DENIED;
 	case AV_ERR_NOT_FOUND:
 		return AV_CONNECT_NOT_FOUND;
@@ -117,6 +123,7 @@ enum av_connect_code av_connect_code_from_err(enum av_err_kind kind)
 	case AV_ERR_AGENT:
 	case AV_ERR_PORT_CLOSED:
 	case AV_ERR_UPSTREAM:
+	case AV_ERR_BUSY:
 	case AV_ERR_UNAVAILABLE:
 		return AV_CONNECT_UNAVAILABLE;
 	default:

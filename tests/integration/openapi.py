@@ -124,7 +124,8 @@ def body_for(op):
         return None
     schema = follow(content["schema"])
     samples = {"port": 80, "sandbox_id": UNKNOWN, "timeout_sec": 1, "name": "a-name", "email": "nobody@example.com",
-               "role": "member", "enabled": True}
+               "role": "member", "enabled": True,
+               "password": "correct horse", "new_password": "correct horse", "team_id": "te" + "0" * 25, "active": True}
     body = {name: samples.get(name, "/tmp/x") for name in schema.get("required", [])}
     return body or ({"timeout_sec": 1} if "timeout_sec" in schema["properties"] else {})
 
@@ -356,6 +357,57 @@ def test_members(d):
     ask(d, "DELETE", one, 204, team=OWN["team"], user=bob.user)
     ask(d, "POST", T + "/leave", 204, headers=ann.head(OWN["team"]), key=False, team=OWN["team"])
     ask(d, "DELETE", T, 204, headers=ann.head(), key=False, team=ann.team)
+
+
+def test_accounts(d):
+    auth, me, users, user = "/v1/auth", "/v1/me", "/v1/admin/users", "/v1/admin/users/{user}"
+    ada = {"email": "Ada@Example.com", "password": "correct horse"}
+    signed = ask(d, "POST", auth + "/signup", 201, ada, key=False).json()
+    ask(d, "POST", auth + "/signup", 409, ada, key=False)
+    ask(d, "POST", auth + "/signup", 400, {**ada, "password": "short"}, key=False)
+    ask(d, "POST", auth + "/login", 403, ada, key=False)
+    ask(d, "POST", auth + "/activate", 400, {"token": "x"}, key=False)
+    url = ask(d, "POST", user + "/link", 201, user=signed["user_id"]).json()["url"]
+    token = urllib.parse.parse_qs(urllib.parse.urlsplit(url).query)["token"][0]
+    session = {"Authorization": "Bearer " + ask(d, "POST", auth + "/activate", 200, {"token": token}, key=False).json()["token"]}
+    ask(d, "POST", auth + "/login", 400, {**ada, "email": "nobody"}, key=False)
+    ask(d, "POST", auth + "/login", 200, ada, key=False)
+    ask(d, "POST", auth + "/switch-team", 200, {"team_id": signed["team_id"]}, headers=session, key=False)
+    ask(d, "POST", auth + "/switch-team", 400, {"team_id": "x"}, headers=session, key=False)
+    admin = ask(d, "GET", me, 200).json()
+    ask(d, "POST", auth + "/switch-team", 403, {"team_id": admin["team_id"]}, headers=session, key=False)
+    ask(d, "PATCH", me, 200, {"name": "Ada L"}, headers=session, key=False)
+    ask(d, "PATCH", me, 400, {"name": ""}, headers=session, key=False)
+    ask(d, "DELETE", me, 400, {"confirmation": "somebody"}, headers=session, key=False)
+    ask(d, "DELETE", me, 409, {"confirmation": admin["user_id"]})
+    ask(d, "POST", me + "/password", 400, {"new_password": "short"}, headers=session, key=False)
+    ask(d, "POST", me + "/password/reset", 204, {"email": ada["email"]}, key=False)
+    ask(d, "POST", me + "/password/reset", 400, {"email": "x"}, key=False)
+    ask(d, "POST", me + "/password/reset/confirm", 400, {"token": "x", "new_password": "correct horse"}, key=False)
+    ask(d, "GET", users, 200)
+    ask(d, "GET", users, 400, query="?page=0")
+    made = ask(d, "POST", users, 201, {"email": "cleo@example.com"}).json()
+    ask(d, "POST", users, 409, {"email": "cleo@example.com"})
+    ask(d, "PATCH", user, 200, {"name": "Cleo"}, user=made["id"])
+    ask(d, "PATCH", user, 409, {"email": "ada@example.com"}, user=made["id"])
+    ask(d, "PUT", user + "/active", 409, {"active": False}, user=admin["user_id"])
+    ask(d, "PUT", user + "/active", 204, {"active": True}, user=made["id"])
+    for path, method, op in operations():
+        if path.startswith(users) and "400" in op["responses"] and method != "GET":
+            ask(d, method, path, 400, {"email": 1, "new_password": 1, "active": 1}, **values({}))
+        if path.startswith(users):
+            ask(d, method, path, 403, body_for(op), headers=session, key=False, **values({}))
+    token = urllib.parse.parse_qs(urllib.parse.urlsplit(made["link"]["url"]).query)["token"][0]
+    ask(d, "POST", me + "/password/reset/confirm", 204, {"token": token, "new_password": "correct horse"}, key=False)
+    ask(d, "PUT", user + "/password", 204, {"new_password": "battery staple"}, user=made["id"])
+    for _ in range(9):
+        r = d.request("POST", auth + "/login", {"email": "cleo@example.com", "password": "wrong"}, key=False)
+        if r.status == 429:
+            check("POST", auth + "/login", r)
+    ask(d, "POST", me + "/password", 204, {"current_password": ada["password"], "new_password": "battery staple"},
+        headers=session, key=False)
+    login = ask(d, "POST", auth + "/login", 200, {**ada, "password": "battery staple"}, key=False).json()
+    ask(d, "DELETE", me, 204, {"confirmation": "ada@example.COM"}, headers={"Authorization": "Bearer " + login["token"]}, key=False)
 
 
 def test_events(d):

@@ -43,7 +43,7 @@ class Person:
             sign_key = bytes.fromhex(f.read())
         key = hmac.new(sign_key, b"aviary session\0", hashlib.sha256).digest()
         now = int(time.time())
-        head = b'{"alg":"HS256","typ":"JWT"}'
+        head = b'{"alg":"HS256","kid":"aviary","typ":"JWT"}'
         payload = {"sub": self.user, "team_id": team or self.team, "role": self.role, "email": self.email, "name": "x",
                    "ses": 0, "iat": now, "exp": now + ttl_s}
         text = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (head, json.dumps(payload).encode()))

@@ -162,7 +162,7 @@ static void test_launch(void)
 	    "127.0.0.1:0", "--state", "/s", "--run", "/r", "--credentials", "/c", "--log-format",
 	    "json", "--log-level", "info", "--pool", "8", "--pool-memory", "256M",
 	    "--webhook-private", "no", "--telegram-url", "https://api.telegram.org", "--audit-days",
-	    "90", "--audit-max", "1000000", "--print-ready"};
+	    "90", "--audit-max", "1000000", "--signup", "activation", "--print-ready"};
 	char **argv = NULL;
 	size_t n = 0;
 

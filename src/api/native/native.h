@@ -129,3 +129,25 @@ void native_file_signed_put(struct api_request *rq);
 
 /* watch.c */
 void native_file_watch(struct api_request *rq);
+
+/* auth.c */
+void native_signup(struct api_request *rq);
+void native_activate(struct api_request *rq);
+void native_login(struct api_request *rq);
+void native_switch_team(struct api_request *rq);
+
+/* me.c */
+void native_me(struct api_request *rq);
+void native_me_rename(struct api_request *rq);
+void native_me_delete(struct api_request *rq);
+void native_me_password(struct api_request *rq);
+void native_reset(struct api_request *rq);
+void native_reset_confirm(struct api_request *rq);
+
+/* users.c */
+void native_user_list(struct api_request *rq);
+void native_user_create(struct api_request *rq);
+void native_user_update(struct api_request *rq);
+void native_user_active(struct api_request *rq);
+void native_user_password(struct api_request *rq);
+void native_user_link(struct api_request *rq);

@@ -203,7 +203,7 @@ static int check_token(struct session *s, bool text, struct av_str data, struct 
 	    av_json_get_str(message, "token", &token, NULL) < 0 ||
 	    !av_str_eq_c(AV_STR("auth"), type))
 		token = "";
-	return api_verify(s->api, s->route, av_str_c(token), &s->actor, err);
+	return api_verify(s->api, s->route, av_str_c(token), s->client, &s->actor, err);
 }
 
 static void authenticate(struct session *s, bool text, struct av_str data)
@@ -294,6 +294,7 @@ static int check_client(struct api_request *rq, bool frames, bool *ret_known, st
 struct session *session_open(
     struct api_request *rq, const struct session_kind *kind, const char *subprotocol)
 {
+	const char *client = api_client(rq);
 	struct session *s = NULL;
 	bool known = false;
 	struct av_err err;
@@ -320,6 +321,7 @@ struct session *session_open(
 	s->kind = kind;
 	s->api = rq->api;
 	s->route = rq->match.route;
+	memcpy(s->client, client, sizeof s->client);
 	if (known)
 		s->actor = rq->actor;
 	s->state = known ? SESSION_FIRST : SESSION_AUTH;

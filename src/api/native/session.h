@@ -76,6 +76,7 @@ struct session {
 	struct av_timer timer;
 	char id[AV_ID_SIZE];
 	struct api_audit_origin origin;
+	char client[CLIENT_ADDR_SIZE]; /* see api_client() */
 };
 
 /* Checks handshake, key and sandbox, and upgrades, after which rq is gone. NULL: refused, and
