@@ -288,9 +288,17 @@ static bool is_loopback(const char *url)
 	return false;
 }
 
+static bool is_tls(const char *url)
+{
+	return av_str_starts(av_str_c(url), AV_STR("https://"));
+}
+
+/* Whether what is known to b may be told to a. */
 static bool is_same_place(const char *a, const char *b)
 {
 	size_t na = strlen(a), nb = strlen(b);
+	if (is_tls(b) && !is_tls(a))
+		return false;
 	while (na && a[na - 1] == '/')
 		na--;
 	while (nb && b[nb - 1] == '/')
@@ -312,6 +320,7 @@ int cli_connect(struct cli *cli)
 	struct av_err err = {0};
 	const char *url = args_text(cli->args, "url"), *key_file = args_text(cli->args, "key-file");
 	const char *env_key = getenv("AVIARY_API_KEY");
+	const char *ca = args_text(cli->args, "ca"), *env_ca = getenv("AVIARY_CA");
 
 	if (!url)
 		url = getenv("AVIARY_URL");
@@ -328,9 +337,13 @@ int cli_connect(struct cli *cli)
 	if (!url)
 		url = file_url ? file_url : DEFAULT_URL;
 
+	if (!ca)
+		ca = env_ca && env_ca[0] ? env_ca : NULL;
+
 	struct av_client_options options = {
 	    .url = url,
 	    .api_key = key,
+	    .ca_file = ca,
 	    .user_agent = "aviary/" AVIARY_VERSION,
 	    .is_canceled = is_canceled,
 	};

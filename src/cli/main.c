@@ -34,6 +34,10 @@ const struct option_spec global_options[] = {
         "read the API key from FILE, '-' for standard input "
         "(default: $AVIARY_API_KEY, credentials.json)",
         COMPLETE_FILES},
+    {"ca", 0, OPTION_TEXT, "FILE",
+        "trust the daemon's certificate by the authorities in FILE, PEM "
+        "(default: $AVIARY_CA, the system's)",
+        COMPLETE_FILES},
     {"json", 0, OPTION_FLAG, NULL, "answer in JSON", COMPLETE_NONE},
     {"help", 'h', OPTION_FLAG, NULL, "show this help", COMPLETE_NONE},
     {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},

@@ -19,6 +19,12 @@
 
 #include "base/banned.h"
 
+/* What CURLINFO_SSL_VERIFYRESULT says: values of OpenSSL's x509_vfy.h, whose headers libcurl does
+ * not need. */
+#define X509_V_ERR_UNSPECIFIED        1 /* until libcurl has found that the name fits */
+#define X509_V_ERR_CERT_NOT_YET_VALID 9
+#define X509_V_ERR_CERT_HAS_EXPIRED   10
+
 static void wipe_free(char **p)
 {
 	if (*p)
@@ -70,14 +76,15 @@ int av_client_new(
 		url.n--;
 	c->url = av_str_dup(url);
 	c->api_key = options->api_key ? av_str_dup(av_str_c(options->api_key)) : NULL;
+	c->ca_file = options->ca_file ? av_str_dup(av_str_c(options->ca_file)) : NULL;
 	c->user_agent = av_str_dup(
 	    av_str_c(options->user_agent ? options->user_agent : "libaviary/" AVIARY_VERSION));
 	c->is_canceled = options->is_canceled;
 	c->ctx = options->ctx;
 	/* OpenSSL costs milliseconds to set up: only when it is used. */
-	bool tls = av_str_starts(url, AV_STR("https://"));
 	if (!c->url || (options->api_key && !c->api_key) || !c->user_agent ||
-	    curl_global_init(tls ? CURL_GLOBAL_SSL : CURL_GLOBAL_NOTHING) != 0)
+	    (options->ca_file && !c->ca_file) ||
+	    curl_global_init(client_is_tls(c) ? CURL_GLOBAL_SSL : CURL_GLOBAL_NOTHING) != 0)
 		return av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "client");
 	c->easy = curl_easy_init();
 	if (!c->easy)
@@ -95,6 +102,7 @@ void av_client_free(struct av_client *c)
 	free(c->url);
 	wipe_free(&c->api_key);
 	free(c->user_agent);
+	free(c->ca_file);
 	free(c);
 }
 
@@ -102,6 +110,11 @@ void av_client_freep(struct av_client **c)
 {
 	av_client_free(*c);
 	*c = NULL;
+}
+
+bool client_is_tls(const struct av_client *c)
+{
+	return av_str_starts(av_str_c(c->url), AV_STR("https://"));
 }
 
 const char *av_client_url(const struct av_client *c)
@@ -162,6 +175,12 @@ int client_prepare(struct av_client *c, CURL *easy, const char *path, struct cur
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, CLIENT_CONNECT_MS);
 	curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
+	if (client_is_tls(c))
+		curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+	if (c->ca_file) {
+		curl_easy_setopt(easy, CURLOPT_CAINFO, c->ca_file);
+		curl_easy_setopt(easy, CURLOPT_CAPATH, NULL); /* instead of the system's */
+	}
 	if (c->is_canceled) {
 		curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
 		curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_progress);
@@ -172,7 +191,31 @@ int client_prepare(struct av_client *c, CURL *easy, const char *path, struct cur
 	return 0;
 }
 
-int client_transport_error(struct av_client *c, CURLcode code, struct av_err *err)
+/* The daemon's certificate does not do: why, and what helps. */
+static int untrusted(struct av_client *c, CURL *easy, const char *detail, struct av_err *err)
+{
+	long why = 0;
+	curl_easy_getinfo(easy, CURLINFO_SSL_VERIFYRESULT, &why);
+	if (why == X509_V_ERR_CERT_HAS_EXPIRED || why == X509_V_ERR_CERT_NOT_YET_VALID)
+		return av_err_set(err, AV_ERR_UNAVAILABLE,
+		    "%s: its certificate is %s; the daemon's tls-cert must be renewed, or a clock is "
+		    "wrong",
+		    c->url, why == X509_V_ERR_CERT_HAS_EXPIRED ? "expired" : "not valid yet");
+	if (why <= X509_V_ERR_UNSPECIFIED)
+		return av_err_set(err, AV_ERR_UNAVAILABLE,
+		    "%s: its certificate is for another name (%s); begin --url with one of its names",
+		    c->url, detail);
+	if (c->ca_file)
+		return av_err_set(err, AV_ERR_UNAVAILABLE,
+		    "%s: its certificate is not from an authority in %s: %s", c->url, c->ca_file,
+		    detail);
+	return av_err_set(err, AV_ERR_UNAVAILABLE,
+	    "%s: its certificate is from nobody whom this machine trusts (%s); if it is yours, name "
+	    "the file of its authority, or of itself, with --ca FILE or AVIARY_CA",
+	    c->url, detail);
+}
+
+int client_transport_error(struct av_client *c, CURL *easy, CURLcode code, struct av_err *err)
 {
 	const char *detail = c->curl_error[0] ? c->curl_error : curl_easy_strerror(code);
 	switch (code) {
@@ -180,11 +223,19 @@ int client_transport_error(struct av_client *c, CURLcode code, struct av_err *er
 		return av_err_set(err, AV_ERR_CANCELED, "interrupted");
 	case CURLE_OUT_OF_MEMORY:
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	case CURLE_PEER_FAILED_VERIFICATION:
+		return untrusted(c, easy, detail, err);
+	case CURLE_SSL_CACERT_BADFILE:
+		return av_err_set(err, AV_ERR_INVALID,
+		    "%s: no certificates in PEM form can be read from it",
+		    c->ca_file ? c->ca_file : "the system's list of authorities");
+	case CURLE_SSL_CONNECT_ERROR:
+		return av_err_set(err, AV_ERR_UNAVAILABLE,
+		    "%s: no TLS with it: %s; if it serves plain HTTP, begin --url with http://",
+		    c->url, detail);
 	case CURLE_COULDNT_CONNECT:
 	case CURLE_COULDNT_RESOLVE_HOST:
 	case CURLE_COULDNT_RESOLVE_PROXY:
-	case CURLE_SSL_CONNECT_ERROR:
-	case CURLE_PEER_FAILED_VERIFICATION:
 		c->unreachable = true;
 		return av_err_set(err, AV_ERR_UNAVAILABLE, "%s: %s", c->url, detail);
 	case CURLE_OPERATION_TIMEDOUT:
@@ -286,7 +337,7 @@ static int perform(struct av_client *c, const struct av_client_request *request,
 	if (av_buf_error(body))
 		return av_err_set(err, AV_ERR_TOO_LARGE, "the daemon's answer is too large");
 	if (code != CURLE_OK)
-		return client_transport_error(c, code, err);
+		return client_transport_error(c, easy, code, err);
 	if (status < 200 || status >= 300)
 		return client_reply_error((int)status, av_buf_str(body), err);
 	return 0;

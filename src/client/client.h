@@ -8,7 +8,9 @@
  *
  * Errors: what the daemon answered ({"error":{"code","message"}}) becomes the kind with that code
  * and its message. A daemon that cannot be reached is AV_ERR_UNAVAILABLE, and
- * av_client_is_unreachable() tells that apart from a daemon that answered "host_unavailable".
+ * av_client_is_unreachable() tells that apart from a daemon that answered "host_unavailable". One
+ * whose certificate is not trusted gets no key and no request: AV_ERR_UNAVAILABLE too, with what to
+ * do about it in the message.
  */
 #pragma once
 
@@ -26,6 +28,9 @@ struct av_client;
 struct av_client_options {
 	const char *url;        /* "http://host:port" or https, with an optional path; borrowed */
 	const char *api_key;    /* NULL for none; borrowed */
+	/* PEM file of the authorities to trust instead of the system's; NULL: the system's;
+	 * borrowed. It is read when a connection is made. */
+	const char *ca_file;
 	const char *user_agent; /* NULL for "libaviary/<version>"; borrowed */
 	/* Asked about four times a second during a call; true ends it with AV_ERR_CANCELED. */
 	bool (*is_canceled)(void *ctx);
@@ -39,7 +44,7 @@ void av_client_free(struct av_client *c); /* NULL is fine */
 void av_client_freep(struct av_client **c);
 
 const char *av_client_url(const struct av_client *c);
-/* True when the last call failed before the daemon answered anything (refused, no route, TLS). */
+/* True when the last call failed because nobody answers at the address (refused, no route). */
 bool av_client_is_unreachable(const struct av_client *c);
 /* HTTP status of the last answer, 0 when there was none. */
 int av_client_last_status(const struct av_client *c);

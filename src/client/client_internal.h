@@ -18,6 +18,7 @@ struct av_client {
 	char *url;     /* owned, no trailing slash */
 	char *api_key; /* owned, may be NULL; wiped when freed */
 	char *user_agent;
+	char *ca_file; /* owned, may be NULL */
 	bool (*is_canceled)(void *ctx);
 	void *ctx;
 	int last_status;
@@ -29,8 +30,9 @@ struct av_client {
  * *headers gets what must outlive the transfer; the caller frees the list. */
 int client_prepare(struct av_client *c, CURL *easy, const char *path, struct curl_slist **headers,
     struct av_err *err);
-/* Turns a libcurl result into an error; remembers whether the daemon was reachable. */
-int client_transport_error(struct av_client *c, CURLcode code, struct av_err *err);
+/* Turns a libcurl result of that handle into an error; remembers whether the daemon was reachable. */
+int client_transport_error(struct av_client *c, CURL *easy, CURLcode code, struct av_err *err);
+bool client_is_tls(const struct av_client *c);
 /* Turns a status >= 300 and the body that came with it into an error. */
 int client_reply_error(int status, struct av_str body, struct av_err *err);
 /* Appends "name: value" to the list; -ENOMEM keeps the list. */

@@ -65,7 +65,7 @@ static int finish(struct av_client *c, struct transfer *t, struct av_err *err)
 	if (status >= 300)
 		return client_reply_error((int)status, av_buf_str(&t->reply), err);
 	if (code != CURLE_OK)
-		return client_transport_error(c, code, err);
+		return client_transport_error(c, t->easy, code, err);
 	return 0;
 }
 

@@ -5,6 +5,10 @@
  * libcurl makes the connection (names, TLS) and then only carries bytes; the handshake is written
  * and read with proto/http1, the frames with proto/ws. libcurl's own WebSocket support is missing
  * from the versions that distributions ship.
+ *
+ * Two things are otherwise with TLS: a record that was begun must be offered again as it was, at the
+ * same place, hence the copy in `held`; and decrypted bytes may wait inside where no poll(2) sees
+ * them, hence `more`.
  */
 #include "client/socket.h"
 
@@ -25,6 +29,8 @@
 #define HIGH_MARK    (1 * AV_MIB)
 #define READ_SIZE    (128 * 1024)
 #define READS_A_STEP 4
+#define TLS_READS    32 /* of one record each */
+#define HELD_SIZE    (16 * 1024)
 
 struct av_socket {
 	CURL *easy;
@@ -35,6 +41,10 @@ struct av_socket {
 	struct av_buf unread; /* received and not yet taken by the codec */
 	bool
 	    is_send_broken; /* the peer takes nothing any more; what it sent before is read still */
+	bool tls;
+	bool more; /* TLS: the last read did not find the end of what is there */
+	size_t held_off, held_n;
+	char held[HELD_SIZE]; /* TLS: copy of the first bytes that the codec wants sent */
 	char read_buffer[READ_SIZE];
 };
 
@@ -118,7 +128,7 @@ static int send_all(struct av_client *c, struct av_socket *s, struct av_str byte
 		size_t n = 0;
 		CURLcode code = curl_easy_send(s->easy, bytes.p, bytes.n, &n);
 		if (code != CURLE_OK && code != CURLE_AGAIN)
-			return client_transport_error(c, code, err);
+			return client_transport_error(c, s->easy, code, err);
 		bytes.p += n;
 		bytes.n -= n;
 		if (code == CURLE_AGAIN) {
@@ -178,7 +188,7 @@ static int read_answer(struct av_client *c, struct av_socket *s, struct answer *
 			continue;
 		}
 		if (code != CURLE_OK)
-			return client_transport_error(c, code, err);
+			return client_transport_error(c, s->easy, code, err);
 		if (n == 0)
 			return a->has_head
 			           ? 0
@@ -228,6 +238,7 @@ int av_socket_open(struct av_client *c, const char *path, const char *protocol,
 	s->events = events;
 	s->ctx = ctx;
 	s->unread = AV_BUF_INIT(2 * READ_SIZE);
+	s->tls = s->more = client_is_tls(c);
 	s->easy = curl_easy_init();
 	struct av_ws_config config = {
 	    .client = true, .max_message = MESSAGE_MAX, .high_mark = HIGH_MARK};
@@ -243,7 +254,7 @@ int av_socket_open(struct av_client *c, const char *path, const char *protocol,
 	/* The buffer for messages belongs to the client; the stream may outlive it. */
 	curl_easy_setopt(s->easy, CURLOPT_ERRORBUFFER, NULL);
 	if (code != CURLE_OK)
-		return client_transport_error(c, code, err);
+		return client_transport_error(c, s->easy, code, err);
 	s->fd = CURL_SOCKET_BAD;
 	curl_easy_getinfo(s->easy, CURLINFO_ACTIVESOCKET, &s->fd);
 	if (s->fd == CURL_SOCKET_BAD)
@@ -293,14 +304,37 @@ void av_socket_close(struct av_socket *s)
 
 bool av_socket_has_pending(const struct av_socket *s)
 {
-	return s->unread.n > 0;
+	return s->unread.n > 0 || s->more;
+}
+
+/* What is to be sent next. */
+static struct av_str next_output(struct av_socket *s)
+{
+	struct av_str out = av_ws_output(s->ws);
+	if (!s->tls || out.n == 0)
+		return out;
+	if (s->held_n == 0) {
+		s->held_off = 0;
+		s->held_n = AV_MIN(out.n, sizeof(s->held));
+		memcpy(s->held, out.p, s->held_n);
+	}
+	return av_str_n(s->held + s->held_off, s->held_n);
+}
+
+static void output_done(struct av_socket *s, size_t n)
+{
+	av_ws_output_done(s->ws, n);
+	if (!s->tls)
+		return;
+	s->held_off += n;
+	s->held_n -= n;
 }
 
 /* A daemon that closed the connection sent its reason before: reading will tell. */
 static void flush(struct av_socket *s)
 {
 	while (!s->is_send_broken) {
-		struct av_str out = av_ws_output(s->ws);
+		struct av_str out = next_output(s);
 		size_t n = 0;
 		if (out.n == 0)
 			return;
@@ -310,7 +344,7 @@ static void flush(struct av_socket *s)
 		if (code != CURLE_OK)
 			s->is_send_broken = true;
 		else
-			av_ws_output_done(s->ws, n);
+			output_done(s, n);
 	}
 }
 
@@ -328,6 +362,8 @@ static int digest(struct av_socket *s, const char *p, size_t n, struct av_err *e
 
 static int read_some(struct av_socket *s, struct av_err *err)
 {
+	int reads = s->tls ? TLS_READS : READS_A_STEP;
+	s->more = false;
 	if (s->unread.n > 0) {
 		struct av_buf old = s->unread;
 		s->unread = AV_BUF_INIT(2 * READ_SIZE);
@@ -336,7 +372,7 @@ static int read_some(struct av_socket *s, struct av_err *err)
 		if (r < 0 || s->unread.n > 0)
 			return r;
 	}
-	for (int i = 0; i < READS_A_STEP; i++) {
+	for (int i = 0; i < reads; i++) {
 		size_t n = 0;
 		if (av_ws_close_received(s->ws))
 			return 1;
@@ -350,6 +386,7 @@ static int read_some(struct av_socket *s, struct av_err *err)
 		if (r < 0 || s->unread.n > 0)
 			return r;
 	}
+	s->more = s->tls;
 	return av_ws_close_received(s->ws) ? 1 : 0;
 }
 

@@ -153,7 +153,7 @@ static int outcome(struct av_tree *t, struct av_err *err)
 	if (status >= 300)
 		return client_reply_error((int)status, av_buf_str(&t->reply), err);
 	if (t->result != CURLE_OK)
-		return client_transport_error(t->client, t->result, err);
+		return client_transport_error(t->client, t->client->easy, t->result, err);
 	return 0;
 }
 

@@ -317,6 +317,76 @@ def test_metrics(d):
     contains(d.log_text(), '"localhost, *.sb.test, 127.0.0.1"', "the log names the names")
 
 
+# -- the command line ---------------------------------------------------------------------------
+
+
+def aviary(d, *args, ca=authority.root, data=None, **env):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("AVIARY_")}
+    clean["AVIARY_CONFIG_DIR"] = os.path.dirname(d.credentials)
+    if ca:
+        clean["AVIARY_CA"] = ca
+    clean.update(env)
+    return subprocess.run([program("aviary"), *args], input=data, stdin=None if data is not None else subprocess.DEVNULL,
+                          capture_output=True, timeout=60 * SLOW, check=False, env=clean)
+
+
+def test_command_line(d):
+    equal(aviary(d, "ls", "--json").returncode, 0, "AVIARY_CA")
+    equal(aviary(d, "ls", "--ca", authority.root, ca=None).returncode, 0, "--ca")
+    r = aviary(d, "exec", sandbox(d), "--", "sh", "-c", "head -c 30000000 /dev/zero; exit 3")
+    equal((r.returncode, len(r.stdout)), (3, 30000000), f"output of a stream: {r.stderr}")
+    data = os.urandom(5000000)
+    r = aviary(d, "exec", "-i", sandbox(d), "--", "cat", data=data)
+    ok(r.returncode == 0 and r.stdout == data, f"both ways at once: {len(r.stdout)} bytes, {r.stderr}")
+    with tempfile.NamedTemporaryFile() as f:
+        f.write(data)
+        f.flush()
+        equal(aviary(d, "cp", f.name, f"{sandbox(d)}:/tmp/copy").returncode, 0, "cp to it")
+        equal(aviary(d, "cp", f"{sandbox(d)}:/tmp/copy", f.name + ".back").returncode, 0, "cp from it")
+        with open(f.name + ".back", "rb") as back:
+            ok(back.read() == data, "the same bytes")
+        os.unlink(f.name + ".back")
+    equal(aviary(d, "cp", f"{sandbox(d)}:/etc", authority.path("etc")).returncode, 0, "a directory")
+    ok(aviary(d, "url", sandbox(d), "3000").stdout.startswith(b"https://3000-"), "aviary url")
+
+
+def test_command_line_trusts_nobody_else(d):
+    other = Authority()
+    try:
+        for args, env, parts in (
+                ((), {"ca": None}, (b"from nobody whom this machine trusts", b"--ca FILE or AVIARY_CA")),
+                ((), {"ca": other.root}, (b"is not from an authority in", other.root.encode())),
+                (("--ca", authority.root), {"ca": other.root}, None),
+                ((), {"ca": "/nonexistent"}, (b"/nonexistent: no certificates",)),
+                ((), {"AVIARY_URL": f"https://x.localhost:{d.port}"}, (b"another name", b"x.localhost")),
+                ((), {"AVIARY_URL": f"http://127.0.0.1:{d.port}", "AVIARY_API_KEY": "x"}, (b"begin the URL with https://",)),
+        ):
+            for command in (("ls",), ("exec", sandbox(d), "--", "true")):
+                r = aviary(d, command[0], *args, *command[1:], **env)
+                if not parts:
+                    equal(r.returncode, 0, f"{args} wins: {r.stderr}")
+                    continue
+                equal(r.returncode, 125, f"{args} {env} {r.stderr}")
+                for part in parts:
+                    contains(r.stderr, part, "the message")
+                ok(b"start one with" not in r.stderr, "it is there")
+        key = d.key.encode()
+        seen = []
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            def note():
+                s, _ = listener.accept()
+                s.settimeout(5)
+                seen.append(s.recv(65536))
+                s.close()
+            thread = threading.Thread(target=note, daemon=True)
+            thread.start()
+            aviary(d, "ls", AVIARY_URL=f"http://127.0.0.1:{listener.getsockname()[1]}")
+            thread.join(10)
+        ok(seen and key not in seen[0], "the key known for https is not sent in clear, not even on loopback")
+    finally:
+        shutil.rmtree(other.dir)
+
+
 # -- certificates that change -------------------------------------------------------------------
 
 
