@@ -74,7 +74,6 @@ int av_lend_take(int sock, struct av_lent ret[static AV_LEND_FILES])
 		return r == 0 || (r < 0 && r != -EMSGSIZE) ? -EPIPE : -EBADMSG;
 	}
 	for (size_t i = 0; i < AV_LEND_FILES; i++)
-		ret[i] = (struct av_lent){
-		    .fd = errors[i] ? -1 : fds[next++], .error = errors[i]};
+		ret[i] = (struct av_lent){.fd = errors[i] ? -1 : fds[next++], .error = errors[i]};
 	return 0;
 }

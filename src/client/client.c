@@ -198,19 +198,22 @@ static int untrusted(struct av_client *c, CURL *easy, const char *detail, struct
 	curl_easy_getinfo(easy, CURLINFO_SSL_VERIFYRESULT, &why);
 	if (why == X509_V_ERR_CERT_HAS_EXPIRED || why == X509_V_ERR_CERT_NOT_YET_VALID)
 		return av_err_set(err, AV_ERR_UNAVAILABLE,
-		    "%s: its certificate is %s; the daemon's tls-cert must be renewed, or a clock is "
+		    "%s: its certificate is %s; the daemon's tls-cert must be renewed, or a clock "
+		    "is "
 		    "wrong",
 		    c->url, why == X509_V_ERR_CERT_HAS_EXPIRED ? "expired" : "not valid yet");
 	if (why <= X509_V_ERR_UNSPECIFIED)
 		return av_err_set(err, AV_ERR_UNAVAILABLE,
-		    "%s: its certificate is for another name (%s); begin --url with one of its names",
+		    "%s: its certificate is for another name (%s); begin --url with one of its "
+		    "names",
 		    c->url, detail);
 	if (c->ca_file)
 		return av_err_set(err, AV_ERR_UNAVAILABLE,
 		    "%s: its certificate is not from an authority in %s: %s", c->url, c->ca_file,
 		    detail);
 	return av_err_set(err, AV_ERR_UNAVAILABLE,
-	    "%s: its certificate is from nobody whom this machine trusts (%s); if it is yours, name "
+	    "%s: its certificate is from nobody whom this machine trusts (%s); if it is yours, "
+	    "name "
 	    "the file of its authority, or of itself, with --ca FILE or AVIARY_CA",
 	    c->url, detail);
 }

@@ -26,8 +26,8 @@
 struct av_client;
 
 struct av_client_options {
-	const char *url;        /* "http://host:port" or https, with an optional path; borrowed */
-	const char *api_key;    /* NULL for none; borrowed */
+	const char *url;     /* "http://host:port" or https, with an optional path; borrowed */
+	const char *api_key; /* NULL for none; borrowed */
 	/* PEM file of the authorities to trust instead of the system's; NULL: the system's;
 	 * borrowed. It is read when a connection is made. */
 	const char *ca_file;

@@ -30,7 +30,8 @@ struct av_client {
  * *headers gets what must outlive the transfer; the caller frees the list. */
 int client_prepare(struct av_client *c, CURL *easy, const char *path, struct curl_slist **headers,
     struct av_err *err);
-/* Turns a libcurl result of that handle into an error; remembers whether the daemon was reachable. */
+/* Turns a libcurl result of that handle into an error; remembers whether the daemon was reachable.
+ */
 int client_transport_error(struct av_client *c, CURL *easy, CURLcode code, struct av_err *err);
 bool client_is_tls(const struct av_client *c);
 /* Turns a status >= 300 and the body that came with it into an error. */

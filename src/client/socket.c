@@ -6,9 +6,9 @@
  * and read with proto/http1, the frames with proto/ws. libcurl's own WebSocket support is missing
  * from the versions that distributions ship.
  *
- * Two things are otherwise with TLS: a record that was begun must be offered again as it was, at the
- * same place, hence the copy in `held`; and decrypted bytes may wait inside where no poll(2) sees
- * them, hence `more`.
+ * Two things are otherwise with TLS: a record that was begun must be offered again as it was, at
+ * the same place, hence the copy in `held`; and decrypted bytes may wait inside where no poll(2)
+ * sees them, hence `more`.
  */
 #include "client/socket.h"
 

@@ -20,13 +20,13 @@
 #include "net/tls.h"
 #include "base/banned.h"
 
-#define FILE_MAX   ((size_t)256 * 1024)
-#define START_NS   (10 * AV_NS_PER_S)
-#define LOOK_MS    10000
-#define SETTLE_MS  1500
-#define ANSWER_MS  10000
-#define WARN_S     (14LL * 24 * 60 * 60)
-#define REMIND_NS  (24LL * 60 * 60 * AV_NS_PER_S)
+#define FILE_MAX  ((size_t)256 * 1024)
+#define START_NS  (10 * AV_NS_PER_S)
+#define LOOK_MS   10000
+#define SETTLE_MS 1500
+#define ANSWER_MS 10000
+#define WARN_S    (14LL * 24 * 60 * 60)
+#define REMIND_NS (24LL * 60 * 60 * AV_NS_PER_S)
 
 enum { CERT, KEY };
 
@@ -54,14 +54,14 @@ struct certificate {
 	struct av_tls *tls;
 	struct av_watch *watch;
 	struct av_signal *hup;
-	struct av_timer look;  /* IDLE: the next time; ASKED: patience */
+	struct av_timer look;             /* IDLE: the next time; ASKED: patience */
 	const char *names[AV_LEND_FILES]; /* borrowed from the configuration */
 	int fd;
 	enum state state;
 	bool asked_by_signal; /* or again, while something was under way */
 	bool again;
-	bool settling; /* marks of the last look are those of a change */
-	struct mark seen[AV_LEND_FILES];    /* at the last look */
+	bool settling;                   /* marks of the last look are those of a change */
+	struct mark seen[AV_LEND_FILES]; /* at the last look */
 	struct mark in_force[AV_LEND_FILES];
 	struct mark refused[AV_LEND_FILES];
 	int64_t reminded_ns;
@@ -99,15 +99,16 @@ static void close_lent(struct loading *l)
 static int not_lent(const struct certificate *c, int i, int error, struct av_err *err)
 {
 	if (error == EISDIR || error == EINVAL)
-		return av_err_set(err, AV_ERR_INVALID, "%s %.200s: it is %s, not a file", options[i],
-		    c->names[i], error == EISDIR ? "a directory" : "a device or pipe");
+		return av_err_set(err, AV_ERR_INVALID, "%s %.200s: it is %s, not a file",
+		    options[i], c->names[i], error == EISDIR ? "a directory" : "a device or pipe");
 	if (error == EACCES || error == EPERM)
 		return av_err_set(err, AV_ERR_INVALID,
-		    "%s %.200s: the user who started aviaryd may not read it; give it to that user, "
+		    "%s %.200s: the user who started aviaryd may not read it; give it to that "
+		    "user, "
 		    "or start aviaryd as one who may",
 		    options[i], c->names[i]);
-	return av_err_sys(err, AV_ERR_INVALID, error, "%s: cannot open %.200s", options[i],
-	    c->names[i]);
+	return av_err_sys(
+	    err, AV_ERR_INVALID, error, "%s: cannot open %.200s", options[i], c->names[i]);
 }
 
 /* Group may be one of those who are to read it, as Debian's ssl-cert is. */
@@ -121,7 +122,8 @@ static int check_key_mode(const struct certificate *c, int fd, struct av_err *er
 	if (!(st.st_mode & (S_IWGRP | S_IROTH | S_IWOTH)))
 		return 0;
 	return av_err_set(err, AV_ERR_INVALID,
-	    "--tls-key %.150s: %s (mode %04o); take that away with `chmod 600 %.150s`, and get a new "
+	    "--tls-key %.150s: %s (mode %04o); take that away with `chmod 600 %.150s`, and get a "
+	    "new "
 	    "key if somebody may have",
 	    c->names[KEY],
 	    st.st_mode & S_IROTH ? "everybody on this machine can read it"
@@ -146,8 +148,8 @@ static int read_text(
 	explicit_bzero(p, FILE_MAX + 1);
 	free(p);
 	if (n < 0)
-		return av_err_sys(err, AV_ERR_INVALID, (int)n, "%s: cannot read %.200s", options[i],
-		    c->names[i]);
+		return av_err_sys(
+		    err, AV_ERR_INVALID, (int)n, "%s: cannot read %.200s", options[i], c->names[i]);
 	return av_err_set(err, AV_ERR_INVALID,
 	    "%s %.200s: larger than %zu KiB, which no certificate or key is", options[i],
 	    c->names[i], FILE_MAX / 1024);
@@ -209,8 +211,9 @@ static void tell_end(struct certificate *c)
 	c->reminded_ns = now;
 	(void)snprintf(days, sizeof days, "%" PRId64, left / (24 * 60 * 60));
 	if (left > 0)
-		av_log(AV_LOG_WARN, "the certificate ends soon: renew it; the new files are noticed",
-		    "file", c->names[CERT], "days", days, NULL);
+		av_log(AV_LOG_WARN,
+		    "the certificate ends soon: renew it; the new files are noticed", "file",
+		    c->names[CERT], "days", days, NULL);
 	else
 		av_log(AV_LOG_ERROR, "the certificate has ended: clients refuse it; renew it",
 		    "file", c->names[CERT], NULL);

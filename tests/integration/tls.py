@@ -16,7 +16,7 @@ import time
 import urllib.parse
 
 import ws
-from aviary_test import SLOW, contains, equal, main, ok, program, wait_for
+from aviary_test import Daemon, SLOW, contains, equal, main, ok, program, wait_for
 from certs import Authority, openssl
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -504,6 +504,21 @@ def test_refused_at_the_start(_):
     start_fails("no private key can be read", key=authority.path("no.key"))
     start_fails("is not the key of the first certificate", cert=authority.path("second.crt"))
     start_fails("the certificate expired on", "renew it", cert=expired[0], key=expired[1])
+
+
+def test_the_first_url_is_one_that_the_certificate_is_for(_):
+    cert, key = authority.server("named", alt="DNS:*.sb.test,DNS:api.sb.test")
+    for args, expected in (([], "https://api.sb.test:"), (["--public-url", "https://a.sb.test:1/"], "https://a.sb.test:1")):
+        other = Daemon(args=["--tls-cert", cert, "--tls-key", key, *args])
+        try:
+            other.start(ready=False)
+            with open(other.credentials, encoding="ascii") as f:
+                url = json.load(f)["url"]
+            ok(url.startswith(expected), f"{args}: {url}")
+        finally:
+            other.stop()
+            other.sweep()
+            other.remove_dir()
 
 
 # -- who does not behave ------------------------------------------------------------------------

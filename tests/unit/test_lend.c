@@ -87,7 +87,8 @@ static void test_hostile(void)
 	int32_t errors[AV_LEND_FILES] = {0, 0};
 	int fds[AV_LEND_FILES] = {pair[0], pair[0]}, r = 0, before, after;
 
-	is_int(send(pair[1], "a longer request with a path", 28, 0), 28, "a request of another kind");
+	is_int(
+	    send(pair[1], "a longer request with a path", 28, 0), 28, "a request of another kind");
 	is_int(av_lend_serve(pair[0], paths), 0, "is a request like any other");
 	is_int(av_lend_take(pair[1], l), 0, "answered with the same");
 	av_close_fd(&l[0].fd);
