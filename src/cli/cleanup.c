@@ -14,8 +14,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/buf.h"
-#include "base/path.h"
 #include "cli/command.h"
 #include "cli/places.h"
 
@@ -28,17 +26,6 @@ static bool confirm(const char *state)
 	    "This deletes %s with all sandboxes, templates and API keys. Type 'yes': ", state);
 	fflush(stderr);
 	return fgets(answer, sizeof(answer), stdin) && strcmp(answer, "yes\n") == 0;
-}
-
-/* aviary-spawn takes absolute paths only. */
-static int make_absolute(const char *path, char *ret, size_t size)
-{
-	char here[4096];
-	if (!getcwd(here, sizeof(here)))
-		return -errno;
-	AV_CLEANUP(av_buf_clear) struct av_buf b = AV_BUF_INIT(AV_PATH_MAX + 1);
-	int r = av_path_clean(&b, av_str_c(here), av_str_c(path), NULL);
-	return r < 0 ? r : av_str_copy(ret, size, av_buf_str(&b));
 }
 
 /* Runs aviary-spawn; its exit status. */
@@ -89,12 +76,12 @@ static int run(struct cli *cli, const struct args *args)
 	if (!state && places_state(state_default, sizeof(state_default)) < 0)
 		return cli_usage_error(
 		    cli, "there is no HOME; name the state directory with --state");
-	if (state && make_absolute(state, state_default, sizeof(state_default)) < 0)
+	if (state && places_absolute(state, state_default, sizeof(state_default)) < 0)
 		return cli_usage_error(cli, "--state: not a path");
 	state = state_default;
 	if (!dir && places_run(state, run_default, sizeof(run_default)) < 0)
 		return cli_usage_error(cli, "the path of the state directory is too long");
-	if (dir && make_absolute(dir, run_default, sizeof(run_default)) < 0)
+	if (dir && places_absolute(dir, run_default, sizeof(run_default)) < 0)
 		return cli_usage_error(cli, "--run: not a path");
 	dir = run_default;
 	if (stat(state, &st) < 0 && errno == ENOENT && stat(dir, &st) < 0 && errno == ENOENT) {

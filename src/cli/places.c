@@ -45,3 +45,13 @@ int places_run(const char *state, char *ret_path, size_t size)
 		return av_path_printf(ret_path, size, "%s/aviary", xdg);
 	return av_path_printf(ret_path, size, "%s/run", state);
 }
+
+int places_absolute(const char *path, char *ret, size_t size)
+{
+	char here[4096];
+	if (!getcwd(here, sizeof(here)))
+		return -errno;
+	AV_CLEANUP(av_buf_clear) struct av_buf b = AV_BUF_INIT(AV_PATH_MAX + 1);
+	int r = av_path_clean(&b, av_str_c(here), av_str_c(path), NULL);
+	return r < 0 ? r : av_str_copy(ret, size, av_buf_str(&b));
+}

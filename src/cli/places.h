@@ -13,3 +13,5 @@
 int places_state(char *ret_path, size_t size) AV_MUST_CHECK;
 /* Root: /run/aviary; else $XDG_RUNTIME_DIR/aviary, or "run" below the state directory. */
 int places_run(const char *state, char *ret_path, size_t size) AV_MUST_CHECK;
+/* aviary-spawn takes absolute paths only. */
+int places_absolute(const char *path, char *ret, size_t size) AV_MUST_CHECK;

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "control/accounts_internal.h"
 #include "control/audit_internal.h"
+#include "control/backup.h"
 #include "control/templates_internal.h"
 
 #include "base/banned.h"
@@ -368,6 +369,7 @@ void control_free(struct control *c)
 
 	if (!c)
 		return;
+	control_backup_free(c);
 	templates_clear(c);
 	AV_LIST_FOREACH(sb, &c->live, struct sandbox, link)
 	{

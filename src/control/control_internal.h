@@ -302,6 +302,7 @@ struct control {
 
 	struct sampler sampler;
 	struct usage usage;
+	struct control_backup *backup; /* under way, or ended and waited for; NULL: none */
 	struct pool pool;
 	struct audit *audit; /* owned, see audit_internal.h */
 

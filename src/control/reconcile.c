@@ -5,6 +5,7 @@
  *   record            machine                    what is done
  *   running, paused   the same process lives     adopted; frozen or thawed as the record says
  *   running, paused   gone                       ended with the reason that its remains tell
+ *   running, paused   from a backup: anything    ended: restored
  *   running, paused   of an earlier boot         ended: host_reboot; its disk is kept for
  * KEPT_DISK_MS starting          anything                   ended: interrupted (nobody was
  * answered) stopping          anything                   the ending is finished none something
@@ -45,6 +46,7 @@ struct start {
 	struct av_err err; /* loading failed */
 	size_t adopting;   /* adoptions and autopsies under way or to be tried again */
 	size_t removing;
+	bool restored; /* the database came out of a backup: none of its sandboxes can run */
 	int64_t settle_deadline_ns;
 	int64_t again_ns;       /* when to list or adopt again; 0: not */
 	struct av_list readopt; /* struct adoption */
@@ -310,6 +312,11 @@ static void compare(struct start *s, struct sandbox *sb)
 	case SANDBOX_RUNNING:
 	case SANDBOX_PAUSED:
 	case SANDBOX_MISSING:
+		if (s->restored) {
+			s->report.lost++;
+			sandbox_end(sb, SANDBOX_REASON_RESTORED, false, NULL);
+			break;
+		}
 		if (!other_boot) {
 			adopt(c, sb);
 			break;
@@ -369,6 +376,9 @@ static void finish(struct control *c)
 	c->start = NULL;
 	if (s->err.kind == AV_ERR_NONE) {
 		c->started = true;
+		if (s->restored &&
+		    store_value_set(c->store, STORE_MARK_RESTORED, "", NULL, NULL) < 0)
+			av_log(AV_LOG_WARN, "the mark of a restored database stays", NULL);
 		c->next_deadline_ns = now;
 		c->next_flush_ns = now;
 		c->next_sweep_ns = now + FIRST_SWEEP_NS;
@@ -483,6 +493,17 @@ static void on_templates(
 		(void)av_err_set(&s->err, AV_ERR_NO_MEMORY, "out of memory");
 }
 
+static void on_restored(void *ctx, const char *value, const struct av_err *err)
+{
+	struct start *s = ctx;
+
+	if (err)
+		s->err = *err;
+	s->restored = value && value[0];
+	if (s->restored)
+		av_log(AV_LOG_INFO, "this state was restored from a backup", NULL);
+}
+
 /* The record's texts belong to the store: copies. */
 static int load(struct control *c, const struct store_sandbox *rec)
 {
@@ -543,6 +564,8 @@ int control_start(struct control *c,
 		r = store_key_list(c->store, on_keys, s);
 	if (r == 0)
 		r = store_template_list(c->store, on_templates, s);
+	if (r == 0)
+		r = store_value_get(c->store, STORE_MARK_RESTORED, on_restored, s);
 	if (r == 0)
 		r = store_sandbox_live(c->store, on_records, s);
 	if (r < 0) {

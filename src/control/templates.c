@@ -313,7 +313,8 @@ void templates_collect(struct control *c)
 	struct template *t;
 
 	c->collect_templates = false;
-	if (!c->started || c->stopping)
+	/* A backup reads the files: its end looks again. */
+	if (!c->started || c->stopping || c->backup)
 		return;
 	AV_LIST_FOREACH(t, &c->templates, struct template, link)
 	{

@@ -112,6 +112,8 @@ typedef void driver_done_fn(void *ctx, const struct av_err *err);
 typedef void driver_alive_fn(
     void *ctx, const struct driver_evidence *ev, int pidfd, const struct av_err *err);
 typedef void driver_status_fn(void *ctx, const struct driver_status *st, const struct av_err *err);
+typedef void driver_stream_fn(void *ctx, int fd, const struct av_err *err);
+#define DRIVER_EXPORT_END 512
 /* Every id that has left any trace: processes, cgroups, mounts, directories. */
 typedef void driver_list_fn(
     void *ctx, const char (*ids)[AV_ID_SIZE], size_t n, const struct av_err *err);
@@ -192,6 +194,14 @@ struct driver_ops {
 	    struct driver *d, const char *template_id, driver_done_fn *fn, void *ctx);
 	/* Every template that there is, by id. */
 	int (*template_list)(struct driver *d, driver_list_fn *fn, void *ctx);
+
+	/* The template's record and layer as members of a tar archive, for a backup: fd (the
+	 * callee's; -1 on error) is non-blocking, and its last DRIVER_EXPORT_END bytes are for
+	 * export_end. NOT_FOUND; INVALID_STATE while others are under way. NULL: cannot be done. */
+	int (*template_export)(
+	    struct driver *d, const char *template_id, driver_stream_fn *fn, void *ctx);
+	/* What those bytes say: 0 when what came before them was all; else INTERNAL or CHECKSUM. */
+	int (*export_end)(const void *bytes, struct av_err *err);
 
 	/* A non-blocking stream socket to the agent, connected or being connected, that speaks
 	 * HTTP/2 with prior knowledge; the caller owns it. Synchronous and does not block.

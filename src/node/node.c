@@ -719,3 +719,16 @@ int node_template_list(struct node *n, driver_list_fn *fn, void *ctx)
 		return -ENOMEM;
 	return ops->template_list ? ops->template_list(n->driver, fn, ctx) : -EOPNOTSUPP;
 }
+
+int node_template_export(struct node *n, const char *template_id, driver_stream_fn *fn, void *ctx)
+{
+	const struct driver_ops *ops = n->driver->ops;
+
+	return ops->template_export ? ops->template_export(n->driver, template_id, fn, ctx)
+	                            : -EOPNOTSUPP;
+}
+
+int node_export_end(const struct node *n, const void *bytes, struct av_err *err)
+{
+	return n->driver->ops->export_end(bytes, err);
+}

@@ -124,6 +124,8 @@ int node_snapshot(struct node *n, const char *id, const char *template_id, bool 
     driver_snapshot_fn *fn, void *ctx);
 int node_template_delete(struct node *n, const char *template_id, node_done_fn *fn, void *ctx);
 int node_template_list(struct node *n, driver_list_fn *fn, void *ctx);
+int node_template_export(struct node *n, const char *template_id, driver_stream_fn *fn, void *ctx);
+int node_export_end(const struct node *n, const void *bytes, struct av_err *err);
 
 /* Why a sandbox that is not running ended, from what it left behind. 0 or -ENOMEM as above. */
 typedef void node_autopsy_fn(void *ctx, enum node_death why, const char *detail);

@@ -243,6 +243,12 @@ static void dispatch(struct spawner *sp, struct job *j)
 	case SPAWN_TEMPLATE_LIST:
 		list_templates(sp, j);
 		return;
+	case SPAWN_TEMPLATE_EXPORT:
+		if (template_ok(&q->u.template) && q->u.template.flags == 0)
+			export_start(sp, j);
+		else
+			job_fail(j, -EINVAL, NULL);
+		return;
 	case SPAWN_SNAPSHOT:
 		if (id_ok(q) && template_ok(&q->u.template))
 			break;

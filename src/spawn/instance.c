@@ -54,6 +54,39 @@ static int make_dir(const char *path, mode_t mode, uid_t uid, gid_t gid, struct 
 	return 0;
 }
 
+int instance_check_restored(const char *state_dir, struct av_err *err)
+{
+	char path[AV_PATH_MAX + 1];
+	int r = av_path_printf(path, sizeof(path), "%s/" INSTANCE_RESTORING, state_dir);
+	if (r < 0)
+		return av_err_set(err, AV_ERR_INVALID, "--state is too long");
+	if (access(path, F_OK) < 0)
+		return 0;
+	return av_err_set(err, AV_ERR_CONFLICT,
+	    "%s is being restored from a backup, or a restore did not end: wait for it, or remove "
+	    "the "
+	    "directory (aviary cleanup --all --state %s) and restore again",
+	    state_dir, state_dir);
+}
+
+/* A restored database is root's, as is its directory so far: nobody else could put anything there.
+ */
+static int give_database(const struct spawn_options *o, const char *dir, struct av_err *err)
+{
+	struct stat st;
+	AV_CLEANUP(av_closep) int d = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (o->rootless || d < 0 || fstat(d, &st) < 0 || st.st_uid != 0)
+		return 0;
+	AV_CLEANUP(av_closep) int db = openat(d, "aviary.db", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (db < 0)
+		return 0; /* a new state */
+	if (fstat(db, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink != 1 ||
+	    fchown(db, o->daemon_uid, o->daemon_gid) < 0)
+		return av_err_sys(
+		    err, AV_ERR_INTERNAL, errno, "cannot give %s to the daemon's user", dir);
+	return 0;
+}
+
 int instance_make_dirs(const struct spawn_options *o, struct av_err *err)
 {
 	char path[AV_PATH_MAX + 1];
@@ -72,6 +105,8 @@ int instance_make_dirs(const struct spawn_options *o, struct av_err *err)
 	}
 	if (r == 0)
 		r = av_path_printf(path, sizeof(path), "%s/db", o->state_dir);
+	if (r == 0)
+		r = give_database(o, path, err);
 	return r < 0 ? r : make_dir(path, 0700, o->daemon_uid, o->daemon_gid, err);
 }
 

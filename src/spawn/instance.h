@@ -13,6 +13,10 @@ int instance_make_parents(const char *path, mode_t mode) AV_MUST_CHECK;
 /* State and run directories with their owners and modes; existing ones must be the caller's (or the
  * daemon's, where it is that one's). */
 int instance_make_dirs(const struct spawn_options *o, struct av_err *err) AV_MUST_CHECK;
+/* In a state directory: it is being restored from a backup, or never was to the end. */
+#define INSTANCE_RESTORING "restoring"
+/* CONFLICT where there is that. */
+int instance_check_restored(const char *state_dir, struct av_err *err) AV_MUST_CHECK;
 /* <dir>/lock for as long as *ret_fd (the caller's) is open. CONFLICT names the process that has it;
  * what: the option to change, for the message. */
 int instance_lock(const char *dir, const char *what, int *ret_fd, struct av_err *err) AV_MUST_CHECK;

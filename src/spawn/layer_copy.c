@@ -318,3 +318,20 @@ int layer_copy(int from, int to, int links, const struct layer_copy_options *opt
 	free(c);
 	return r;
 }
+
+int layer_remove_links(int dir, int links)
+{
+	struct dirent *e;
+	int r = 0, fd = openat(links, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	if (!d) {
+		r = -errno;
+		av_close_fd(&fd);
+		return r;
+	}
+	while (r == 0 && (e = readdir(d)))
+		if (e->d_name[0] != '.' && unlinkat(links, e->d_name, 0) < 0)
+			r = -errno;
+	closedir(d);
+	return r == 0 && unlinkat(dir, LAYER_LINKS_DIR, AT_REMOVEDIR) < 0 ? -errno : r;
+}

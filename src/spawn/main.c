@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "spawn/cleanup.h"
 #include "spawn/options.h"
+#include "spawn/restore.h"
 #include "spawn/supervisor.h"
 #include "spawn/worker.h"
 #include "base/banned.h"
@@ -36,6 +37,8 @@ int main(int argc, char **argv)
 	}
 	if (o.check)
 		return 0;
+	if (o.restore)
+		return restore_main(&o);
 	if (o.cleanup)
 		return cleanup_main(&o);
 	return o.worker ? worker_main(&o) : supervisor_main(&o, argv);

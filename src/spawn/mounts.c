@@ -45,7 +45,7 @@ static_assert(sizeof(layer_names) - 1 == MOUNTS_LAYERS_MAX, "a name for each lay
 
 /* ---- the private tree ---- */
 
-static int enter_own_userns(struct av_err *err)
+int mounts_enter_userns(struct av_err *err)
 {
 	uid_t uid = geteuid();
 	gid_t gid = getegid();
@@ -203,7 +203,7 @@ int mounts_enter(struct mounts *m, const struct spawn_options *o, struct av_err 
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open /");
 	int r = 0;
 	if (o->rootless)
-		r = enter_own_userns(err);
+		r = mounts_enter_userns(err);
 	else if (unshare(CLONE_NEWNS) < 0)
 		r = av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot make a mount namespace");
 	if (r < 0)

@@ -49,6 +49,10 @@ struct mounts {
 	((struct mounts){                                                                          \
 	    .host_root_fd = -1, .proc_fd = -1, .state_fd = -1, .run_fd = -1, .names_fd = -1})
 
+/* Into a user namespace of the caller's own, in which it is root: then the files of rootless
+ * sandboxes can be read and made whatever their modes. */
+int mounts_enter_userns(struct av_err *err) AV_MUST_CHECK;
+
 /* Leaves the host's mount namespace (rootless: first into a user namespace of its own) for the tree
  * above. Once, at start; what is needed of the host is opened before. The message names the mount
  * that failed. */

@@ -21,6 +21,7 @@ enum option_id {
 	OPT_BEAT,
 	OPT_CHECK,
 	OPT_CLEANUP,
+	OPT_RESTORE,
 	OPT_ALL,
 	OPT_STATE,
 	OPT_RUN,
@@ -56,6 +57,7 @@ static const struct option_def {
     [OPT_BEAT] = {"--beat", FLAG, NULL},
     [OPT_CHECK] = {"--check", FLAG, "           look at the options only, then end"},
     [OPT_CLEANUP] = {"--cleanup", FLAG, "         remove what a dead instance left, then end"},
+    [OPT_RESTORE] = {"--restore", FLAG, "         make the state directory of a backup on stdin"},
     [OPT_ALL] = {"--all", FLAG, "             with --cleanup: the state directory too"},
     [OPT_STATE] = {"--state", PATH, "DIR        disks, templates and the database (absolute)"},
     [OPT_RUN] = {"--run", PATH, "DIR          sockets; a tmpfs is best (absolute)"},
@@ -125,6 +127,9 @@ static int set_flag(struct spawn_options *o, enum option_id id)
 		return 0;
 	case OPT_CLEANUP:
 		o->cleanup = true;
+		return 0;
+	case OPT_RESTORE:
+		o->restore = true;
 		return 0;
 	case OPT_ALL:
 		o->all = true;

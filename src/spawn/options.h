@@ -38,6 +38,7 @@ struct spawn_options {
 	bool beat;               /* --beat: says into SPAWN_WORKER_BEAT_FD that it lives */
 	bool check;              /* --check: look at the options, then end */
 	bool cleanup;            /* --cleanup: remove what a dead instance left, then end */
+	bool restore;            /* --restore: make the state directory of a backup, then end */
 	bool all;                /* --all: with --cleanup, the state directory too */
 	bool rootless;           /* not an option: effective uid is not 0 */
 	const char *state_dir;   /* --state DIR; absolute; borrowed from argv as all of these */

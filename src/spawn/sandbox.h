@@ -36,6 +36,7 @@
 #include "spawn/cgroup.h"
 #include "spawn/confine.h"
 #include "spawn/disk.h"
+#include "spawn/export.h"
 #include "spawn/ids.h"
 #include "spawn/jail.h"
 #include "spawn/loop.h"
@@ -58,6 +59,7 @@ struct spawner {
 	struct disk *disk;       /* owned */
 	struct confine confine;
 	struct template_store templates;
+	struct exports exports;
 	struct sweeper sweeper;
 	struct net net;              /* not open when rootless */
 	struct loop_timer net_timer; /* keeps it current */

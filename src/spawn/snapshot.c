@@ -34,7 +34,7 @@
 #include "base/banned.h"
 
 #define FREEZE_TIMEOUT_MS 2000
-#define LINKS_DIR         "links"
+#define LINKS_DIR         LAYER_LINKS_DIR
 #define OPEN_DIR          (O_RDONLY | O_DIRECTORY)
 
 struct snapshot {
@@ -92,24 +92,6 @@ static int copy_half(struct snapshot *n, int from, int layer, int links, const c
 	return out < 0 ? out : layer_copy(in, out, links, &opt);
 }
 
-/* A name for each file that has several, and nothing else. */
-static int remove_links(int dir, int links)
-{
-	struct dirent *e;
-	int r = 0, fd = openat(links, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	if (!d) {
-		r = -errno;
-		av_close_fd(&fd);
-		return r;
-	}
-	while (r == 0 && (e = readdir(d)))
-		if (e->d_name[0] != '.' && unlinkat(links, e->d_name, 0) < 0)
-			r = -errno;
-	closedir(d);
-	return r == 0 && unlinkat(dir, LINKS_DIR, AT_REMOVEDIR) < 0 ? -errno : r;
-}
-
 static int copy_layer(struct snapshot *n, int dir)
 {
 	if (mkdirat(dir, TEMPLATE_LAYER_DIR, 0700) < 0 || mkdirat(dir, LINKS_DIR, 0700) < 0)
@@ -123,7 +105,7 @@ static int copy_layer(struct snapshot *n, int dir)
 	if (r == 0 && (n->meta.flags & TEMPLATE_ON_HOST))
 		r = copy_half(n, from, layer, links, "usr");
 	if (r == 0)
-		r = remove_links(dir, links);
+		r = layer_remove_links(dir, links);
 	return r == 0 && syncfs(dir) < 0 ? -errno : r;
 }
 

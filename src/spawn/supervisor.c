@@ -155,7 +155,9 @@ static int prepare(struct supervisor *s, struct av_err *err)
 	/* Orphaned agents come here, so that none stays a zombie. */
 	if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "prctl");
-	int r = instance_make_dirs(s->o, err);
+	int r = instance_check_restored(s->o->state_dir, err);
+	if (r == 0)
+		r = instance_make_dirs(s->o, err);
 	if (r == 0)
 		r = instance_lock(s->o->state_dir, "--state", &s->state_lock, err);
 	if (r == 0)

@@ -237,7 +237,7 @@ static int add_kept(struct template_store *t, const char *id,
 		if (r < 0)
 			return r;
 		if (l->root.n == 0)
-			memcpy(l->seal, k->meta.seal, sizeof(l->seal));
+			memcpy(l->seal, k->meta.identity, sizeof(l->seal));
 		l->root.fd[l->root.n++] = k->root_fd;
 		if (k->usr_fd >= 0)
 			l->usr.fd[l->usr.n++] = k->usr_fd;

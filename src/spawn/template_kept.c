@@ -277,7 +277,7 @@ int template_kept_get(struct template_store *t, const char *id,
 	if (r < 0)
 		return r;
 	assert(k);
-	if (!template_seal_empty(seal) && memcmp(seal, k->meta.seal, LAYER_HASH_SIZE) != 0) {
+	if (!template_seal_empty(seal) && memcmp(seal, k->meta.identity, LAYER_HASH_SIZE) != 0) {
 		(void)av_err_set(err, AV_ERR_CHECKSUM,
 		    "checksum error: what lies at the place of template %s is another one; delete "
 		    "the template and make it again",

@@ -17,8 +17,12 @@
 
 /* Version 1 was the same without generation. */
 #define V1_HEAD offsetof(struct template_meta, generation)
-#define V1_SIZE (sizeof(struct template_meta) - sizeof(uint64_t))
+#define V2_SIZE offsetof(struct template_meta, identity)
+#define V1_SIZE (V2_SIZE - sizeof(uint64_t))
 #define V1_TAIL (V1_SIZE - V1_HEAD)
+
+/* More than any version has. */
+#define RECORD_MAX (sizeof(struct template_meta) + 1)
 
 static const char magic[8] = {'A', 'V', 'T', 'M', 'P', 'L', '\r', '\n'};
 
@@ -42,13 +46,29 @@ static void make_seal(const struct template_meta *m, uint8_t ret[static LAYER_HA
 	if (m->version == 1)
 		hash(m, V1_HEAD, m->content, V1_TAIL - LAYER_HASH_SIZE, ret);
 	else
-		hash(m, offsetof(struct template_meta, seal), "", 0, ret);
+		hash(m, offsetof(struct template_meta, seal), m->identity,
+		    m->version == TEMPLATE_RESTORED ? LAYER_HASH_SIZE : 0, ret);
+}
+
+size_t template_meta_size(uint32_t version)
+{
+	return version == 1                   ? V1_SIZE
+	       : version == TEMPLATE_RESTORED ? sizeof(struct template_meta)
+	                                      : V2_SIZE;
 }
 
 void template_meta_seal(struct template_meta *m)
 {
 	memcpy(m->magic, magic, sizeof(magic));
 	m->version = TEMPLATE_VERSION;
+	make_seal(m, m->seal);
+	memcpy(m->identity, m->seal, sizeof(m->identity));
+}
+
+void template_meta_seal_restored(struct template_meta *m)
+{
+	memcpy(m->magic, magic, sizeof(magic));
+	m->version = TEMPLATE_RESTORED;
 	make_seal(m, m->seal);
 }
 
@@ -72,8 +92,7 @@ static int bad(struct av_err *err, const char *id, const char *why)
 	return -EBADMSG;
 }
 
-static int open_record(
-    int dirfd, const char *id, int *ret_fd, uint32_t *ret_version, struct av_err *err)
+static int open_record(int dirfd, const char *id, int *ret_fd, size_t *ret_size, struct av_err *err)
 {
 	AV_CLEANUP(av_closep) int fd = layer_open(dirfd, TEMPLATE_META_NAME, O_RDONLY | O_NONBLOCK);
 	struct stat st;
@@ -88,9 +107,7 @@ static int open_record(
 		return bad(err, id, "is no plain file");
 	if (st.st_uid != geteuid())
 		return bad(err, id, "belongs to somebody else");
-	if (st.st_size != sizeof(struct template_meta) && st.st_size != V1_SIZE)
-		return bad(err, id, "has another length than was written");
-	*ret_version = st.st_size == V1_SIZE ? 1 : TEMPLATE_VERSION;
+	*ret_size = (size_t)AV_MIN(st.st_size, (off_t)RECORD_MAX);
 	*ret_fd = AV_TAKE_FD(fd);
 	return 0;
 }
@@ -100,26 +117,34 @@ static bool terminated(const char *s, size_t size)
 	return memchr(s, '\0', size) != NULL;
 }
 
-static bool read_record(int fd, uint32_t version, struct template_meta *ret)
+/* In today's layout. False: no version has records of this size. */
+static bool lay_out(
+    const uint8_t *bytes, size_t size, struct template_meta *ret, uint32_t *ret_version)
 {
-	if (version != 1)
-		return av_read_full(fd, ret, sizeof(*ret)) == sizeof(*ret);
-	ret->generation = 0;
-	return av_read_full(fd, ret, V1_HEAD) == V1_HEAD &&
-	       av_read_full(fd, ret->content, V1_TAIL) == V1_TAIL;
+	*ret = (struct template_meta){0};
+	if (size == V1_SIZE) {
+		*ret_version = 1;
+		memcpy(ret, bytes, V1_HEAD);
+		memcpy(ret->content, bytes + V1_HEAD, V1_TAIL);
+	} else if (size == V2_SIZE || size == sizeof(*ret)) {
+		*ret_version = size == V2_SIZE ? TEMPLATE_VERSION : TEMPLATE_RESTORED;
+		memcpy(ret, bytes, size);
+	} else {
+		return false;
+	}
+	if (*ret_version != TEMPLATE_RESTORED)
+		memcpy(ret->identity, ret->seal, sizeof(ret->identity));
+	return true;
 }
 
-int template_meta_read(int dirfd, const char *id, struct template_meta *ret, struct av_err *err)
+int template_meta_parse(
+    const void *bytes, size_t size, const char *id, struct template_meta *ret, struct av_err *err)
 {
-	AV_CLEANUP(av_closep) int fd = -1;
 	struct template_meta m;
 	uint8_t seal[LAYER_HASH_SIZE];
 	uint32_t version = 0;
-	int r = open_record(dirfd, id, &fd, &version, err);
-	if (r < 0)
-		return r;
-	if (!read_record(fd, version, &m))
-		return bad(err, id, "cannot be read");
+	if (!lay_out(bytes, size, &m, &version))
+		return bad(err, id, "has another length than was written");
 	if (memcmp(m.magic, magic, sizeof(magic)) != 0)
 		return bad(err, id, "is something else");
 	if (m.version != version)
@@ -134,6 +159,19 @@ int template_meta_read(int dirfd, const char *id, struct template_meta *ret, str
 	return 0;
 }
 
+int template_meta_read(int dirfd, const char *id, struct template_meta *ret, struct av_err *err)
+{
+	AV_CLEANUP(av_closep) int fd = -1;
+	uint8_t bytes[RECORD_MAX];
+	size_t size = 0;
+	int r = open_record(dirfd, id, &fd, &size, err);
+	if (r < 0)
+		return r;
+	if (av_read_full(fd, bytes, size) != (ssize_t)size)
+		return bad(err, id, "cannot be read");
+	return template_meta_parse(bytes, size, id, ret, err);
+}
+
 int template_meta_write(int dirfd, const struct template_meta *m)
 {
 	AV_CLEANUP(av_closep)
@@ -141,6 +179,6 @@ int template_meta_write(int dirfd, const struct template_meta *m)
 	    dirfd, TEMPLATE_META_NAME, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	int r = av_write_full(fd, m, sizeof(*m));
+	int r = av_write_full(fd, m, template_meta_size(m->version));
 	return r < 0 ? r : fsync(fd) < 0 ? -errno : 0;
 }

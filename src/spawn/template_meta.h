@@ -18,7 +18,9 @@
  * use: a template of somebody else, or an older one, put in its place does not fit.
  *
  * Templates outlive upgrades: another layout takes another version, and those of before are still
- * read. Version 1 had no generation.
+ * read. Version 1 had no generation. Version 3 is that of a template that came out of a backup: its
+ * layer lies elsewhere than before, so that its seal is another one, and it keeps the seal by which
+ * the control plane and other templates know it as its identity.
  */
 #pragma once
 
@@ -35,6 +37,7 @@
 #define TEMPLATE_ID_SIZE   64
 #define TEMPLATE_DEPTH_MAX 24 /* layers above the bottom one */
 #define TEMPLATE_VERSION   2
+#define TEMPLATE_RESTORED  3 /* the version of one from a backup */
 #define TEMPLATE_META_NAME "meta"
 #define TEMPLATE_LAYER_DIR "layer"
 #define TEMPLATE_NEW       "new-"
@@ -61,13 +64,22 @@ struct template_meta {
 	uint8_t content[LAYER_HASH_SIZE];
 	uint8_t parent_seal[LAYER_HASH_SIZE];
 	uint8_t seal[LAYER_HASH_SIZE];
+	uint8_t identity[LAYER_HASH_SIZE]; /* by which it is known: the seal it was made with */
 };
-static_assert(sizeof(struct template_meta) == 312, "no padding; another size is another version");
+static_assert(sizeof(struct template_meta) == 344, "no padding; another size is another version");
 
 /* "tp" and 25 of [0-9a-z]. */
 bool template_id_ok(const char *id);
-/* Fills magic, version and seal. */
+/* Fills magic, version, seal and identity. */
 void template_meta_seal(struct template_meta *m);
+/* The same for one from a backup, whose layer lies as flags and generation say; its identity
+ * stays. */
+void template_meta_seal_restored(struct template_meta *m);
+/* A record as bytes, whatever its version: how many of the struct are written. */
+size_t template_meta_size(uint32_t version);
+/* As template_meta_read(), of size bytes. */
+int template_meta_parse(const void *bytes, size_t size, const char *id, struct template_meta *ret,
+    struct av_err *err) AV_MUST_CHECK;
 /* dirfd: directory of the template. Refuses a link, another size, owner or version, a wrong seal
  * and another id: -EBADMSG with a sentence. -ENOENT. A record of an earlier version comes in
  * today's layout, with the version and the seal that it was written with. */

@@ -29,7 +29,7 @@
 #include <assert.h>
 #include <stdint.h>
 
-#define SPAWN_PROTOCOL      6
+#define SPAWN_PROTOCOL      7
 #define SPAWN_PIPELINE_MAX  128
 #define SPAWN_ID_SIZE       32 /* NUL-terminated; a sandbox id is "sb" and 25 of [0-9a-z] */
 #define SPAWN_TEMPLATE_SIZE 64 /* NUL-terminated [0-9a-z-]; "host" is always there */
@@ -55,6 +55,10 @@ enum spawn_op {
 	SPAWN_TEMPLATE_DELETE, /* u.template; EBUSY while another stands on it; 0 also for none */
 	SPAWN_TEMPLATE_LIST,   /* -> struct spawn_list_reply */
 	SPAWN_STATS,           /* -> struct spawn_stats_reply */
+	/* u.template -> one descriptor, the reading end of a pipe: members of a tar archive with
+	 * the template's record and layer, then a struct spawn_export_end. EBUSY: several are
+	 * under way. */
+	SPAWN_TEMPLATE_EXPORT,
 };
 
 /* spawn_create.flags */
@@ -270,6 +274,17 @@ struct spawn_snapshot_reply {
 	uint32_t depth;                   /* layers above the bottom */
 	uint32_t frozen_us;
 };
+
+/* The last bytes of an export's pipe; a pipe that ends without them was cut off. error: what came
+ * before them (it may be nothing) is not the whole layer. */
+struct spawn_export_end {
+	char magic[16]; /* SPAWN_EXPORT_MAGIC */
+	int32_t error;  /* 0, or an errno (positive) */
+	uint32_t reserved;
+	char text[488]; /* NUL-terminated: why */
+};
+#define SPAWN_EXPORT_MAGIC "aviary export\r\n"
+static_assert(sizeof(struct spawn_export_end) == 512, "no padding");
 
 struct spawn_reply {
 	uint32_t op; /* of the request */

@@ -349,6 +349,7 @@ static void clear(struct worker *w)
 	sandbox_clear(&w->sp);
 	net_close(&w->sp.net);
 	sweeper_stop(&w->sp.sweeper);
+	exports_clear(&w->sp.exports);
 	template_clear(&w->sp.templates);
 	disk_free(w->sp.disk);
 	confine_close(&w->sp.confine);
@@ -366,6 +367,7 @@ int worker_main(const struct spawn_options *o)
 	    .net = NET_INIT,
 	    .sweeper = {.sock = -1}};
 	w.sp.templates = TEMPLATE_STORE_INIT;
+	exports_init(&w.sp.exports);
 	av_map_init(&w.sp.sandboxes);
 	av_list_init(&w.sp.clients);
 	av_list_init(&w.sp.numbered);

@@ -4,6 +4,7 @@
 promises is asked for and has the shape that it says, and every member of every body is sent with wrong values."""
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -16,7 +17,7 @@ import urllib.parse
 import jsonschema
 import people
 import yaml
-from aviary_test import contains, equal, main, ok, short
+from aviary_test import contains, equal, main, ok, short, wait_for
 
 ROUTES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src", "api", "routes.def")
 UNKNOWN = "sb" + "0" * 25
@@ -408,6 +409,23 @@ def test_accounts(d):
         headers=session, key=False)
     login = ask(d, "POST", auth + "/login", 200, {**ada, "password": "battery staple"}, key=False).json()
     ask(d, "DELETE", me, 204, {"confirmation": "ada@example.COM"}, headers={"Authorization": "Bearer " + login["token"]}, key=False)
+
+
+def test_backup(d):
+    sb, path = d.create()["id"], "/v1/admin/backup"
+    weak = d.expect(201, "POST", "/v1/api-keys", {"name": "weak", "scopes": ["sandboxes:*"]}).json()
+    ask(d, "GET", path, 403, headers={"X-API-Key": weak["key"]}, key=False)
+    equal(d.exec(sb, "head -c 30000000 /dev/urandom >/root/big")["exit_code"], 0, "something that takes a while")
+    ask(d, "POST", "/v1/snapshots", 201, {"sandbox_id": sb, "name": "big", "stop": True})
+    with contextlib.closing(d.connection()) as conn:
+        conn.request("GET", path, headers={"X-API-Key": d.key})
+        first = conn.getresponse()
+        equal(first.status, 200, "a backup")
+        ask(d, "GET", path, 409)
+    wait_for(lambda: d.request("GET", path).status == 200, 10, "the next one once nobody reads the first")
+    body = ask(d, "GET", path, 200).body
+    contains(body[-4096:].decode("latin1"), "aviary-backup-end 1", "a whole one")
+    d.expect(204, "DELETE", "/v1/snapshots/big")
 
 
 def test_events(d):

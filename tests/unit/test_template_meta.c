@@ -57,13 +57,27 @@ static void test_today(int dir)
 	is_int(template_meta_read(dir, ID, &got, &err), 0, "read it");
 	ok(memcmp(&m, &got, sizeof(m)) == 0, "all of it is the same");
 	got.version = 1;
+	put(dir, &got, template_meta_size(2));
+	is_refused(dir, "has a version");
+	got.version = TEMPLATE_RESTORED + 1;
 	put(dir, &got, sizeof(got));
 	is_refused(dir, "has a version");
-	got.version = TEMPLATE_VERSION + 1;
+	got = m;
+	got.flags = TEMPLATE_ON_HOST;
+	got.generation = 0;
+	template_meta_seal_restored(&got);
+	(void)unlinkat(dir, TEMPLATE_META_NAME, 0);
+	is_int(template_meta_write(dir, &got), 0, "write that of one from a backup");
+	is_int(template_meta_read(dir, ID, &got, &err), 0, "read it");
+	ok(got.version == TEMPLATE_RESTORED && got.flags == TEMPLATE_ON_HOST &&
+	        memcmp(got.identity, m.seal, sizeof(m.seal)) == 0 &&
+	        memcmp(got.seal, m.seal, sizeof(m.seal)) != 0,
+	    "it is known by the seal that it was made with");
+	got.identity[3] ^= 1;
 	put(dir, &got, sizeof(got));
-	is_refused(dir, "has a version");
+	is_refused(dir, "was changed");
 	m.generation++;
-	put(dir, &m, sizeof(m));
+	put(dir, &m, template_meta_size(2));
 	is_refused(dir, "was changed");
 	put(dir, &m, sizeof(m) - 1);
 	is_refused(dir, "has another length");

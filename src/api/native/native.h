@@ -36,6 +36,9 @@ void native_audit_export(struct api_request *rq);
 void native_admin_audit_list(struct api_request *rq);
 void native_admin_audit_export(struct api_request *rq);
 
+/* backup.c */
+void native_backup(struct api_request *rq);
+
 /* snapshots.c */
 void native_snapshot_create(struct api_request *rq);
 void native_snapshot_list(struct api_request *rq);

@@ -61,6 +61,7 @@ struct jail_req {
 		driver_snapshot_fn *snapshot;
 		driver_samples_fn *samples;
 		driver_helper_fn *helper;
+		driver_stream_fn *stream;
 	} fn;
 	void *ctx;
 	char (*ids)[AV_ID_SIZE]; /* LIST: owned, gathered so far */
@@ -140,6 +141,9 @@ static void req_fail(struct jail_req *r, const struct av_err *err)
 	case SPAWN_STATS:
 		r->fn.helper(r->ctx, NULL, err);
 		break;
+	case SPAWN_TEMPLATE_EXPORT:
+		r->fn.stream(r->ctx, -1, err);
+		break;
 	default:
 		r->fn.done(r->ctx, err);
 		break;
@@ -161,6 +165,7 @@ static const char *op_text(uint32_t op)
 	    [SPAWN_SNAPSHOT] = "take a snapshot of the sandbox",
 	    [SPAWN_TEMPLATE_DELETE] = "remove the template",
 	    [SPAWN_TEMPLATE_LIST] = "list templates",
+	    [SPAWN_TEMPLATE_EXPORT] = "read the template",
 	    [SPAWN_SAMPLE] = "read what sandboxes use",
 	    [SPAWN_STATS] = "ask the worker about itself",
 	};
@@ -382,6 +387,19 @@ static void reply_stats(struct jail_req *r, const struct spawn_stats_reply *in)
 	req_free(r);
 }
 
+static void reply_stream(struct jail_req *r, int *fd)
+{
+	struct av_err err;
+
+	if (*fd < 0 || av_set_nonblock(*fd, true) < 0) {
+		(void)av_err_set(&err, AV_ERR_INTERNAL, "the worker's reply came without a pipe");
+		req_fail(r, &err);
+		return;
+	}
+	r->fn.stream(r->ctx, AV_TAKE_FD(*fd), NULL);
+	req_free(r);
+}
+
 static void reply_dispatch(struct jail *j, const struct spawn_reply *rep, int *fd)
 {
 	struct jail_req *r, *found = NULL;
@@ -421,6 +439,9 @@ static void reply_dispatch(struct jail *j, const struct spawn_reply *rep, int *f
 		break;
 	case SPAWN_STATS:
 		reply_stats(r, &rep->u.stats);
+		break;
+	case SPAWN_TEMPLATE_EXPORT:
+		reply_stream(r, fd);
 		break;
 	default:
 		r->fn.done(r->ctx, NULL);
@@ -949,6 +970,35 @@ static int jail_template_list(struct driver *d, driver_list_fn *fn, void *ctx)
 	return 0;
 }
 
+static int jail_template_export(
+    struct driver *d, const char *template_id, driver_stream_fn *fn, void *ctx)
+{
+	struct jail_req *r = req_new(to_jail(d), SPAWN_TEMPLATE_EXPORT, "", ctx);
+
+	if (!r)
+		return -ENOMEM;
+	r->fn.stream = fn;
+	if (set_template(r, template_id) < 0)
+		r->wire.u.template.template_id[0] = '\0'; /* the worker refuses it */
+	return 0;
+}
+
+static int jail_export_end(const void *bytes, struct av_err *err)
+{
+	struct spawn_export_end end;
+
+	static_assert(sizeof(end) == DRIVER_EXPORT_END, "the same size on both sides");
+	memcpy(&end, bytes, sizeof(end));
+	if (memcmp(end.magic, SPAWN_EXPORT_MAGIC, sizeof(end.magic)) != 0)
+		return av_err_set(
+		    err, AV_ERR_INTERNAL, "the worker died while it read a template: try again");
+	if (end.error == 0)
+		return 0;
+	end.text[sizeof(end.text) - 1] = '\0';
+	return av_err_set(err, kind_of(SPAWN_TEMPLATE_EXPORT, end.error), "%s",
+	    end.text[0] ? end.text : strerror(end.error));
+}
+
 static int jail_agent_connect(struct driver *d, const char *id, int *ret_fd, struct av_err *err)
 {
 	const struct jail *j = to_jail(d);
@@ -998,6 +1048,8 @@ static const struct driver_ops jail_ops = {
     .snapshot = jail_snapshot,
     .template_delete = jail_template_delete,
     .template_list = jail_template_list,
+    .template_export = jail_template_export,
+    .export_end = jail_export_end,
     .agent_connect = jail_agent_connect,
     .close = jail_close,
 };

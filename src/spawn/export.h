@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * export.h - the layer of a template goes out as members of a tar archive, for a backup
+ *
+ * A forked child compares the layer with its checksum, where that is not known to hold, and writes
+ * it into a pipe, whose other end the reply carries. What ends the pipe says whether it was all
+ * (struct spawn_export_end). At most EXPORTS_MAX at once; EBUSY beyond.
+ */
+#pragma once
+
+#include "spawn/chore.h"
+
+struct job;
+struct spawner;
+
+#define EXPORTS_MAX 2
+
+struct exports {
+	struct export
+	{
+		struct chore chore;
+		struct exports *of;
+		char id[TEMPLATE_ID_SIZE];
+		struct spawner *sp;
+		int pipe; /* of the child: owned until it runs */
+	}
+	v[EXPORTS_MAX];
+};
+
+void exports_init(struct exports *e);
+/* TEMPLATE_EXPORT; answers the job. */
+void export_start(struct spawner *sp, struct job *j);
+/* Kills those that go on. */
+void exports_clear(struct exports *e);
