@@ -11,6 +11,7 @@
 #include "base/num.h"
 #include "control/accounts.h"
 #include "control/keys.h"
+#include "control/login.h"
 #include "control/ports.h"
 #include "proto/proxy_head.h"
 #include "base/banned.h"
@@ -19,7 +20,8 @@
 
 /* ---- what the visitor shows ---- */
 
-/* The n-th header value that has the form of a key. What does not may be meant for the server. */
+/* The n-th header value that has the form of a key or session. What does not may be meant for the
+ * server. */
 static bool next_key(const struct av_http_head *head, size_t *at, struct av_str *ret)
 {
 	for (; *at < head->n_headers; ++*at) {
@@ -46,11 +48,15 @@ static int by_key(struct api_request *rq, const struct control_port *port, struc
 	const struct av_http_head *head = av_req_head(rq->req);
 	struct control_actor actor;
 	struct av_str key;
+	bool bad = false;
 	size_t at = 0;
 	int r = 0;
 
 	while (next_key(head, &at, &key)) {
-		r = control_key_verify(rq->api->control, key, &actor, err);
+		r = memchr(key.p, '.', key.n)
+		        ? control_session_verify(rq->api->control, key, &actor, err)
+		        : control_key_verify(rq->api->control, key, &actor, err);
+		bad = bad || r == -ENOKEY || r == -EACCES;
 		if (r < 0)
 			continue;
 		if (strcmp(actor.team_id, port->owner.team_id) == 0) {
@@ -63,6 +69,8 @@ static int by_key(struct api_request *rq, const struct control_port *port, struc
 		r = av_err_set(
 		    err, AV_ERR_NOT_FOUND, "the team of this API key has no such sandbox");
 	}
+	if (r < 0 && bad && control_bad_credential(rq->api->control, api_client(rq), err) < 0)
+		return -EAGAIN;
 	return r;
 }
 
@@ -161,7 +169,7 @@ int proxy_authorize(struct api_request *rq, const struct proxy_where *where,
 	rq->api->metrics.auth_failures++;
 	if (r == 0)
 		return av_err_set(err, AV_ERR_UNAUTHORIZED,
-		    "port %u of sandbox %s is private. Send an API key of its team as "
+		    "port %u of sandbox %s is private. Send an API key or a session of its team as "
 		    "'X-API-Key: av_...' or 'Authorization: Bearer av_...', or open the URL that "
 		    "`aviary url %s %u` prints",
 		    where->port, where->id, where->id, where->port);

@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/ids.h"
+
 #include "base/banned.h"
 
 #define KEY_DIGITS 40
@@ -41,6 +43,20 @@ static bool has_prefix(struct av_str name, const char *prefix)
 	return name.n > p.n && same_name(av_str_n(name.p, p.n), prefix);
 }
 
+static bool is_session(struct av_str value)
+{
+	if (!av_str_starts(value, AV_STR(AV_SESSION_PREFIX)))
+		return false;
+	for (size_t i = 0; i < value.n; i++) {
+		char c = value.p[i];
+
+		if (!(c >= '0' && c <= '9') && !(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') &&
+		    c != '-' && c != '_' && c != '.')
+			return false;
+	}
+	return true;
+}
+
 bool av_proxy_is_key(struct av_str value)
 {
 	static const char *const prefixes[] = {"av_", "wrn_", "e2b_", "cw_"};
@@ -53,7 +69,7 @@ bool av_proxy_is_key(struct av_str value)
 			digits = av_str_n(value.p + p.n, value.n - p.n);
 	}
 	if (digits.n != KEY_DIGITS)
-		return false;
+		return is_session(value);
 	for (size_t i = 0; i < digits.n; i++) {
 		char c = digits.p[i];
 
@@ -114,6 +130,8 @@ static bool is_own_cookie(struct av_str pair)
 		pair = av_str_n(pair.p + 1, pair.n - 1);
 	(void)av_str_cut(&pair, '=', &name);
 	name = av_str_trim(name);
+	if (av_proxy_is_key(av_str_trim(pair)))
+		return true;
 	return av_str_ieq(name, AV_STR(AV_PROXY_COOKIE)) ||
 	       av_str_ieq(name, AV_STR(AV_PROXY_COOKIE_SECURE));
 }

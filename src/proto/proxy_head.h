@@ -9,12 +9,12 @@
  * beyond the one origin it asked. Removed or rewritten:
  *
  * request   what concerns the connection (RFC 9110 section 7.6.1), Expect (the proxy answers it);
- *           every Aviary key, in whatever header that can carry one; Aviary's cookies; the headers
- *           of Aviary and of other dialects that route; X-Forwarded-* and their kin, which are set
- *           anew, also when spelled with '_' (CGI makes both the same)
- * response  what concerns the connection; cookies of Aviary's names; the Domain of other cookies,
- *           so that no sandbox sets one for another; Alt-Svc and Clear-Site-Data, which act on more
- *           than the origin; a Location that names the server by its own address is rewritten
+ *           every Aviary key and session, in whatever header that can carry one; Aviary's cookies;
+ * the headers of Aviary and of other dialects that route; X-Forwarded-* and their kin, which are
+ * set anew, also when spelled with '_' (CGI makes both the same) response  what concerns the
+ * connection; cookies of Aviary's names; the Domain of other cookies, so that no sandbox sets one
+ * for another; Alt-Svc and Clear-Site-Data, which act on more than the origin; a Location that
+ * names the server by its own address is rewritten
  *
  * A request that was routed by headers shares its origin with the API: then no cookie passes in
  * either direction, nothing may be stored, and nothing may run in a browser.
@@ -56,7 +56,9 @@ int av_proxy_response_head(struct av_http_head *ret, const struct av_http_head *
 int av_proxy_trailers(struct av_http_head *ret, const struct av_http_head *server,
     const struct av_proxy_route *route) AV_MUST_CHECK;
 
-/* A value that looks like one of our API keys, valid or not: prefix and 40 hex digits. */
+/* A value that looks like one of our API keys, valid or not: prefix and 40 hex digits; or like a
+ * session of a user of an Aviary: it begins with AV_SESSION_PREFIX. Other JSON Web Tokens are the
+ * application's. */
 bool av_proxy_is_key(struct av_str value);
 /* Value of the n-th cookie of that name in all Cookie headers; false when there are fewer. */
 bool av_proxy_cookie(

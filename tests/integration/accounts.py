@@ -207,6 +207,67 @@ def test_passwords_change(d):
     post(d, 200, AUTH + "/login", {"email": email, "password": PASSWORD})
 
 
+def test_pages_for_links(d):
+    """A person with nothing but a browser."""
+    email = address()
+    post(d, 201, AUTH + "/signup", {"email": email, "password": PASSWORD})
+    link = urllib.parse.urlsplit(logged_link(d, email))
+    for _ in range(2):  # looking changes nothing
+        page = d.expect(200, "GET", f"{link.path}?{link.query}", key=False)
+    policy = page.headers["Content-Security-Policy"]
+    contains(policy, "default-src 'none'", "policy")
+    ok("unsafe" not in policy and "frame-ancestors 'none'" in policy, policy)
+    style = re.search(rb"<style>(.*)</style>", page.body).group(1)
+    contains(policy, base64.b64encode(hashlib.sha256(style).digest()).decode(), "the hash of the style")
+    equal((page.headers["Cache-Control"], page.headers["Referrer-Policy"]), ("no-store", "no-referrer"), "kept nowhere")
+    ok(b"//" not in page.body and b"<script" not in page.body, "nothing from elsewhere")
+    nasty = d.request("GET", "/reset?token=%22%3E%3Cscript%3Ealert(1)%3C/script%3E", key=False)
+    ok(b"<script" not in nasty.body, "text is no markup")
+    token = re.search(rb'name="token" value="([^"]+)"', page.body).group(1)
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    contains(d.expect(200, "POST", "/activate", b"token=" + token, headers=form, key=False).body, b"active", "done")
+    r = d.expect(400, "POST", "/activate", b"token=" + token, headers=form, key=False)
+    contains(r.body, b"active already", "says why")
+    post(d, 200, AUTH + "/login", {"email": email, "password": PASSWORD})
+    post(d, 204, ME + "/password/reset", {"email": email})
+    token = token_of(logged_link(d, email)).encode()
+    fields = b"token=" + token + b"&new_password=another+password%21&confirm_password="
+    d.expect(400, "POST", "/reset", fields + b"x", headers=form, key=False)
+    d.expect(200, "POST", "/reset", fields + b"another+password%21", headers=form, key=False)
+    post(d, 200, AUTH + "/login", {"email": email, "password": "another password!"})
+    r = d.request("POST", "/reset", b"x" * 20000, headers=form, key=False)
+    equal(r.status, 413, "much")
+
+
+def test_private_ports(d):
+    """A session opens a private port of its team, and the server behind it does not see it."""
+    login, other = user(d), user(d)
+    sb = d.expect(201, "POST", "/v1/sandboxes", {}, headers=bearer(login), key=False).json()["id"]
+    d.ids.add(sb)
+    server = ("import http.server\nclass H(http.server.BaseHTTPRequestHandler):\n def do_GET(s):\n"
+              "  b=str(s.headers).encode()\n  s.send_response(200)\n  s.send_header('Content-Length',str(len(b)))\n"
+              "  s.end_headers()\n  s.wfile.write(b)\nhttp.server.HTTPServer(('127.0.0.1',8000),H).serve_forever()")
+    d.expect(202, "POST", f"/v1/sandboxes/{sb}/exec", {"cmd": "python3", "args": ["-c", server], "background": True},
+             headers=bearer(login), key=False)
+
+    def ask(headers):
+        return d.request("GET", "/", headers={"Host": f"8000-{sb}.localhost", **headers}, key=False)
+
+    end = time.monotonic() + 20
+    while ask(bearer(login)).status == 502 and time.monotonic() < end:
+        time.sleep(0.1)
+    for headers in (bearer(login), {"X-API-Key": login["token"]}, {**bearer(login), "X-Token": login["token"]}):
+        r = ask(headers)
+        equal(r.status, 200, f"opens: {r.body[:200]}")
+        ok(login["token"].encode() not in r.body and login["token"].split(".")[1].encode() not in r.body, "not passed on")
+    theirs = jwt({"alg": "HS256", "typ": "JWT"}, {"sub": "of the application"})
+    contains(ask({"X-API-Key": login["token"], **bearer(theirs)}).body, theirs.encode(), "their own token is")
+    equal(ask(bearer(other)).status, 404, "another team's")
+    equal(ask({}).status, 401, "none")
+    equal(ask(bearer(login["token"][:-3] + "AAA")).status, 401, "forged")
+    d.expect(204, "DELETE", "/v1/sandboxes/" + sb, headers=bearer(login), key=False)
+
+
 def test_an_account_ends(d):
     login = user(d)
     sb = d.expect(201, "POST", "/v1/sandboxes", {}, headers=bearer(login), key=False).json()["id"]
@@ -248,9 +309,9 @@ def test_administration(d):
     login = post(d, 200, AUTH + "/login", {"email": email, "password": PASSWORD})
     d.expect(200, "PATCH", path, {"is_admin": True})
     items = d.expect(200, "GET", USERS, headers=bearer(login), key=False).json()
-    mine = [u for u in items["items"] if u["id"] == made["id"]][0]
+    mine = [u for u in items["users"] if u["id"] == made["id"]][0]
     equal((mine["email"], mine["is_admin"], mine["teams_owned"], mine["status"]), (email, True, 1, "active"), "in the list")
-    equal(items["total"], len(items["items"]), "total")
+    equal(items["total"], len(items["users"]), "total")
     r = d.request("PUT", path + "/active", {"active": False}, headers=bearer(login), key=False)
     equal((r.status, r.code), (409, "conflict"), "not oneself")
     d.expect(200, "PATCH", path, {"is_admin": False})

@@ -360,6 +360,10 @@ def test_members(d):
     ask(d, "DELETE", T, 204, headers=ann.head(), key=False, team=ann.team)
 
 
+def token_of(url):
+    return urllib.parse.parse_qs(urllib.parse.urlsplit(url).query)["token"][0]
+
+
 def test_accounts(d):
     auth, me, users, user = "/v1/auth", "/v1/me", "/v1/admin/users", "/v1/admin/users/{user}"
     ada = {"email": "Ada@Example.com", "password": "correct horse"}
@@ -369,7 +373,7 @@ def test_accounts(d):
     ask(d, "POST", auth + "/login", 403, ada, key=False)
     ask(d, "POST", auth + "/activate", 400, {"token": "x"}, key=False)
     url = ask(d, "POST", user + "/link", 201, user=signed["user_id"]).json()["url"]
-    token = urllib.parse.parse_qs(urllib.parse.urlsplit(url).query)["token"][0]
+    token = token_of(url)
     session = {"Authorization": "Bearer " + ask(d, "POST", auth + "/activate", 200, {"token": token}, key=False).json()["token"]}
     ask(d, "POST", auth + "/login", 400, {**ada, "email": "nobody"}, key=False)
     ask(d, "POST", auth + "/login", 200, ada, key=False)
@@ -385,6 +389,18 @@ def test_accounts(d):
     ask(d, "POST", me + "/password/reset", 204, {"email": ada["email"]}, key=False)
     ask(d, "POST", me + "/password/reset", 400, {"email": "x"}, key=False)
     ask(d, "POST", me + "/password/reset/confirm", 400, {"token": "x", "new_password": "correct horse"}, key=False)
+    made = ask(d, "POST", users, 201, {"email": "dora@example.com"}).json()
+    reset = token_of(made["link"]["url"])
+    waiting = ask(d, "POST", auth + "/signup", 201, {**ada, "email": "emil@example.com"}, key=False).json()
+    activate = token_of(ask(d, "POST", user + "/link", 201, user=waiting["user_id"]).json()["url"])
+    for path, form_, token in (("/reset", "&new_password=correct+horse&confirm_password=correct+horse", reset),
+                               ("/activate", "", activate)):
+        ask(d, "GET", path, 200, query="?token=" + token, key=False)
+        ask(d, "GET", path, 400, key=False)
+        head = {"Content-Type": "application/x-www-form-urlencoded"}
+        ask(d, "POST", path, 400, b"token=x" + form_.encode(), headers=head, key=False)
+        ask(d, "POST", path, 200, b"token=" + token.encode() + form_.encode(), headers=head, key=False)
+    ask(d, "POST", auth + "/login", 200, {"email": "dora@example.com", "password": "correct horse"}, key=False)
     ask(d, "GET", users, 200)
     ask(d, "GET", users, 400, query="?page=0")
     made = ask(d, "POST", users, 201, {"email": "cleo@example.com"}).json()
@@ -398,7 +414,7 @@ def test_accounts(d):
             ask(d, method, path, 400, {"email": 1, "new_password": 1, "active": 1}, **values({}))
         if path.startswith(users):
             ask(d, method, path, 403, body_for(op), headers=session, key=False, **values({}))
-    token = urllib.parse.parse_qs(urllib.parse.urlsplit(made["link"]["url"]).query)["token"][0]
+    token = token_of(made["link"]["url"])
     ask(d, "POST", me + "/password/reset/confirm", 204, {"token": token, "new_password": "correct horse"}, key=False)
     ask(d, "PUT", user + "/password", 204, {"new_password": "battery staple"}, user=made["id"])
     for _ in range(9):

@@ -3,6 +3,7 @@
  * test_proxy.c - which requests are for a port of a sandbox, and what of their heads may pass
  */
 #include "api/proxy_where.h"
+#include "base/ids.h"
 #include "lib/tap.h"
 #include "proto/http1.h"
 #include "proto/proxy_head.h"
@@ -139,6 +140,12 @@ static void test_request(void)
 	add("x_anything", "cw_0123456789012345678901234567890123456789");
 	ok(!strstr(passed_on(&route), "6.6.6.6"), "a client's own X-Forwarded-For");
 	ok(!strstr(passed_on(&route), "0123456789"), "keys");
+	add("authorization", "Bearer " AV_SESSION_PREFIX "e30.c2Vzc2lvbg");
+	add("x-token", AV_SESSION_PREFIX "e30.c2Vzc2lvbg");
+	add("cookie", "a=b; t=" AV_SESSION_PREFIX "e30.c2Vzc2lvbg");
+	ok(!strstr(passed_on(&route), "c2Vzc2lvbg"), "sessions of ours");
+	add("x-theirs", "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.dGhlaXJz");
+	ok(strstr(passed_on(&route), "dGhlaXJz"), "tokens of the application stay");
 	trusted.keep_forwarded = true;
 	ok(strstr(passed_on(&trusted), "x-forwarded-for: 6.6.6.6, 1.2.3.4\r\n"),
 	    "a trusted proxy's stays");

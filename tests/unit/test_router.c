@@ -91,6 +91,10 @@ static void test_table(void)
 		ok(false, "a handler was called");                                                 \
 	}
 HANDLER(native_health)
+HANDLER(native_activate_page)
+HANDLER(native_activate_form)
+HANDLER(native_reset_page)
+HANDLER(native_reset_form)
 HANDLER(native_signup)
 HANDLER(native_activate)
 HANDLER(native_login)

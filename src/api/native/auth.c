@@ -4,6 +4,7 @@
  */
 #include "api/native/native.h"
 
+#include "api/audit.h"
 #include "api/native/people.h"
 #include "api/request.h"
 #include "control/login.h"
@@ -22,6 +23,13 @@ void native_write_login(struct av_buf *out, const struct control_login *l)
 	}
 }
 
+void native_audit_login(struct api_request *rq, const struct control_login *l)
+{
+	api_audit_user(rq, l->user_id);
+	api_audit_team(rq, l->team_id);
+	api_audit_about(rq, l->user_id);
+}
+
 void native_on_login(void *ctx, const struct control_login *l, const struct av_err *err)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(NATIVE_LOGIN_MAX);
@@ -32,6 +40,7 @@ void native_on_login(void *ctx, const struct control_login *l, const struct av_e
 		api_send_err(rq, err);
 		return;
 	}
+	native_audit_login(rq, l);
 	(void)av_buf_append_char(&out, '{');
 	native_write_login(&out, l);
 	(void)av_buf_append_char(&out, '}');
@@ -94,6 +103,7 @@ static void on_signed_up(void *ctx, const struct control_login *l, const struct 
 		api_send_err(rq, err);
 		return;
 	}
+	native_audit_login(rq, l);
 	(void)av_buf_append_c(&out, "{\"message\":");
 	(void)av_json_write_str(&out,
 	    strcmp(l->status, "active") == 0
@@ -118,6 +128,7 @@ void native_signup(struct api_request *rq)
 		goto fail;
 	s.email = av_str_c(email);
 	s.name = av_str_c(name);
+	api_audit_note(rq, "email", email ? email : "");
 	if (control_sign_up(rq->api->control, &s, on_signed_up, rq, &rq->call, &err) < 0)
 		goto fail;
 	native_wipe_secrets(rq);
@@ -148,6 +159,8 @@ void native_login(struct api_request *rq)
 	const char *email = NULL;
 	struct av_err err;
 
+	if (av_json_get_str(rq->body, "email", &email, &err) == 0)
+		api_audit_note(rq, "email", email ? email : "");
 	if (av_json_get_str(rq->body, "email", &email, &err) < 0 ||
 	    native_get_secret(rq, "password", &password, &err) < 0 ||
 	    native_need("password", password, &err) < 0 ||

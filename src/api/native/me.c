@@ -4,6 +4,7 @@
  */
 #include "api/native/native.h"
 
+#include "api/audit.h"
 #include "api/native/people.h"
 #include "api/request.h"
 #include "base/banned.h"
@@ -37,6 +38,7 @@ void native_me_rename(struct api_request *rq)
 	const char *name = "";
 	struct av_err err;
 
+	api_audit_about(rq, rq->actor.user_id);
 	if (av_json_get_str(rq->body, "name", &name, &err) < 0 ||
 	    control_me_rename(rq->api->control, &rq->actor, av_str_c(name), native_on_login, rq,
 	        &rq->call, &err) < 0)
@@ -64,6 +66,7 @@ void native_me_password(struct api_request *rq)
 	struct av_str current = AV_STR(""), fresh = AV_STR("");
 	struct av_err err;
 
+	api_audit_about(rq, rq->actor.user_id);
 	if (parse_password(rq, &current, &fresh, &err) < 0 ||
 	    control_me_password(rq->api->control, &rq->actor, current, fresh, api_client(rq),
 	        api_on_done, rq, &rq->call, &err) < 0)
@@ -105,6 +108,7 @@ void native_me_delete(struct api_request *rq)
 	const char *confirmation = "";
 	struct av_err err;
 
+	api_audit_about(rq, rq->actor.user_id);
 	if (av_json_get_str(rq->body, "confirmation", &confirmation, &err) < 0 ||
 	    control_me_delete(rq->api->control, &rq->actor, av_str_c(confirmation), api_on_done, rq,
 	        &rq->call, &err) < 0)

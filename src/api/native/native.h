@@ -154,3 +154,9 @@ void native_user_update(struct api_request *rq);
 void native_user_active(struct api_request *rq);
 void native_user_password(struct api_request *rq);
 void native_user_link(struct api_request *rq);
+
+/* pages.c */
+void native_activate_page(struct api_request *rq);
+void native_activate_form(struct api_request *rq);
+void native_reset_page(struct api_request *rq);
+void native_reset_form(struct api_request *rq);

@@ -11,6 +11,8 @@
 
 /* The members of an AuthResponse, without braces. */
 void native_write_login(struct av_buf *out, const struct control_login *l);
+/* For the audit log: who it was, known only now. */
+void native_audit_login(struct api_request *rq, const struct control_login *l);
 /* Answers 200 with it, or the error; ctx is the request, whose call this was. */
 void native_on_login(void *ctx, const struct control_login *l, const struct av_err *err);
 /* JSON that no cache may keep; wiped once sent. */

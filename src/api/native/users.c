@@ -6,6 +6,7 @@
 
 #include <errno.h>
 
+#include "api/audit.h"
 #include "api/native/people.h"
 #include "api/request.h"
 #include "base/avtime.h"
@@ -82,6 +83,7 @@ static void on_user(void *ctx, const struct control_user *u, const struct contro
 		api_send_err(rq, err);
 		return;
 	}
+	api_audit_about(rq, u->id);
 	write_user(&out, rq->api->control, u);
 	if (link) {
 		(void)av_buf_append_c(&out, ",\"link\":");
@@ -124,7 +126,7 @@ static int parse_page(const struct api_request *rq, uint64_t *ret, struct av_err
 	return r;
 }
 
-/* {"items":[...],"total","page","total_pages"}, oldest first */
+/* {"users":[...],"total","page","per_page","total_pages"}, oldest first */
 void native_user_list(struct api_request *rq)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(LIST_MAX);
@@ -139,10 +141,11 @@ void native_user_list(struct api_request *rq)
 		return;
 	}
 	p.first = (size_t)(page - 1) * PAGE_SIZE;
-	(void)av_buf_append_c(&out, "{\"items\":[");
+	(void)av_buf_append_c(&out, "{\"users\":[");
 	control_users_each(rq->api->control, write_one, &p);
-	(void)av_buf_printf(&out, "],\"total\":%zu,\"page\":%u,\"total_pages\":%zu}", p.at,
-	    (unsigned int)page, (p.at + PAGE_SIZE - 1) / PAGE_SIZE);
+	(void)av_buf_printf(&out,
+	    "],\"total\":%zu,\"page\":%u,\"per_page\":%d,\"total_pages\":%zu}", p.at,
+	    (unsigned int)page, PAGE_SIZE, (p.at + PAGE_SIZE - 1) / PAGE_SIZE);
 	api_send_json(rq, 200, &out);
 }
 
