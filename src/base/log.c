@@ -4,6 +4,7 @@
  */
 #include "base/log.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -21,9 +22,11 @@
 #include "base/banned.h"
 
 #define LINE_MAX_BYTES ((size_t)256 * 1024)
-#define VALUE_MAX_TEXT ((size_t)6 * AV_LOG_VALUE_MAX + 64)
+#define VALUE_MAX_TEXT ((size_t)6 * AV_LOG_VALUE_MAX + 256)
 #define WINDOW_NS      (60 * AV_NS_PER_S)
 #define MESSAGES_MAX   128
+#define KEY_DIGITS     40
+#define TOKEN_MIN      40
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 /* syslog(3): LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERR */
@@ -128,6 +131,39 @@ static bool admit(
 	return is_admitted;
 }
 
+/* How many bytes of a secret begin here; before is the byte before, or 0. */
+static size_t secret_here(struct av_str s, char before)
+{
+	size_t n = 0;
+	if (before == '_') {
+		while (n < s.n && isxdigit((unsigned char)s.p[n]))
+			n++;
+		if (n >= KEY_DIGITS)
+			return n;
+	}
+	if (isalnum((unsigned char)before) || !av_str_starts(s, AV_STR("eyJ")))
+		return 0;
+	for (n = 3; n < s.n && (isalnum((unsigned char)s.p[n]) || memchr("-_.", s.p[n], 3)); n++)
+		;
+	return n >= TOKEN_MIN ? n : 0;
+}
+
+/* Appends s as part of a JSON string, without secrets. */
+static void write_scrubbed(struct av_buf *text, struct av_str s)
+{
+	size_t done = 0;
+	for (size_t i = 0; i < s.n; i++) {
+		size_t n = secret_here(av_str_n(s.p + i, s.n - i), i ? s.p[i - 1] : '\0');
+		if (!n)
+			continue;
+		av_json_write_part(text, av_str_n(s.p + done, i - done));
+		av_buf_append_c(text, "(hidden)");
+		i += n - 1;
+		done = i + 1;
+	}
+	av_json_write_part(text, av_str_n(s.p + done, s.n - done));
+}
+
 /* A quoted string of printable ASCII. */
 static void write_value(struct av_buf *line, const char *value)
 {
@@ -135,7 +171,7 @@ static void write_value(struct av_buf *line, const char *value)
 	size_t n = strnlen(value, AV_LOG_VALUE_MAX + 1);
 	bool is_cut = n > AV_LOG_VALUE_MAX;
 	av_buf_append_char(&text, '"');
-	av_json_write_part(&text, av_str_n(value, is_cut ? (size_t)AV_LOG_VALUE_MAX : n));
+	write_scrubbed(&text, av_str_n(value, is_cut ? (size_t)AV_LOG_VALUE_MAX : n));
 	av_buf_append_c(&text, is_cut ? "..(cut)\"" : "\"");
 	av_json_write_ascii(line, av_buf_str(&text));
 }

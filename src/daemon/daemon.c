@@ -511,6 +511,7 @@ int daemon_run(const struct daemon_config *c, struct av_err *err)
 	    .service = {.beat_fd = c->notify_fd, .level = c->log_level}};
 	int r;
 
+	service_seal_memory();
 	configure_memory();
 	r = av_loop_new(&d.loop);
 	if (r < 0)

@@ -5,10 +5,33 @@
 #include "daemon/service.h"
 
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 
 #include "base/fd.h"
 #include "base/notify.h"
 #include "base/banned.h"
+
+/* The leak checker of an instrumented build is a debugger. */
+#if defined(__SANITIZE_ADDRESS__)
+#define IS_INSTRUMENTED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define IS_INSTRUMENTED 1
+#endif
+#endif
+#ifndef IS_INSTRUMENTED
+#define IS_INSTRUMENTED 0
+#endif
+
+void service_seal_memory(void)
+{
+	const struct rlimit none = {0};
+
+	if (setrlimit(RLIMIT_CORE, &none) < 0 ||
+	    (!IS_INSTRUMENTED && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0))
+		av_log(AV_LOG_WARN, "a core file of the daemon would hold keys", NULL);
+}
 
 static void on_beat(void *ctx)
 {

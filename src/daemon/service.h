@@ -21,6 +21,8 @@ struct service {
 	bool debugging;
 };
 
+/* The daemon holds keys: no core file, and no debugger but root's. Before the first secret. */
+void service_seal_memory(void);
 /* All zero but for level and beat_fd. ctx of the callbacks is s itself, which must stay. */
 int service_open(struct service *s, struct av_loop *loop, struct av_err *err);
 /* Requests are served. */

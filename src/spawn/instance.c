@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -14,10 +15,11 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/num.h"
 #include "base/path.h"
 #include "base/banned.h"
 
-enum { WORKER_END_MS = 60000, WORKER_POLL_MS = 5 };
+enum { WORKER_END_MS = 60000, WORKER_POLL_MS = 5, OWNER_MS = 500, OWNER_POLL_MS = 5 };
 
 int instance_make_parents(const char *path, mode_t mode)
 {
@@ -110,6 +112,25 @@ int instance_make_dirs(const struct spawn_options *o, struct av_err *err)
 	return r < 0 ? r : make_dir(path, 0700, o->daemon_uid, o->daemon_gid, err);
 }
 
+/* Who holds the lock, as text. It locks before it writes, so what stands in the file may for a moment be
+ * nothing, or the one before. */
+static void read_owner(const char *path, char pid[static 16])
+{
+	const struct timespec pause = {.tv_nsec = OWNER_POLL_MS * 1000000L};
+	uint64_t n;
+	for (int waited = 0; waited < OWNER_MS; waited += OWNER_POLL_MS) {
+		ssize_t len = av_read_file_at(AT_FDCWD, path, pid, 16);
+		if (len > 0 && pid[len - 1] == '\n') {
+			pid[len - 1] = '\0';
+			if (av_parse_u64(av_str_c(pid), 1, INT32_MAX, &n) == 0 &&
+			    (kill((pid_t)n, 0) == 0 || errno == EPERM))
+				return;
+		}
+		(void)nanosleep(&pause, NULL);
+	}
+	(void)snprintf(pid, 16, "?");
+}
+
 int instance_lock(const char *dir, const char *what, int *ret_fd, struct av_err *err)
 {
 	char path[AV_PATH_MAX + 1], pid[16];
@@ -122,10 +143,10 @@ int instance_lock(const char *dir, const char *what, int *ret_fd, struct av_err 
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK)
 			return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot lock %s", path);
-		ssize_t n = av_read_file_at(AT_FDCWD, path, pid, sizeof(pid));
+		read_owner(path, pid);
 		return av_err_set(err, AV_ERR_CONFLICT,
-		    "another Aviary (process %.*s) uses %s: stop it, or give this one another %s",
-		    n > 0 ? (int)strcspn(pid, "\n") : 1, n > 0 ? pid : "?", dir, what);
+		    "another Aviary (process %s) uses %s: stop it, or give this one another %s",
+		    pid, dir, what);
 	}
 	int n = snprintf(pid, sizeof(pid), "%d\n", getpid());
 	if (ftruncate(fd, 0) < 0 || pwrite(fd, pid, (size_t)n, 0) != n)

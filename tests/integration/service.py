@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.parse
 
 from aviary_test import SLOW, Daemon, Skip, contains, equal, main, nothing_left, ok, program, wait_for
 
@@ -134,6 +135,113 @@ def test_signals(d):
     finally:
         own.sweep()
         own.remove_dir()
+
+
+SECRETS = {"env": "hunter2-in-an-environment", "argument": "hunter2-as-an-argument", "body": "hunter2-in-a-file",
+           "query": "hunter2-in-a-query", "header": "hunter2-in-a-header", "output": "hunter2-in-output",
+           "password": "Hunter2-is-a-password", "cookie": "hunter2-in-a-cookie", "metadata": "hunter2-in-metadata"}
+HOSTILE = ("x\n2026-01-01T00:00:00.000Z error aviaryd: forged", "\x1b[2J\x1b]0;title\x07", "\u202etxt", "\u009b31m", '"},{"a":"')
+
+
+def keep_and_tell(own, as_json):
+    """A life of a sandbox with secrets and hostile names at every place that takes text, at level debug."""
+    wrong = "av_" + "ab" * 20
+    sb = own.create(envs={"TOKEN": SECRETS["env"]}, metadata={"note": SECRETS["metadata"]})["id"]
+    out = own.exec(sb, f"echo {SECRETS['output']} # {SECRETS['argument']}")
+    contains(out["stdout"], SECRETS["output"], "the program ran")
+    head = {"Authorization": "Bearer " + SECRETS["header"], "X-API-Key": wrong, "Cookie": "session=" + SECRETS["cookie"]}
+    own.request("GET", f"/v1/sandboxes/{sb}?token={SECRETS['query']}", headers=head, key=False)
+    own.request("GET", f"/v1/sandboxes?signature={SECRETS['query']}")
+    own.request("GET", f"/v1/no-such-place/{own.key}/{wrong}")
+    own.request("PUT", f"/v1/sandboxes/{sb}/files?path=/root/{SECRETS['query']}", SECRETS["body"].encode())
+    for path in ("/v1/auth/login", "/v1/auth/signup", "/v1/me/password"):
+        own.request("POST", path, {"email": "a@example.com", "password": SECRETS["password"], "name": "x",
+                                   "username": "xyz", "new_password": SECRETS["password"]}, key=False)
+    own.request("POST", "/v1/channels", {"name": "n", "provider": "webhook", "events": ["capsule.create"],
+                                         "config": {"url": f"https://user:{SECRETS['password']}@127.0.0.1:1/"}})
+    for text in HOSTILE:
+        own.request("POST", "/v1/sandboxes", {"template": text, "metadata": {text: text}})
+        own.request("POST", f"/v1/sandboxes/{sb}/exec", {"cmd": text, "args": [text]})
+        own.request("POST", "/v1/api-keys", {"name": text})
+        own.request("GET", "/v1/sandboxes/" + urllib.parse.quote(text))
+        own.raw(f"GET /{text} HTTP/1.1\r\nHost: x\r\nX-API-Key: {text}\r\nConnection: close\r\n\r\n".encode(), close_write=True)
+    # Ends of sandboxes are told at info with what they said.
+    own.exec(sb, "kill -9 -1 2>/dev/null; true")
+    own.delete(sb)
+    own.stop()
+    log = own.log_text()
+    contains(log, "/v1/sandboxes", "requests were logged")
+    for what, secret in {**SECRETS, "key": own.key[3:], "a wrong key": wrong[3:]}.items():
+        ok(secret not in log, f"{what} is in the log: " + next((x for x in log.splitlines() if secret in x), ""))
+    with open(own.log_path, "rb") as f:
+        for line in f.read().split(b"\n")[:-1]:
+            ok(all(0x20 <= b < 0x7f for b in line), f"a line of printable ASCII: {line}")
+            if as_json:
+                ok(isinstance(json.loads(line), dict), f"a line of JSON: {line}")
+            else:
+                ok(re.match(rb"\d{4}-\d\d-\d\dT[\d:.]+Z (debug|info |warn |error) aviary", line), f"a line of ours: {line}")
+                ok(not line.startswith(b"2026-01-01T00:00:00.000Z"), "nothing is forged")
+
+
+def test_logs_keep_secrets_and_their_shape(_d):
+    for form in ("text", "json"):
+        own = Daemon(args=["--log-format", form])
+        try:
+            own.start()
+            keep_and_tell(own, form == "json")
+        finally:
+            own.sweep()
+            own.remove_dir()
+
+
+test_logs_keep_secrets_and_their_shape.timeout_s = 120
+
+
+def test_memory_of_the_daemon_is_its_own(d):
+    if d.sanitized():
+        raise Skip("an instrumented daemon")
+    pid = d.pids()["daemon"]
+    with open(f"/proc/{pid}/limits", encoding="ascii") as f:
+        ok(re.search(r"Max core file size +0 +0 ", f.read()), "no core file")
+    if os.geteuid() == 0:
+        owner = os.stat(f"/proc/{pid}/environ").st_uid
+        equal(owner, 0, "its /proc is not the daemon's user's: it is not dumpable")
+
+
+def test_one_daemon_per_directory(d):
+    """Also of those that start at the same instant; who is refused names the other."""
+    other = Daemon()
+    try:
+        for state, run, what in ((d.state, other.run, "--state"), (other.state, d.run, "--run")):
+            r = subprocess.run([program("aviaryd"), "--state", state, "--run", run, "--listen", "127.0.0.1:0",
+                                "--config", "/dev/null"], capture_output=True, text=True, timeout=30, check=False)
+            equal(r.returncode, 78, "refused")
+            contains(r.stderr, f"another Aviary (process {d.process.pid}) uses", f"names the other: {what}")
+            contains(r.stderr, f"another {what}", "and the cure")
+        argv = [program("aviary-spawn"), "--no-daemon", "--state", other.state, "--run", other.run, "--log-level", "error"]
+        for turn in range(10):
+            two = [subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+            try:
+                wait_for(lambda: any(p.poll() is not None for p in two), 20, f"one of two gives up, turn {turn}")
+                lost = [p for p in two if p.poll() is not None]
+                equal(len(lost), 1, "exactly one")
+                won = two[1 - two.index(lost[0])]
+                equal(lost[0].returncode, 78, "refused")
+                contains(lost[0].stderr.read(), f"another Aviary (process {won.pid}) uses", f"turn {turn}")
+                won.send_signal(signal.SIGTERM)
+                equal(won.wait(30), 0, "the other one ran")
+            finally:
+                for p in two:
+                    p.kill()
+                    p.wait()
+                    p.stderr.close()
+        nothing_left(other)
+    finally:
+        other.sweep()
+        other.remove_dir()
+
+
+test_one_daemon_per_directory.timeout_s = 90
 
 
 def test_control_group_of_its_own(_d):

@@ -78,6 +78,26 @@ static void hostile_values(bool json)
 	ok(n && is_printable_line(n), "also where each byte grows");
 }
 
+static void secrets(void)
+{
+	static const char key[] = "0123456789abcdef0123456789abcdef01234567";
+	char value[256];
+	av_log_init("test", AV_LOG_INFO, true);
+	snprintf(value, sizeof(value), "/v1/x/av_%s/y?k=wrn_%s", key, key);
+	av_log(AV_LOG_INFO, "path", "path", value, NULL);
+	logged();
+	ok(!strstr(text, "0123456789") && strstr(text, "/v1/x/av_(hidden)/y?k=wrn_(hidden)\""),
+	    "keys are hidden: %s", text);
+	av_log(AV_LOG_INFO, "path", "error",
+	    "token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1c2VyIn0.c2lnbmF0dXJl, says he", NULL);
+	logged();
+	ok(strstr(text, "\"token (hidden), says he\""), "tokens are hidden: %s", text);
+	av_log(AV_LOG_INFO, "path", "id", "sb_0123456789abcdef", "sum", key, "o", "eyJ", "e", "_", NULL);
+	logged();
+	ok(strstr(text, "sb_0123456789abcdef") && strstr(text, key) && !strstr(text, "hidden"),
+	    "ids and checksums are not: %s", text);
+}
+
 static void repetition(void)
 {
 	av_log_init("test", AV_LOG_INFO, false);
@@ -203,6 +223,7 @@ int main(void)
 	unlink(path);
 	hostile_values(false);
 	hostile_values(true);
+	secrets();
 	levels();
 	journal();
 	notify();
