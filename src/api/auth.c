@@ -93,7 +93,10 @@ int api_verify(struct api *api, const struct api_route *route, struct av_str cre
 
 int api_authenticate(struct api_request *rq, struct av_err *err)
 {
-	return api_verify(rq->api, rq->match.route, presented(rq), api_client(rq), &rq->actor, err);
+	int r = api_verify(rq->api, rq->match.route, presented(rq), api_client(rq), &rq->actor, err);
+
+	rq->actor.trace = av_trace_trust(&rq->trace, r == 0);
+	return r;
 }
 
 /* ---- who asks from this machine ---- */
@@ -130,7 +133,7 @@ static bool comes_through_proxy(const struct api_request *rq)
 	for (size_t i = 0; i < AV_ARRAY_LEN(added); i++)
 		if (av_req_header(rq->req, added[i], &value))
 			return true;
-	return rq->api->public_url || rq->api->ports_domain;
+	return rq->api->public_url || rq->api->ports_domain || rq->api->proxies.n;
 }
 
 static bool is_local(const struct api_request *rq)

@@ -19,7 +19,7 @@
  * "From this machine" is: a loopback address or a unix socket; asked for under a loopback name, so
  * that no page in a browser can ask (a name that was bound to 127.0.0.1 afterwards is another one);
  * and nothing speaks for a proxy that asks for somebody else: no header that proxies add, and the
- * daemon was told neither of a public URL nor of a domain, below which one may be in front. */
+ * daemon was told neither of proxies, a public URL nor a domain, for which one may be in front. */
 int api_authenticate_local(struct api_request *rq, struct av_err *err);
 /* Whether the request brings a key or session at all, good or bad. */
 bool api_has_credentials(const struct api_request *rq);

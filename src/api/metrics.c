@@ -11,6 +11,7 @@
 #include "base/avtime.h"
 #include "net/http_server.h"
 #include "net/loop.h"
+#include "net/otlp.h"
 #include "net/tls.h"
 #include "base/banned.h"
 
@@ -198,6 +199,26 @@ static void write_streams(struct av_buf *out, const struct api_metrics *m)
 	    "Requests for these metrics that were not allowed.", m->metrics_refused);
 }
 
+static void write_traces(struct av_buf *out, const struct av_otlp *otlp)
+{
+	struct av_tracer_stats ring = {0};
+	struct av_otlp_stats sent = {0};
+
+	if (otlp) {
+		av_tracer_get_stats(av_otlp_tracer(otlp), &ring);
+		av_otlp_get_stats(otlp, &sent);
+	}
+	metrics_family(out, "aviary_trace_spans_total", "counter",
+	    "Spans by what became of them; dropped: the collector is slow, dead, or refused them.");
+	metrics_u64(out, "aviary_trace_spans_total", "result=\"exported\"", sent.exported);
+	metrics_u64(out, "aviary_trace_spans_total", "result=\"rejected\"", sent.rejected);
+	metrics_u64(
+	    out, "aviary_trace_spans_total", "result=\"dropped\"", ring.dropped + sent.dropped);
+	metrics_counter(out, "aviary_trace_exports_total", "Batches sent.", sent.batches);
+	metrics_counter(out, "aviary_trace_export_failures_total",
+	    "Those that the collector did not take.", sent.failures);
+}
+
 int api_metrics_write(struct av_buf *out, const struct api *a, const struct driver_helper *helper)
 {
 	metrics_family(out, "aviary_build_info", "gauge",
@@ -213,6 +234,7 @@ int api_metrics_write(struct av_buf *out, const struct api *a, const struct driv
 	if (a->server)
 		write_server(out, a->server);
 	write_loop(out, a->loop);
+	write_traces(out, a->otlp);
 	metrics_write_domain(out, a);
 	metrics_write_queues(out, a, helper);
 	metrics_write_processes(out, helper);

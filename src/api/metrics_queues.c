@@ -12,6 +12,7 @@
 #include "api/native/foreground.h"
 #include "api/request.h"
 #include "net/loop.h"
+#include "net/otlp.h"
 #include "base/banned.h"
 
 #define ROWS_MAX 32
@@ -55,13 +56,17 @@ static void write_rows(struct av_buf *out, const struct rows *r, const char *lab
 static void queues(struct rows *r, const struct api *a, const struct control_queues *q,
     const struct driver_helper *helper)
 {
+	struct av_tracer_stats spans = {0};
 	struct store_stats store;
 	struct node_stats node;
 
+	if (a->otlp)
+		av_tracer_get_stats(av_otlp_tracer(a->otlp), &spans);
 	control_get_store_stats(a->control, &store);
 	control_get_node_stats(a->control, &node);
 	add(r, "store", store.queued, STORE_QUEUE_MAX);
 	add(r, "work", av_loop_metrics(a->loop)->work_pending, AV_LOOP_WORK_MAX);
+	add(r, "trace_spans", spans.waiting, AV_SPANS_MAX);
 	add(r, "creates", q->creating, q->sandboxes_max);
 	add(r, "changes", q->changes, 0);
 	add(r, "changes_waiting", q->changes_waiting, 0);

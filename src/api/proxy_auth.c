@@ -64,6 +64,7 @@ static int by_key(struct api_request *rq, const struct control_port *port, struc
 			if (r < 0)
 				continue;
 			rq->actor = actor;
+			api_request_trusted(rq);
 			return PROXY_ALLOWED;
 		}
 		r = av_err_set(
@@ -156,6 +157,7 @@ int proxy_authorize(struct api_request *rq, const struct proxy_where *where,
 	if (r < 0)
 		return r;
 	rq->actor = port.owner;
+	rq->actor.trace = av_trace_trust(&rq->trace, false);
 	r = by_key(rq, &port, err);
 	/* Also where everybody may: the token must leave the address. */
 	if (r == 0)
@@ -164,8 +166,10 @@ int proxy_authorize(struct api_request *rq, const struct proxy_where *where,
 		return r == PROXY_BY_TOKEN ? r : PROXY_ALLOWED;
 	if (r == 0)
 		r = by_cookie(rq, where, err);
-	if (r > 0)
+	if (r > 0) {
+		api_request_trusted(rq);
 		return r;
+	}
 	rq->api->metrics.auth_failures++;
 	if (r == 0)
 		return av_err_set(err, AV_ERR_UNAUTHORIZED,

@@ -16,6 +16,7 @@
 #include "base/avtime.h"
 #include "base/codec.h"
 #include "base/log.h"
+#include "net/otlp.h"
 #include "base/banned.h"
 
 #define ERROR_BODY_MAX 8192
@@ -39,6 +40,7 @@ int api_new(const struct api_config *config, struct api **ret, struct av_err *er
 	}
 	a->metrics_public = config->metrics_public;
 	av_list_init(&a->audit_exports);
+	a->otlp = config->otlp;
 	if (scraper_new(a->loop, a->control, &a->scraper) < 0 || events_new(a, &a->events) < 0) {
 		scraper_free(a->scraper);
 		free(a);
@@ -77,14 +79,17 @@ void api_write_err(struct av_buf *out, const struct av_err *err)
 static void log_failure(const struct api_request *rq, const struct av_err *err)
 {
 	int status = av_err_http_status(err->kind);
+	char trace[AV_TRACE_ID_SIZE];
 
 	/* The server's own trouble; what a client or a sandbox did wrong is theirs to read. */
 	if (status < 500 || err->kind == AV_ERR_EXEC_TIMEOUT || err->kind == AV_ERR_UNSUPPORTED)
 		return;
+	av_trace_write_id(&rq->trace, trace);
 	/* Nobody fills the log without a key: /ready says 503 to whoever asks. */
 	av_log(rq->actor.user_id[0] ? AV_LOG_WARN : AV_LOG_DEBUG, "request failed", "request",
 	    av_req_id(rq->req), "route", rq->match.route ? rq->match.route->pattern : "", "sandbox",
-	    rq->id ? rq->id : "", "code", av_err_code(err->kind), "error", err->message, NULL);
+	    rq->id ? rq->id : "", "code", av_err_code(err->kind), "error", err->message,
+	    trace[0] ? "trace" : NULL, trace, NULL);
 }
 
 void api_send_err(struct api_request *rq, const struct av_err *err)
@@ -244,16 +249,63 @@ static void request_free(struct api_request *rq)
 	free(rq);
 }
 
+/* ---- traces ---- */
+
+static void trace_begin(struct api_request *rq)
+{
+	struct av_tracer *tracer = rq->api->otlp ? av_otlp_tracer(rq->api->otlp) : NULL;
+	struct av_str parent = AV_STR("");
+	char text[AV_TRACEPARENT_SIZE];
+
+	if (!tracer)
+		return;
+	(void)av_req_header(rq->req, "traceparent", &parent);
+	av_trace_begin(tracer, parent, &rq->trace);
+	av_trace_write_parent(&rq->trace, text);
+	av_req_set_traceparent(rq->req, text);
+	rq->trace_start_ns = av_req_start_ns(rq->req);
+	if (av_str_copy(rq->trace_request_id, sizeof(rq->trace_request_id),
+	        av_str_c(av_req_id(rq->req))) < 0)
+		rq->trace_request_id[0] = '\0';
+	rq->actor.trace = av_trace_trust(&rq->trace, false);
+}
+
+void api_request_trusted(struct api_request *rq)
+{
+	rq->actor.trace = av_trace_trust(&rq->trace, true);
+}
+
+static void trace_end(const struct api_request *rq)
+{
+	const struct api_route *route = rq->match.route;
+	struct av_span span = {.name = "request",
+	    .start_ns = rq->trace_start_ns,
+	    .end_ns = av_mono_ns(),
+	    .error = rq->failed,
+	    .route = route ? route->pattern : "other",
+	    .method = route && route != &api_proxy_route ? api_method_text(route->method) : NULL,
+	    .status = rq->status};
+
+	if (!rq->actor.trace.tracer)
+		return;
+	memcpy(span.request_id, rq->trace_request_id, sizeof(span.request_id));
+	if (rq->id && av_str_copy(span.sandbox_id, sizeof(span.sandbox_id), av_str_c(rq->id)) < 0)
+		span.sandbox_id[0] = '\0';
+	av_trace_end(&rq->actor.trace, &rq->trace, &span);
+}
+
 static void request_count(struct api_request *rq)
 {
 	int64_t ns = av_mono_ns() - av_req_start_ns(rq->req);
 	struct av_str path = av_req_path(rq->req);
-	char ms[32], status[16], short_path[128], method[24];
+	char ms[32], status[16], short_path[128], method[24], trace[AV_TRACE_ID_SIZE];
 
 	rq->api->metrics.in_flight--;
 	/* A connection that was upgraded lasts as long as somebody looks at it: no latency. */
 	api_metrics_request(&rq->api->metrics, rq->match.route, rq->status,
 	    rq->status && rq->status != 101 && !rq->lasting ? ns : -1);
+	trace_end(rq);
+	av_trace_write_id(&rq->trace, trace);
 	(void)snprintf(ms, sizeof ms, "%.3f", (double)ns / 1e6);
 	(void)snprintf(status, sizeof status, "%d", rq->status);
 	/* Without the query: it may hold what a user would not want in a log. */
@@ -262,7 +314,7 @@ static void request_count(struct api_request *rq)
 	(void)snprintf(method, sizeof method, "%.*s", AV_STR_ARG(av_req_head(rq->req)->method));
 	av_log(AV_LOG_DEBUG, "request", "request", av_req_id(rq->req), "peer", av_req_peer(rq->req),
 	    "method", method, "sandbox", rq->id ? rq->id : "", "path", short_path, "status", status,
-	    "ms", ms, "key", rq->actor.key_id, NULL);
+	    "ms", ms, "key", rq->actor.key_id, trace[0] ? "trace" : NULL, trace, NULL);
 }
 
 static void on_close(void *ctx, struct av_req *req, int status)
@@ -289,6 +341,8 @@ void api_request_release(struct api_request *rq)
 	/* The connection lives on as a session; req is gone, so nothing of it may be read. */
 	rq->api->metrics.in_flight--;
 	api_metrics_request(&rq->api->metrics, rq->match.route, 101, -1);
+	rq->status = 101;
+	trace_end(rq);
 	request_free(rq);
 }
 
@@ -390,6 +444,7 @@ void api_on_request(void *api, struct av_req *req)
 	rq->req = req;
 	rq->api->metrics.in_flight++;
 	av_req_set_handler(req, &request_handler, rq);
+	trace_begin(rq);
 	if (proxy_claims(rq))
 		return;
 	r = api_route_match(av_req_head(req)->method, path, &rq->match, allow, sizeof allow);

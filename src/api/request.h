@@ -44,6 +44,7 @@ struct api {
 	size_t collected_bytes;       /* output held for answers, at most FOREGROUND_TOTAL_MAX */
 	struct events *events;        /* owned */
 	struct av_list audit_exports; /* struct exporter of native/audit.c */
+	struct av_otlp *otlp;         /* NULL: nothing is traced */
 	struct scraper *scraper;      /* owned */
 	bool metrics_public;          /* see auth.h */
 	size_t kernel_bytes;          /* results of kernels on their way, see kernel_run.h */
@@ -66,6 +67,9 @@ struct api_request {
 	int status;                    /* of the answer, 0 before */
 	enum av_err_kind failed;       /* of the answer; NONE: it is no error */
 	struct api_audit *audit;       /* owned, see audit.h; NULL: nothing special */
+	struct av_trace_root trace;    /* its parts are recorded under actor.trace */
+	char trace_request_id[65];     /* of a traced one: req may be gone when it ends */
+	int64_t trace_start_ns;
 	bool lasting;                  /* it lasts as long as the client likes: no latency */
 
 	/* The handler's: */
@@ -82,6 +86,8 @@ struct api_request {
 
 /* Under which address the client is counted; valid as long as rq. */
 const char *api_client(struct api_request *rq);
+/* The actor is known: what is done for it is traced from here on. */
+void api_request_trusted(struct api_request *rq);
 /* A fixed parameter of the path by name; never NULL for one that the pattern has. */
 const char *api_param(const struct api_request *rq, const char *name);
 /* First query parameter of that name, decoded, appended to out. -ENOENT when absent; INVALID (bad

@@ -220,6 +220,25 @@ static int load_env(struct daemon_config *c, struct av_err *err)
 	return 0;
 }
 
+/* What OpenTelemetry calls options of ours, where we are not told ourselves. */
+static int load_otel_env(struct daemon_config *c, struct av_err *err)
+{
+	static const struct {
+		enum daemon_opt opt;
+		const char *name;
+	} names[] = {{DAEMON_OPT_OTLP_ENDPOINT, "OTEL_EXPORTER_OTLP_ENDPOINT"},
+	    {DAEMON_OPT_OTLP_SERVICE, "OTEL_SERVICE_NAME"}};
+	int r = 0;
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(names) && r == 0; i++) {
+		const char *v = getenv(names[i].name);
+
+		if (v && *v && !c->value[names[i].opt])
+			r = set_value(c, names[i].opt, av_str_c(v), names[i].name, err);
+	}
+	return r;
+}
+
 /* Cuts a comment: '#' at the start or after white space. */
 static struct av_str cut_comment(struct av_str line)
 {
@@ -690,6 +709,21 @@ static int convert_audit(struct daemon_config *c, struct av_err *err)
 	return 0;
 }
 
+static int convert_ratio(struct daemon_config *c, struct av_err *err)
+{
+	struct av_str text = av_str_c(c->value[DAEMON_OPT_OTLP_RATIO]);
+	uint64_t milli = 0;
+
+	if (!av_str_eq_c(text, "0") && av_parse_milli(text, 1000, &milli) < 0)
+		return av_err_set(err, AV_ERR_INVALID,
+		    "%s: '%.40s' is not a share; give a number from 0 to 1 with up to three digits "
+		    "after "
+		    "the point, such as 0.05",
+		    origin_of(c, DAEMON_OPT_OTLP_RATIO), text.p);
+	c->otlp_ratio = (double)milli / 1000;
+	return 0;
+}
+
 static int convert(struct daemon_config *c, struct av_err *err)
 {
 	int r;
@@ -697,11 +731,11 @@ static int convert(struct daemon_config *c, struct av_err *err)
 	if ((r = convert_bool(c, DAEMON_OPT_INSECURE_HTTP, &c->insecure_http, err)) < 0 ||
 	    (r = convert_bool(c, DAEMON_OPT_METRICS_PUBLIC, &c->metrics_public, err)) < 0 ||
 	    (r = convert_bool(c, DAEMON_OPT_PRINT_READY, &c->print_ready, err)) < 0 ||
-	    (r = convert_internet(c, err)) < 0 ||
-	    (r = convert_tls(c, err)) < 0 || (r = convert_listen(c, err)) < 0 ||
-	    (r = convert_paths(c, err)) < 0 || (r = convert_domain(c, err)) < 0 ||
-	    (r = convert_public_url(c, err)) < 0 || (r = convert_frontend_url(c, err)) < 0 ||
-	    (r = convert_signup(c, err)) < 0 || (r = convert_log(c, err)) < 0 ||
+	    (r = convert_internet(c, err)) < 0 || (r = convert_tls(c, err)) < 0 ||
+	    (r = convert_listen(c, err)) < 0 || (r = convert_paths(c, err)) < 0 ||
+	    (r = convert_domain(c, err)) < 0 || (r = convert_public_url(c, err)) < 0 ||
+	    (r = convert_frontend_url(c, err)) < 0 || (r = convert_signup(c, err)) < 0 ||
+	    (r = convert_log(c, err)) < 0 || (r = convert_ratio(c, err)) < 0 ||
 	    (r = convert_pool(c, err)) < 0 || (r = convert_audit(c, err)) < 0)
 		return r;
 	r = convert_fd(c, DAEMON_OPT_CREDENTIALS_FD, &c->credentials_fd, err);
@@ -731,7 +765,8 @@ static int load(struct daemon_config *c, int argc, char *const *argv, struct av_
 	c->version = c->value[DAEMON_OPT_VERSION] != NULL;
 	if (c->help || c->version || c->value[DAEMON_OPT_CHECK_CONFIG])
 		return 0;
-	if (!c->is_daemon && ((r = load_env(c, err)) < 0 || (r = load_default_file(c, err)) < 0))
+	if (!c->is_daemon && ((r = load_env(c, err)) < 0 || (r = load_otel_env(c, err)) < 0 ||
+	                         (r = load_default_file(c, err)) < 0))
 		return r;
 	return daemon_config_finish(c, err);
 }

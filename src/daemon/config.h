@@ -50,6 +50,7 @@ struct daemon_config {
 	bool insecure_http;
 	bool tls; /* tls-cert and tls-key are given */
 	bool metrics_public;
+	double otlp_ratio; /* 0 to 1 */
 	bool log_json;
 	enum av_log_level log_level;
 	bool print_ready;

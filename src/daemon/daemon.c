@@ -23,6 +23,7 @@
 #include "control/login.h"
 #include "daemon/certificate.h"
 #include "daemon/outbound.h"
+#include "daemon/tracing.h"
 #include "daemon/service.h"
 #include "net/http_server.h"
 #include "net/loop.h"
@@ -33,6 +34,7 @@
 #include "base/banned.h"
 
 #define STOP_GRACE_MS 5000
+#define FLUSH_MS      2000 /* for the last spans, of which a dead collector knows nothing */
 struct daemon {
 	const struct daemon_config *config;
 	struct av_loop *loop;
@@ -41,6 +43,7 @@ struct daemon {
 	atomic_bool store_posted;
 	struct node *node;
 	struct outbound *outbound;
+	struct av_otlp *otlp; /* NULL: nothing is traced */
 	struct control *control;
 	struct av_timer tick;
 	struct api *api;
@@ -116,11 +119,21 @@ static int work(void *ctx, void (*fn)(void *arg), void (*done)(void *arg, int st
 
 /* ---- stopping ---- */
 
-static void on_server_stopped(void *ctx)
+static void on_flushed(void *ctx)
 {
 	struct daemon *d = ctx;
 
 	av_loop_stop(d->loop);
+}
+
+static void on_server_stopped(void *ctx)
+{
+	struct daemon *d = ctx;
+
+	if (d->otlp)
+		av_otlp_flush(d->otlp, FLUSH_MS, on_flushed, d);
+	else
+		av_loop_stop(d->loop);
 }
 
 static void on_node_closed(void *ctx)
@@ -424,6 +437,7 @@ static int open_control(struct daemon *d, struct av_err *err)
 	    .public_url = d->config->public_url,
 	    .metrics_public = d->config->metrics_public,
 	    .trusted_proxies = daemon_config_get(d->config, DAEMON_OPT_TRUSTED_PROXIES),
+	    .otlp = d->otlp,
 	    .credentials_hint = daemon_config_get(d->config, DAEMON_OPT_CREDENTIALS)};
 	int r;
 
@@ -454,6 +468,7 @@ static int open_all(struct daemon *d, struct av_err *err)
 	if ((r = service_open(&d->service, d->loop, err)) < 0 || (r = open_store(d, err)) < 0 ||
 	    (r = open_node(d, err)) < 0 ||
 	    (r = outbound_new(d->loop, d->config, &d->outbound, err)) < 0 ||
+	    (r = tracing_new(d->loop, outbound_fetch(d->outbound), d->config, &d->otlp, err)) < 0 ||
 	    (r = open_control(d, err)) < 0)
 		return r;
 	r = control_start(d->control, on_control_started, d);
@@ -480,9 +495,11 @@ static void close_all(struct daemon *d)
 		node_close(d->node, on_node_closed_late, d);
 		(void)av_loop_run(d->loop);
 	}
+	av_otlp_stop(d->otlp);
 	outbound_free(d->outbound);
 	if (d->control)
 		control_free(d->control);
+	av_otlp_free(d->otlp);
 	store_close(d->store);
 	d->store = NULL; /* a wake-up may still be in the loop */
 	for (size_t i = 0; i < AV_ARRAY_LEN(d->signals); i++)

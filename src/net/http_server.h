@@ -154,6 +154,9 @@ bool av_req_header(const struct av_req *req, const char *name, struct av_str *re
 /* Id of the request, also sent as X-Request-Id: the client's own if it sent one of 1 to 64
  * characters [A-Za-z0-9_.-], else AV_REQ_ID_LEN random ones. */
 const char *av_req_id(const struct av_req *req);
+/* Sent with the answer, unless that has one of its own (W3C Trace Context; at most 55 characters).
+ */
+void av_req_set_traceparent(struct av_req *req, const char *text);
 /* "127.0.0.1:40312", "[::1]:40312", or "unix:pid=1,uid=0" of the connection. */
 const char *av_req_peer(const struct av_req *req);
 bool av_req_is_http2(const struct av_req *req);

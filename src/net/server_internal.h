@@ -18,6 +18,7 @@
 
 #include "base/buf.h"
 #include "base/list.h"
+#include "base/trace.h"
 #include "net/http_server.h"
 #include "net/loop.h"
 #include "net/transport.h"
@@ -113,6 +114,7 @@ struct av_req {
 	struct av_http_head head;
 	struct av_str path, query;
 	char id[65];
+	char traceparent[AV_TRACEPARENT_SIZE]; /* empty: none is sent */
 	int64_t start_ns;
 	const struct av_req_handler *handler;
 	void *ctx;
@@ -209,8 +211,9 @@ void req_body_timer(struct av_req *req);
 void req_drained(struct av_req *req);
 /* The server answers itself: JSON error, the handler is out. False if a response had started. */
 bool req_take(struct av_req *req, const struct av_err *err);
-/* Date, Server and X-Request-Id, those that are not there. */
-int server_headers(struct av_http_server *s, struct av_http_head *head, const char *request_id);
+/* Date and Server, and of req (may be NULL) X-Request-Id and traceparent; those that are not there.
+ */
+int server_headers(struct av_http_server *s, struct av_http_head *head, const struct av_req *req);
 /* Appends {"error":{...}}. */
 int server_error_json(struct av_buf *out, const struct av_err *err);
 

@@ -174,6 +174,12 @@ bool av_req_is_tls(const struct av_req *req)
 	return req->conn->tp.tls != NULL;
 }
 
+void av_req_set_traceparent(struct av_req *req, const char *text)
+{
+	if (av_str_copy(req->traceparent, sizeof(req->traceparent), av_str_c(text)) < 0)
+		req->traceparent[0] = 0;
+}
+
 int64_t av_req_start_ns(const struct av_req *req)
 {
 	return req->start_ns;
@@ -301,7 +307,7 @@ void av_req_body_collect(struct av_req *req, size_t max_bytes,
 
 /* ---- the response ---- */
 
-int server_headers(struct av_http_server *s, struct av_http_head *head, const char *request_id)
+int server_headers(struct av_http_server *s, struct av_http_head *head, const struct av_req *req)
 {
 	time_t now = time(NULL);
 	if (now != s->date_s) {
@@ -315,8 +321,10 @@ int server_headers(struct av_http_server *s, struct av_http_head *head, const ch
 		rc = av_http_head_add_c(head, "date", s->date);
 	if (rc == 0 && !av_http_head_get(head, "server"))
 		rc = av_http_head_add_c(head, "server", s->cfg.server_name);
-	if (rc == 0 && request_id && !av_http_head_get(head, "x-request-id"))
-		rc = av_http_head_add_c(head, "x-request-id", request_id);
+	if (rc == 0 && req && !av_http_head_get(head, "x-request-id"))
+		rc = av_http_head_add_c(head, "x-request-id", req->id);
+	if (rc == 0 && req && req->traceparent[0] && !av_http_head_get(head, "traceparent"))
+		rc = av_http_head_add_c(head, "traceparent", req->traceparent);
 	return rc;
 }
 
@@ -335,7 +343,7 @@ static int res_start(struct av_req *req, int status, const struct av_http_header
 	for (size_t i = 0; i < n_headers && rc == 0; i++)
 		rc = av_http_head_add(&head, headers[i].name, headers[i].value);
 	if (rc == 0)
-		rc = server_headers(req->conn->server, &head, req->id);
+		rc = server_headers(req->conn->server, &head, req);
 	bool bodiless = status == 204 || status == 304;
 	bool is_head = av_str_eq_c(req->head.method, "HEAD");
 	if (rc == 0) {
@@ -514,7 +522,7 @@ int av_res_tunnel(struct av_req *req, const struct av_http_header *headers, size
 	if (rc == 0)
 		rc = av_http_head_add_c(&head, "connection", "Upgrade");
 	if (rc == 0)
-		rc = server_headers(req->conn->server, &head, req->id);
+		rc = server_headers(req->conn->server, &head, req);
 	if (rc == 0)
 		rc = h1_tunnel(req, &head);
 	av_http_head_clear(&head);

@@ -228,7 +228,7 @@ static int write_accept(struct av_req *req, const char *subprotocol)
 	av_http_head_init(&head);
 	int rc = av_ws_accept_head(&head, &req->head, subprotocol);
 	if (rc == 0)
-		rc = server_headers(c->server, &head, req->id);
+		rc = server_headers(c->server, &head, req);
 	AV_CLEANUP(av_buf_clear) struct av_buf text = AV_BUF_INIT(65536);
 	if (rc == 0)
 		rc = av_http1_write_head(&text, &head);

@@ -38,7 +38,7 @@ BENCH_ROWS = {
     "agent_private_mib": "aviary_sandboxes_memory_bytes{}",
     "daemon_rss_mib": "process_resident_memory_bytes{}",
 }
-QUEUES = ("store", "work", "creates", "changes", "changes_waiting", "ending", "ending_retries", "account_changes", "spawn_waiting",
+QUEUES = ("store", "work", "trace_spans", "creates", "changes", "changes_waiting", "ending", "ending_retries", "account_changes", "spawn_waiting",
           "spawn_sent", "worker_jobs", "worker_creating", "worker_destroying", "worker_snapshotting", "worker_freezing",
           "worker_trash")
 TABLES = ("sandboxes", "templates", "users", "teams", "keys", "pool", "event_streams", "event_rings", "events_kept", "worker_slots")
@@ -181,6 +181,16 @@ def test_what_happens_is_counted(d):
     equal(samples(d)['aviary_api_errors_total{code="not_found"}'], after['aviary_api_errors_total{code="not_found"}'] + 1, "errors by code")
 
 
+def test_who_may_read_it(d):
+    page(d, key=False)
+    for headers in ({"X-Forwarded-For": "127.0.0.1"}, {"Forwarded": "for=127.0.0.1"}, {"Via": "1.1 proxy"},
+                    {"X-Real-IP": "127.0.0.1"}, {"Host": "evil.example:7878"}, {"Host": "127.evil.example"}):
+        d.expect(401, "GET", "/metrics", key=False, headers=headers)
+        page(d, headers=headers)  # with the administrator's key
+    d.expect(401, "GET", "/metrics", key=False, headers={"Via": "1.1 p", "X-API-Key": "av_" + "0" * 40})
+    ok(samples(d)["aviary_metrics_refused_total{}"] >= 7, "refusals are counted")
+
+
 def test_nobody_makes_series(d):
     """10,000 paths, names, methods, hosts and headers of somebody hostile."""
     use(d)
@@ -228,16 +238,6 @@ def test_nobody_makes_series(d):
             for s in f.samples:
                 ok(s.labels["route"] == "other" or s.labels["route"].startswith(("/", "{port}")), f"a route of ours: {s.labels}")
                 ok(s.labels["method"] in ("GET", "POST", "PUT", "PATCH", "DELETE", "other"), f"a method of ours: {s.labels}")
-
-
-def test_who_may_read_it(d):
-    page(d, key=False)
-    for headers in ({"X-Forwarded-For": "127.0.0.1"}, {"Forwarded": "for=127.0.0.1"}, {"Via": "1.1 proxy"},
-                    {"X-Real-IP": "127.0.0.1"}, {"Host": "evil.example:7878"}, {"Host": "127.evil.example"}):
-        d.expect(401, "GET", "/metrics", key=False, headers=headers)
-        page(d, headers=headers)  # with the administrator's key
-    d.expect(401, "GET", "/metrics", key=False, headers={"Via": "1.1 p", "X-API-Key": "av_" + "0" * 40})
-    ok(samples(d)["aviary_metrics_refused_total{}"] >= 7, "refusals are counted")
 
 
 def test_behind_a_name_nobody_is_local(d):

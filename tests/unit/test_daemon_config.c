@@ -84,6 +84,8 @@ static void test_refused(void)
 	refused("state =\n", "'state' has no value");
 	refused("state = here\n", "aviary.conf:1: 'here' must be an absolute path");
 	refused("log-level = loud\n", "'loud' is none of");
+	refused("otlp-ratio = 1.5\n", "from 0 to 1");
+	refused("otlp-ratio = -1\n", "'-1' is not a share");
 	refused("insecure-http = maybe\n", "'maybe' is neither yes nor no");
 	refused("listen = 0.0.0.0:80\n", "--insecure-http");
 	ok(LOAD("--config", "/nonexistent/x") < 0, "a file that was asked for must be there");
@@ -162,7 +164,8 @@ static void test_launch(void)
 	    "127.0.0.1:0", "--state", "/s", "--run", "/r", "--credentials", "/c", "--log-format",
 	    "json", "--log-level", "info", "--pool", "8", "--pool-memory", "256M",
 	    "--webhook-private", "no", "--telegram-url", "https://api.telegram.org", "--audit-days",
-	    "90", "--audit-max", "1000000", "--signup", "activation", "--print-ready"};
+	    "90", "--audit-max", "1000000", "--signup", "activation", "--otlp-service", "aviary",
+	    "--otlp-ratio", "1", "--print-ready"};
 	char **argv = NULL;
 	size_t n = 0;
 

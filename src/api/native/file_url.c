@@ -120,6 +120,8 @@ static bool admit(struct api_request *rq, bool write)
 		rq->api->metrics.auth_failures += err.kind == AV_ERR_FORBIDDEN;
 		api_send_err(rq, &err);
 	}
+	if (r == 0)
+		api_request_trusted(rq);
 	return r == 0;
 }
 

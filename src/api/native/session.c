@@ -212,6 +212,7 @@ static void authenticate(struct session *s, bool text, struct av_str data)
 
 	av_timer_stop(&s->timer);
 	if (check_token(s, text, data, &err) == 0) {
+		s->actor.trace = av_trace_trust(&s->trace, true);
 		av_wsock_set_message_max(s->ws, AV_WSOCK_MESSAGE_MAX);
 		enter(s);
 		return;
@@ -324,6 +325,7 @@ struct session *session_open(
 	memcpy(s->client, client, sizeof s->client);
 	if (known)
 		s->actor = rq->actor;
+	s->trace = rq->trace;
 	s->state = known ? SESSION_FIRST : SESSION_AUTH;
 	memcpy(s->id, rq->id, sizeof s->id);
 	s->api->metrics.streams_open++;

@@ -70,6 +70,7 @@ struct session {
 	struct node_exec *exec;        /* set in OPEN only */
 	const struct api_route *route; /* whose scope is asked for */
 	struct control_actor actor;
+	struct av_trace_root trace; /* of the handshake */
 	enum session_state state;
 	bool input_paused; /* the process does not read: the client must wait */
 	uint32_t pid;      /* of the process, once it has started */
