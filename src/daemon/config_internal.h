@@ -10,10 +10,8 @@
 #define DAEMON_VALUE_MAX ((size_t)80 << 10)
 
 #define DAEMON_CONFIG_INIT                                                                         \
-	((struct daemon_config){.credentials_fd = -1,                                              \
-	    .notify_fd = -1,                                                                       \
-	    .lend_fd = -1,                                                                         \
-	    .warnings = AV_BUF_INIT(4096)})
+	((struct daemon_config){                                                                   \
+	    .credentials_fd = -1, .notify_fd = -1, .lend_fd = -1, .warnings = AV_BUF_INIT(4096)})
 
 enum daemon_scope { DAEMON_SCOPE_USER, DAEMON_SCOPE_FLAG, DAEMON_SCOPE_PRIVATE };
 

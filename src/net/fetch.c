@@ -44,12 +44,19 @@ static uint64_t now_ms(void)
 
 /* ---- calls ---- */
 
-struct av_fetch_call *fetch_call_new(struct av_fetch *f, av_fetch_fn *fn, void *ctx)
+struct av_fetch_call *fetch_call_new(
+    struct av_fetch *f, av_fetch_fn *fn, void *ctx, int *ret_r, struct av_err *err)
 {
-	struct av_fetch_call *call = calloc(1, sizeof(*call));
+	struct av_fetch_call *call;
 
-	if (!call)
+	*ret_r = curl_lib_load(err);
+	if (*ret_r < 0)
 		return NULL;
+	call = calloc(1, sizeof(*call));
+	if (!call) {
+		*ret_r = av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+		return NULL;
+	}
 	av_list_init(&call->link);
 	av_list_init(&call->all);
 	call->f = f;
@@ -475,11 +482,11 @@ static int fill(struct av_fetch_call *call, const struct av_fetch_request *rq, s
 int av_fetch_start(struct av_fetch *f, const struct av_fetch_request *rq, av_fetch_fn *fn,
     void *ctx, struct av_fetch_call **ret, struct av_err *err)
 {
-	struct av_fetch_call *call = fetch_call_new(f, fn, ctx);
-	int r;
+	int r = 0;
+	struct av_fetch_call *call = fetch_call_new(f, fn, ctx, &r, err);
 
 	if (!call)
-		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+		return r;
 	r = fill(call, rq, err);
 	if (r < 0) {
 		fetch_call_free(call);

@@ -2,11 +2,12 @@
 /*
  * fetch.h - requests that the daemon makes to servers elsewhere: HTTP and HTTPS, and mail (mail.h)
  *
- * Theory of operation. libcurl does the protocols, on one thread of this module's own which is
- * started with the first request: reading the machine's certificates, checking signatures and
- * resolving names take longer than a callback of the loop may. Requests go over in a list, answers
- * come back as one post to the loop. Resolving runs on threads of libcurl's; where libcurl is 7.87
- * or newer a resolver that hangs delays nobody, with an older one it delays other requests.
+ * Theory of operation. libcurl, which is opened when it is first needed (curl_lib.h), does the
+ * protocols, on one thread of this module's own which is started with the first request: reading
+ * the machine's certificates, checking signatures and resolving names take longer than a callback
+ * of the loop may. Requests go over in a list, answers come back as one post to the loop. Resolving
+ * runs on threads of libcurl's; where libcurl is 7.87 or newer a resolver that hangs delays nobody,
+ * with an older one it delays other requests.
  *
  * The peer is hostile, and so is often whoever wrote the URL:
  *  - http and https only, no user or password in URLs, no proxy from the environment, no netrc,
@@ -93,7 +94,8 @@ typedef void av_fetch_fn(void *ctx, const struct av_fetch_response *res, const s
 
 /* Everything is copied. After 0 the callback comes once, from the loop, unless it is cancelled;
  * *ret (may be NULL) is valid until then. INVALID: URL, header or option; FORBIDDEN: the URL names
- * an address that is not allowed; UNAVAILABLE: AV_FETCH_CALLS_MAX are under way; NO_MEMORY. */
+ * an address that is not allowed; UNAVAILABLE: AV_FETCH_CALLS_MAX are under way; UNSUPPORTED:
+ * libcurl is not installed; NO_MEMORY. */
 int av_fetch_start(struct av_fetch *f, const struct av_fetch_request *rq, av_fetch_fn *fn,
     void *ctx, struct av_fetch_call **ret, struct av_err *err) AV_MUST_CHECK;
 /* The callback will not come; what has left has left. */

@@ -7,11 +7,11 @@
  */
 #pragma once
 
-#include <curl/curl.h>
 #include <stdatomic.h>
 
 #include "base/buf.h"
 #include "base/list.h"
+#include "net/curl_lib.h"
 #include "net/fetch.h"
 #include "net/loop.h"
 
@@ -58,8 +58,10 @@ struct av_fetch_call {
 	struct av_err err;
 };
 
-/* All zero but the ceilings. NULL: out of memory. */
-struct av_fetch_call *fetch_call_new(struct av_fetch *f, av_fetch_fn *fn, void *ctx);
+/* All zero but the ceilings. Opens libcurl when it is the first one. NULL: *err says why not;
+ * *ret_r is its number. */
+struct av_fetch_call *fetch_call_new(
+    struct av_fetch *f, av_fetch_fn *fn, void *ctx, int *ret_r, struct av_err *err);
 void fetch_call_free(struct av_fetch_call *call);
 /* Hands it to the thread, which it starts when there is none; takes call over, also on failure. */
 int fetch_submit(

@@ -111,9 +111,12 @@ int av_fetch_check_url(
     const char *url, bool https_only, const struct av_reach *reach, struct av_err *err)
 {
 	const char *const schemes[] = {"https", https_only ? NULL : "http", NULL};
-	CURLU *u = curl_url();
-	int r;
+	int r = curl_lib_load(err);
+	CURLU *u;
 
+	if (r < 0)
+		return r;
+	u = curl_url();
 	if (!u)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	r = parse(u, url, schemes, reach, err);

@@ -90,11 +90,11 @@ static int check_server(
 
 int av_mail_check(const struct av_mail_server *server, struct av_err *err)
 {
-	struct av_fetch_call *call = fetch_call_new(NULL, NULL, NULL);
-	int r;
+	int r = 0;
+	struct av_fetch_call *call = fetch_call_new(NULL, NULL, NULL, &r, err);
 
 	if (!call)
-		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+		return r;
 	r = check_server(call, server, err);
 	fetch_call_free(call);
 	return r;
@@ -286,11 +286,11 @@ int av_mail_send(struct av_fetch *f, const struct av_mail_server *server,
     const struct av_mail *mail, av_fetch_fn *fn, void *ctx, struct av_fetch_call **ret,
     struct av_err *err)
 {
-	struct av_fetch_call *call = fetch_call_new(f, fn, ctx);
-	int r;
+	int r = 0;
+	struct av_fetch_call *call = fetch_call_new(f, fn, ctx, &r, err);
 
 	if (!call)
-		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+		return r;
 	r = fill(call, server, mail, err);
 	if (r < 0) {
 		fetch_call_free(call);

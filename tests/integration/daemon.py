@@ -134,7 +134,7 @@ def test_idle_memory(d):
     d.delete(sb)
     kib = d.rss_kib()
     print(f"# resident memory of the daemon: {kib} KiB")
-    d.memory_within(0, 10240)
+    d.memory_within(0, 8192)
 
 
 def test_own_daemon_with_json_log_and_file(_d):

@@ -15,8 +15,7 @@
 
 #define MIB (1024 * 1024)
 
-static struct answer set_quota(
-    struct world *w, enum control_quota_limit limit, int64_t value)
+static struct answer set_quota(struct world *w, enum control_quota_limit limit, int64_t value)
 {
 	struct control_quota_update u = {.set = 1u << limit};
 	struct answer a = {0};
@@ -58,7 +57,8 @@ static void test_many_at_once(struct world *w)
 	for (size_t i = 0; i < AV_ARRAY_LEN(v); i++) {
 		struct av_err err = {0};
 
-		if (control_create(w->control, &w->actor, &plain, on_sandbox, &v[i], NULL, &err) < 0)
+		if (control_create(w->control, &w->actor, &plain, on_sandbox, &v[i], NULL, &err) <
+		    0)
 			take_err(&v[i], &err);
 		else
 			asked++;
@@ -72,8 +72,7 @@ static void test_many_at_once(struct world *w)
 	is_int(asked, 1, "one of a hundred is let in");
 	is_int(made, 1, "and made");
 	ok(refused == 99, "the others are refused: %s", v[99].message);
-	is_int(control_quota_refused(
-	           w->control, CONTROL_QUOTA_OF_TEAM, CONTROL_QUOTA_SANDBOXES),
+	is_int(control_quota_refused(w->control, CONTROL_QUOTA_OF_TEAM, CONTROL_QUOTA_SANDBOXES),
 	    99, "and counted");
 	(void)delete (w, v[last].id);
 	first = (delete (w, first.id), first);

@@ -48,7 +48,7 @@ static struct control_actor session(struct world *w, const struct person *p, con
 	struct control_actor a = {0};
 
 	ok(control_session_issue(w->control, team, p->user, &token) == 0 &&
-	       control_session_verify(w->control, av_buf_str(&token), &a, NULL) == 0,
+	        control_session_verify(w->control, av_buf_str(&token), &a, NULL) == 0,
 	    "a session");
 	av_buf_clear(&token);
 	return a;
@@ -95,12 +95,12 @@ static void on_key(void *ctx, const struct control_key *k, const struct av_err *
 
 static struct answer add_member(struct world *w, const struct control_actor *who, const char *email)
 {
-	return WAIT(control_member_add(
-	    w->control, who, av_str_c(email), on_member, &got, NULL, &err));
+	return WAIT(
+	    control_member_add(w->control, who, av_str_c(email), on_member, &got, NULL, &err));
 }
 
-static struct answer set_role(struct world *w, const struct control_actor *who, const char *user,
-    enum control_role role)
+static struct answer set_role(
+    struct world *w, const struct control_actor *who, const char *user, enum control_role role)
 {
 	return WAIT(
 	    control_member_set_role(w->control, who, user, role, on_done, &got, NULL, &err));
@@ -112,11 +112,10 @@ static struct answer remove_member(
 	return WAIT(control_member_remove(w->control, who, user, on_done, &got, NULL, &err));
 }
 
-static struct answer rename_team(
-    struct world *w, const struct control_actor *who, const char *name)
+static struct answer rename_team(struct world *w, const struct control_actor *who, const char *name)
 {
-	return WAIT(control_team_rename(
-	    w->control, who, av_str_c(name), on_done, &got, NULL, &err));
+	return WAIT(
+	    control_team_rename(w->control, who, av_str_c(name), on_done, &got, NULL, &err));
 }
 
 static struct answer make_key(
@@ -128,8 +127,7 @@ static struct answer make_key(
 static struct answer rotate_key(
     struct world *w, const struct control_actor *who, const char *id, int64_t grace_ms)
 {
-	return WAIT(
-	    control_key_rotate(w->control, who, id, grace_ms, on_key, &got, NULL, &err));
+	return WAIT(control_key_rotate(w->control, who, id, grace_ms, on_key, &got, NULL, &err));
 }
 
 static bool is_good(struct world *w, const char *secret, struct control_actor *ret)
@@ -259,8 +257,7 @@ static void test_leaving(struct world *w, const struct person *bob)
 	is_int(d.kind, AV_ERR_FORBIDDEN, "a member deletes no other's key");
 	ok(is_good(w, k.message, &who), "the key is good");
 	/* Both in one turn: the second one begins when the first is true. */
-	(void)control_member_remove(
-	    w->control, &w->actor, bob->user, on_done, &gone, NULL, NULL);
+	(void)control_member_remove(w->control, &w->actor, bob->user, on_done, &gone, NULL, NULL);
 	(void)control_key_create(
 	    w->control, &who, &(struct control_key_params){0}, on_key, &late, NULL, NULL);
 	(void)run_until(w, &gone.done);
@@ -313,8 +310,8 @@ static void test_deleting(struct world *w, struct fake_machine *m, const struct 
 	sb = create(w, &plain);
 	is_int(sb.kind, 0, "a sandbox of hers");
 	w->actor = owner;
-	d = WAIT(control_admin_team_delete(
-	    w->control, &a, owner.team_id, on_done, &got, NULL, &err));
+	d = WAIT(
+	    control_admin_team_delete(w->control, &a, owner.team_id, on_done, &got, NULL, &err));
 	is_int(d.kind, AV_ERR_FORBIDDEN, "she is no administrator of this Aviary");
 	d = WAIT(control_team_delete(w->control, &a, on_done, &got, NULL, &err));
 	is_int(d.kind, 0, "she deletes her team");
