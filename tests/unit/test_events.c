@@ -144,7 +144,8 @@ static void test_failures(struct world *w, struct fake_machine *m)
 	m->fail_create = AV_ERR_INTERNAL;
 	(void)create(w, &(struct sandbox_params){0});
 	m->fail_create = AV_ERR_NONE;
-	run_for(w, 100);
+	for (int i = 0; i < 100 && !strstr(told, "SANDBOX_DESTROY"); i++)
+		run_for(w, 50);
 	is_told("SANDBOX_CREATE(me failed) SANDBOX_STATE(starting>stopping) "
 	        "SANDBOX_STATE(stopping>error) SANDBOX_DESTROY(nobody create_failed)",
 	    "a create that fails");
