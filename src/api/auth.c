@@ -88,6 +88,8 @@ int api_verify(struct api *api, const struct api_route *route, struct av_str cre
 		r = unknown_key(api, true, err);
 	if (r == 0)
 		r = control_need_scope(ret, route->scope, err);
+	if (r == 0 && route->scope == CONTROL_SCOPE_ADMIN)
+		r = control_need_admin(ret, err);
 	return r < 0 ? refuse(api, credential.n ? client : NULL, err, r) : 0;
 }
 

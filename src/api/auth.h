@@ -24,7 +24,8 @@ int api_authenticate_local(struct api_request *rq, struct av_err *err);
 /* Whether the request brings a key or session at all, good or bad. */
 bool api_has_credentials(const struct api_request *rq);
 /* The actor that a key or session from anywhere else belongs to, and whether the route's scope is
- * among what it may. -errno with *err; counted as a failure, of `client` (api_client()). */
+ * among what it may; routes of scope ADMIN are for administrators of this Aviary. -errno with *err;
+ * counted as a failure, of `client` (api_client()). */
 int api_verify(struct api *api, const struct api_route *route, struct av_str credential,
     const char *client, struct control_actor *ret, struct av_err *err);
 /* Fills rq->actor; else UNAUTHORIZED with a text that says where keys come from, or FORBIDDEN. */

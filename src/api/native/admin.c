@@ -19,17 +19,6 @@
 #define LIST_JSON_MAX ((size_t)16 << 20)
 #define PAGE_SIZE     100
 
-/* False: FORBIDDEN was sent. */
-static bool may(struct api_request *rq)
-{
-	struct av_err err;
-
-	if (control_need_admin(&rq->actor, &err) == 0)
-		return true;
-	api_send_err(rq, &err);
-	return false;
-}
-
 /* ---- teams ---- */
 
 struct page {
@@ -84,8 +73,6 @@ void native_admin_teams(struct api_request *rq)
 	uint64_t page = 1;
 	struct av_err err;
 
-	if (!may(rq))
-		return;
 	if (parse_page(rq, &page, &err) < 0) {
 		api_send_err(rq, &err);
 		return;
@@ -104,8 +91,6 @@ void native_admin_team_byoc(struct api_request *rq)
 	bool enabled = false;
 	struct av_err err;
 
-	if (!may(rq))
-		return;
 	if (av_json_get_bool(rq->body, "enabled", &enabled, &err) < 0) {
 		api_send_err(rq, &err);
 		return;
@@ -126,8 +111,6 @@ void native_admin_team_quota(struct api_request *rq)
 	struct control_quota_update quota;
 	struct av_err err;
 
-	if (!may(rq))
-		return;
 	if (native_parse_quota(rq->body, &quota, &err) < 0 ||
 	    control_admin_team_quota(rq->api->control, &rq->actor, api_param(rq, "team"), &quota,
 	        api_on_done, rq, &rq->call, &err) < 0)
@@ -138,8 +121,8 @@ void native_admin_team_delete(struct api_request *rq)
 {
 	struct av_err err;
 
-	if (may(rq) && control_admin_team_delete(rq->api->control, &rq->actor,
-	                   api_param(rq, "team"), api_on_done, rq, &rq->call, &err) < 0)
+	if (control_admin_team_delete(rq->api->control, &rq->actor, api_param(rq, "team"),
+	        api_on_done, rq, &rq->call, &err) < 0)
 		api_send_err(rq, &err);
 }
 
@@ -161,8 +144,6 @@ void native_admin_templates(struct api_request *rq)
 {
 	struct page p = {.out = AV_BUF_INIT(LIST_JSON_MAX)};
 
-	if (!may(rq))
-		return;
 	(void)av_buf_append_char(&p.out, '[');
 	control_template_each(rq->api->control, &rq->actor, NULL, on_template, &p);
 	(void)av_buf_append_char(&p.out, ']');
@@ -174,8 +155,8 @@ void native_admin_template_delete(struct api_request *rq)
 {
 	struct av_err err;
 
-	if (may(rq) && control_admin_template_delete(rq->api->control, &rq->actor,
-	                   api_param(rq, "name"), api_on_done, rq, &rq->call, &err) < 0)
+	if (control_admin_template_delete(rq->api->control, &rq->actor, api_param(rq, "name"),
+	        api_on_done, rq, &rq->call, &err) < 0)
 		api_send_err(rq, &err);
 }
 
@@ -185,8 +166,6 @@ void native_admin_sandboxes(struct api_request *rq)
 {
 	struct av_err err;
 
-	if (!may(rq))
-		return;
 	(void)av_err_set(&err, AV_ERR_UNSUPPORTED,
 	    "there are no sandboxes of the platform here: make one in a team of your own with POST "
 	    "/v1/sandboxes, and a template for every team of it with POST /v1/snapshots and "
