@@ -47,6 +47,7 @@ static const char *const kinds[CONTROL_EVENT_COUNT] = {
     [CONTROL_EVENT_SANDBOX_STATE] = "capsule.state.changed",
     [CONTROL_EVENT_TEMPLATE_CREATE] = "template.snapshot.create",
     [CONTROL_EVENT_TEMPLATE_DELETE] = "template.snapshot.delete",
+    [CONTROL_EVENT_CHANNEL_DISABLE] = "channel.disable",
 };
 
 const char *events_kind_text(enum control_event_kind kind)
@@ -100,7 +101,8 @@ static void write_actor(struct av_buf *out, const struct control_event *ev)
 		(void)av_buf_append_c(out, ",\"actor\":{\"type\":\"system\"}");
 		return;
 	}
-	(void)av_buf_append_c(out, ",\"actor\":{\"type\":\"api_key\",\"id\":");
+	(void)av_buf_printf(out, ",\"actor\":{\"type\":\"%s\",\"id\":",
+	    av_id_valid(av_str_c(ev->key_id), AV_ID_USER) ? "user" : "api_key");
 	(void)av_json_write_str(out, av_str_c(ev->key_id));
 	if (ev->key_name) {
 		(void)av_buf_append_c(out, ",\"name\":");
@@ -137,8 +139,15 @@ static void write_event(struct av_buf *out, const struct control_event *ev)
 	write_actor(out, ev);
 	(void)av_buf_append_c(out, ",\"resource\":{\"id\":");
 	(void)av_json_write_str(out, av_str_c(ev->resource_id));
-	(void)av_buf_printf(out, ",\"type\":\"%s\"}", ev->sandbox ? "sandbox" : "snapshot");
+	(void)av_buf_printf(out, ",\"type\":\"%s\"}",
+	    ev->sandbox                                 ? "sandbox"
+	    : ev->kind == CONTROL_EVENT_CHANNEL_DISABLE ? "channel"
+	                                                : "snapshot");
 	write_metadata(out, ev);
+	if (ev->message) {
+		(void)av_buf_append_c(out, ",\"message\":");
+		(void)av_json_write_str(out, av_str_c(ev->message));
+	}
 	if (ev->err) {
 		(void)av_buf_append_c(out, ",\"error\":");
 		(void)av_json_write_str(out, av_str_c(ev->err->message));

@@ -361,6 +361,7 @@ int accounts_apply(struct control *c, const struct store_account_change *ch)
 	leave(c, ch);
 	for (size_t i = 0; i < ch->n_dissolved; i++) {
 		keys_drop(c, ch->dissolved[i], NULL);
+		channels_drop_team(c, ch->dissolved[i]);
 		t = team_find(c, ch->dissolved[i]);
 		if (t)
 			team_drop(c, t);

@@ -128,6 +128,7 @@ void change_record(struct change *ch, store_done_fn *fn)
 	ch->recording = true;
 	if (store_sandbox_update(ch->sb->c->store, &ch->next, fn, ch) == 0)
 		return;
+	channels_withdraw(ch->sb->c);
 	(void)av_err_set(&err, AV_ERR_UNAVAILABLE, "the database takes no more requests");
 	fn(ch, &err);
 }
@@ -259,6 +260,9 @@ static void on_frozen(void *ctx, const struct av_err *err)
 	change_begin_record(ch);
 	sandbox_set_state(&ch->next, SANDBOX_PAUSED);
 	ch->next.paused_ms = ch->next.updated_ms;
+	channels_announce(sb->c, sb->rec.team_id, "capsule.paused", "capsule", sb->rec.id,
+	    ch->waiter->key_id,
+	    ch->waiter->idle ? sandbox_reason_text(SANDBOX_REASON_TIMEOUT) : NULL);
 	change_record(ch, on_pause_recorded);
 }
 
@@ -299,8 +303,14 @@ static void on_thawed(void *ctx, const struct av_err *err)
 		return;
 	/* rec still says paused: so it must say on disk again. Otherwise the next flush writes it.
 	 */
-	if (err && store_sandbox_update(sb->c->store, &sb->rec, NULL, NULL) < 0)
-		sb->active_dirty = true;
+	if (err) {
+		channels_announce(
+		    sb->c, sb->rec.team_id, "capsule.paused", "capsule", sb->rec.id, NULL, NULL);
+		if (store_sandbox_update(sb->c->store, &sb->rec, NULL, NULL) < 0) {
+			channels_withdraw(sb->c);
+			sb->active_dirty = true;
+		}
+	}
 	if (!driver_did(ch, err))
 		return;
 	(void)av_failpoint("resume.thawed");
@@ -357,6 +367,8 @@ static void begin_resume(struct change *ch)
 	ch->next.paused_ms = 0;
 	ch->next.started_ms = ch->next.last_active_ms = ch->next.updated_ms;
 	ch->next.last_active_boot_ns = control_boot_ns(sb->c);
+	channels_announce(sb->c, sb->rec.team_id, "capsule.running", "capsule", sb->rec.id,
+	    ch->waiter->key_id, NULL);
 	change_record(ch, on_resume_recorded);
 }
 
@@ -473,7 +485,7 @@ int change_request(struct control *c, const struct control_actor *a, const char 
 	w = enqueue(sb, kind, fn, ctx);
 	if (!w)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
-	memcpy(w->key_id, a->key_id, AV_ID_SIZE);
+	memcpy(w->key_id, control_actor_id(a), AV_ID_SIZE);
 	w->trace = a->trace;
 	*ret = w;
 	return 0;

@@ -198,6 +198,7 @@ static void tick_periodic(struct control *c, int64_t now)
 	pool_tick(c, now);
 	sampler_tick(c, now);
 	usage_tick(c, now);
+	channels_tick(c, now);
 	if (now >= c->next_sweep_ns) {
 		c->next_sweep_ns = now + SWEEP_NS;
 		usage_prune(c);
@@ -235,6 +236,7 @@ void control_tick(struct control *c)
 		next = AV_MIN(next, c->sampler.next_ns);
 		next = AV_MIN(next, c->pool.next_ns);
 		next = AV_MIN(next, c->usage.next_ns);
+		next = AV_MIN(next, c->channels.next_ns);
 		next = AV_MIN(next, templates_next_ns(c));
 		control_wake(c, next);
 	}
@@ -343,6 +345,7 @@ int control_new(const struct control_config *config, struct control **ret, struc
 	accounts_init(c);
 	passwords_init(c);
 	throttle_init(&c->throttle);
+	channels_init(c);
 	av_list_init(&c->deferred);
 	av_list_init(&c->away);
 	c->wake_ns = INT64_MAX;
@@ -384,6 +387,7 @@ void control_free(struct control *c)
 	audit_clear(c);
 	keys_clear(c);
 	passwords_clear(c);
+	channels_clear(c);
 	accounts_clear(c);
 	throttle_clear(&c->throttle);
 	usage_clear(c);
@@ -401,6 +405,7 @@ int control_stop(struct control *c, void (*on_stopped)(void *ctx), void *ctx)
 		return -EALREADY;
 	c->stopping = true;
 	event_stopping(c);
+	channels_stop(c);
 	c->on_stopped = on_stopped;
 	c->on_stopped_ctx = ctx;
 	c->stop_deadline_ns = control_boot_ns(c) + STOP_WAIT_NS;

@@ -23,6 +23,7 @@
 
 #include "base/list.h"
 #include "base/map.h"
+#include "control/channels.h"
 #include "control/control.h"
 #include "control/events.h"
 #include "control/keys.h"
@@ -121,6 +122,7 @@ struct creation {
 	struct control *c;
 	struct store_sandbox rec;   /* its texts are those below */
 	struct sandbox_texts texts; /* owned until sb takes them */
+	char actor_id[AV_ID_SIZE];  /* who asked: a key or a user */
 	char *idem_key;             /* owned, NULL: none; "<team>:<key>" */
 	uint8_t request_hash[STORE_HASH_SIZE];
 	bool requested; /* the driver was asked */
@@ -256,6 +258,16 @@ struct ended {
 	enum sandbox_reason reason;
 };
 
+struct channels {
+	struct av_list all;     /* struct channel, see channels_internal.h */
+	struct av_list leaving; /* deleted ones that the store has not let go yet */
+	struct av_list ops;     /* struct channel_op */
+	size_t n, creating, sending;
+	bool dirty;      /* to be looked at by the next tick */
+	int64_t next_ns; /* boot time; INT64_MAX: nothing is due */
+	struct control_channel_stats stats;
+};
+
 struct start;
 struct audit;
 
@@ -304,6 +316,7 @@ struct control {
 	struct usage usage;
 	struct control_backup *backup; /* under way, or ended and waited for; NULL: none */
 	struct pool pool;
+	struct channels channels;
 	struct audit *audit; /* owned, see audit_internal.h */
 
 	const struct control_listener *listener; /* NULL: none */
@@ -514,6 +527,37 @@ void event_template(struct control *c, enum control_event_kind kind, const char 
     const char *name, const char *key_id, const struct av_err *err);
 void event_key_deleted(struct control *c, const char *key_id);
 void event_stopping(struct control *c);
+
+void event_channel_disabled(
+    struct control *c, const char *team_id, const char *id, const char *why);
+/* Of a key or a user; NULL: not known any more. */
+const char *actor_name(const struct control *c, const char *id);
+/* Who does something, for records: the key, else the user whose session it is. */
+const char *control_actor_id(const struct control_actor *a);
+
+/* ---- channels.c, channel_queue.c ---- */
+
+struct store_channel;
+void channels_init(struct control *c);
+/* Frees everything; the store and the network are closed or know nothing of it any more. */
+void channels_clear(struct control *c);
+/* As the store has them. -ENOMEM. */
+int channels_load(struct control *c, const struct store_channel *v, size_t n);
+void channels_tick(struct control *c, int64_t now_ns);
+/* What is under way is left for the next daemon. */
+void channels_stop(struct control *c);
+/* The team is no more, in the store either. */
+void channels_drop_team(struct control *c, const char *team_id);
+/* What the next request of the store makes true is told to the channels of the team that want it:
+ * it is written with that request or not at all. To be called right before it. actor_id NULL or
+ * empty: nobody; reason NULL: none. */
+void channels_announce(struct control *c, const char *team_id, const char *event, const char *type,
+    const char *resource_id, const char *actor_id, const char *reason);
+/* That request was not made after all. */
+void channels_withdraw(struct control *c);
+/* What no record tells of, to the channels of every team. */
+void channels_tell_all(
+    struct control *c, const char *event, const char *type, const char *resource_id);
 
 /* ---- keys.c ---- */
 

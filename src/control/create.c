@@ -198,9 +198,15 @@ void creation_fail(struct creation *cr, const struct av_err *err)
 	cr->c->stats.create_failed++;
 	if (cr->sb)
 		event_sandbox(
-		    cr->sb, CONTROL_EVENT_SANDBOX_CREATE, cr->rec.key_id, SANDBOX_REASON_NONE, err);
+		    cr->sb, CONTROL_EVENT_SANDBOX_CREATE, cr->actor_id, SANDBOX_REASON_NONE, err);
 	answer_all(cr, NULL, err);
 	creation_free(cr);
+}
+
+/* To channels, with the request that follows. */
+static void announce(const struct creation *cr, const char *event)
+{
+	channels_announce(cr->c, cr->rec.team_id, event, "capsule", cr->rec.id, cr->actor_id, NULL);
 }
 
 /* The record says running. */
@@ -237,7 +243,7 @@ static void on_running(void *ctx, const struct av_err *err)
 		event_state(sb, SANDBOX_STARTING);
 	else
 		sandbox_committed(sb, &cr->rec);
-	event_sandbox(sb, CONTROL_EVENT_SANDBOX_CREATE, sb->rec.key_id, SANDBOX_REASON_NONE, NULL);
+	event_sandbox(sb, CONTROL_EVENT_SANDBOX_CREATE, cr->actor_id, SANDBOX_REASON_NONE, NULL);
 	c->stats.created++;
 	c->next_deadline_ns = 0;
 	control_wake(c, 0);
@@ -306,7 +312,9 @@ static void proceed(struct creation *cr)
 	cr->rec.started_ms = cr->rec.updated_ms = cr->rec.last_active_ms = control_real_ms(cr->c);
 	cr->rec.last_active_boot_ns = control_boot_ns(cr->c);
 	cr->step_ns = av_mono_ns();
+	announce(cr, "capsule.running");
 	if (store_sandbox_update(cr->c->store, &cr->rec, on_running, cr) < 0) {
+		channels_withdraw(cr->c);
 		(void)av_err_set(&why, AV_ERR_UNAVAILABLE, "the database takes no more requests");
 		on_running(cr, &why);
 	}
@@ -559,6 +567,7 @@ static int take_params(struct creation *cr, const struct control_actor *a,
 		return err ? -av_err_errno(err->kind) : -EINVAL;
 	av_id_make(rec->id, AV_ID_SANDBOX);
 	memcpy(rec->key_id, a->key_id, AV_ID_SIZE);
+	memcpy(cr->actor_id, control_actor_id(a), AV_ID_SIZE);
 	if (av_str_copy(rec->isolation, sizeof(rec->isolation), av_str_c(node_isolation(c->node))) <
 	    0)
 		rec->isolation[0] = '\0';
@@ -625,9 +634,13 @@ static int begin(
 	if (!idem.only_look)
 		take_pooled(cr);
 	cr->insert_ns = av_mono_ns();
+	announce(cr, "capsule.created");
+	if (cr->pooled)
+		announce(cr, "capsule.running");
 	r = store_sandbox_insert(c->store, &cr->rec, cr->idem_key ? &idem : NULL,
 	    c->config.idempotency_ms, on_recorded, cr);
 	if (r < 0) {
+		channels_withdraw(c);
 		waiter_free(w);
 		unmake(cr);
 		return av_err_sys(

@@ -206,8 +206,11 @@ static void record_final(struct sandbox *sb)
 		s->next.release_key = sb->failed;
 		s->next.stopped_ms = s->next.updated_ms;
 		begin_step(sb);
+		channels_announce(sb->c, sb->rec.team_id, "capsule.destroyed", "capsule",
+		    sb->rec.id, sb->end_key_id, s->next.reason);
 		if (store_sandbox_update(sb->c->store, &s->next, on_final, s) == 0)
 			return;
+		channels_withdraw(sb->c);
 		sb->busy = false;
 		free(s);
 	}
@@ -334,7 +337,7 @@ int control_delete(struct control *c, const struct control_actor *a, const char 
 	w->fn.done = fn;
 	memcpy(w->id, id, AV_ID_SIZE);
 	memcpy(w->team_id, a->team_id, AV_ID_SIZE);
-	memcpy(w->key_id, a->key_id, AV_ID_SIZE);
+	memcpy(w->key_id, control_actor_id(a), AV_ID_SIZE);
 	w->trace = a->trace;
 	sb = sandbox_find(c, a, id);
 	if (sb && !sb->final_recorded) {

@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "control/accounts_internal.h"
 #include "control/audit_internal.h"
 
 #include "base/banned.h"
@@ -23,12 +24,27 @@ static const char *key_name(const struct control *c, const char *id)
 	return k ? k->rec.name : NULL;
 }
 
+const char *actor_name(const struct control *c, const char *id)
+{
+	const struct user *u;
+
+	if (!av_id_valid(av_str_c(id), AV_ID_USER))
+		return key_name(c, id);
+	u = user_find(c, id);
+	return u ? u->rec.name : NULL;
+}
+
+const char *control_actor_id(const struct control_actor *a)
+{
+	return a->key_id[0] ? a->key_id : a->user_id;
+}
+
 static void tell(struct control *c, struct control_event *ev, const char *key_id)
 {
 	ev->at_ms = control_real_ms(c);
 	if (key_id && key_id[0]) {
 		ev->key_id = key_id;
-		ev->key_name = key_name(c, key_id);
+		ev->key_name = actor_name(c, key_id);
 	}
 	c->listener->on_event(c->listener_ctx, ev);
 }
@@ -93,6 +109,17 @@ void event_template(struct control *c, enum control_event_kind kind, const char 
 
 	if (c->listener)
 		tell(c, &ev, key_id);
+}
+
+void event_channel_disabled(struct control *c, const char *team_id, const char *id, const char *why)
+{
+	struct control_event ev = {.kind = CONTROL_EVENT_CHANNEL_DISABLE,
+	    .team_id = team_id,
+	    .resource_id = id,
+	    .message = why};
+
+	if (c->listener)
+		tell(c, &ev, NULL);
 }
 
 void event_key_deleted(struct control *c, const char *key_id)

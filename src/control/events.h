@@ -22,8 +22,9 @@ struct control_event {
 	enum control_event_kind kind;
 	int64_t at_ms; /* real time */
 	const char *team_id;
-	const char *resource_id; /* of the sandbox; the name of a template */
-	const char *key_id;      /* of who asked; NULL: nobody did, Aviary does it by itself */
+	const char *resource_id; /* of the sandbox or channel; the name of a template */
+	const char
+	    *key_id; /* of who asked: a key or a user; NULL: nobody did, Aviary does it by itself */
 	const char *key_name;    /* NULL: not known any more */
 	enum sandbox_state from; /* SANDBOX_STATE only */
 	/* Why it ended, or was paused; NONE where there is nothing to say. */
@@ -31,6 +32,7 @@ struct control_event {
 	bool by_request; /* a resume that a request caused which needs it running */
 	const struct sandbox_info *sandbox; /* as it is now; NULL for templates */
 	const struct av_err *err;           /* it failed; NULL: it is done */
+	const char *message;                /* for people; or NULL */
 };
 
 struct control_listener {

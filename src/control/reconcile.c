@@ -24,6 +24,7 @@
 #include "base/log.h"
 #include "control/audit_internal.h"
 #include "control/accounts_internal.h"
+#include "store/channels.h"
 #include "control/templates_internal.h"
 
 #include "base/banned.h"
@@ -482,6 +483,17 @@ static void on_members(void *ctx, const struct store_member *v, size_t n, const 
 		take_account(s, &(struct store_account_change){.member = v[i]});
 }
 
+static void on_channels(
+    void *ctx, const struct store_channel *v, size_t n, const struct av_err *err)
+{
+	struct start *s = ctx;
+
+	if (err)
+		s->err = *err;
+	else if (channels_load(s->c, v, n) < 0)
+		(void)av_err_set(&s->err, AV_ERR_NO_MEMORY, "out of memory");
+}
+
 static void on_templates(
     void *ctx, const struct store_template *v, size_t n, const struct av_err *err)
 {
@@ -566,6 +578,8 @@ int control_start(struct control *c,
 		r = store_template_list(c->store, on_templates, s);
 	if (r == 0)
 		r = store_value_get(c->store, STORE_MARK_RESTORED, on_restored, s);
+	if (r == 0)
+		r = store_channel_list(c->store, NULL, on_channels, s);
 	if (r == 0)
 		r = store_sandbox_live(c->store, on_records, s);
 	if (r < 0) {

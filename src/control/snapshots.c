@@ -172,7 +172,7 @@ static void over(struct taking *k, const struct av_err *err)
 		template_set_state(t, TEMPLATE_DELETED);
 	if (t)
 		event_template(c, CONTROL_EVENT_TEMPLATE_CREATE, t->rec.team_id, t->rec.name,
-		    k->actor.key_id, err);
+		    control_actor_id(&k->actor), err);
 	control_timed(
 	    c, CONTROL_TIMING_SNAPSHOT, &k->actor.trace, k->w->asked_ns, err, k->sandbox_id);
 	if (err)
@@ -248,9 +248,13 @@ static void on_taken(void *ctx, const struct driver_snapshot *snap, const struct
 	old = template_by_name(c, t->rec.team_id, t->rec.name);
 	if (old && (!k->overwrite || strcmp(old->rec.team_id, t->rec.team_id) != 0))
 		old = NULL; /* the store refuses the name */
+	channels_announce(c, t->rec.team_id, "template.snapshot.created", "template", t->rec.name,
+	    control_actor_id(&k->actor), NULL);
 	if (store_template_publish(c->store, &k->next, old ? old->rec.id : NULL, on_published, k) <
-	    0)
+	    0) {
+		channels_withdraw(c);
 		fail(k, AV_ERR_UNAVAILABLE, "the database takes no more requests");
+	}
 }
 
 /* ---- the beginning ---- */
@@ -272,7 +276,7 @@ static void take(struct taking *k)
 	}
 	(void)av_failpoint("snapshot.requested");
 	if (k->stop) {
-		memcpy(sb->end_key_id, k->actor.key_id, AV_ID_SIZE);
+		memcpy(sb->end_key_id, control_actor_id(&k->actor), AV_ID_SIZE);
 		sandbox_end(
 		    sb, SANDBOX_REASON_DELETED, false, "stopped for a snapshot of its disk");
 	}

@@ -520,10 +520,13 @@ static int delete_it(struct control *c, const struct control_actor *a, const str
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	w->fn.done = fn;
 	memcpy(w->id, t->rec.id, AV_ID_SIZE);
-	memcpy(w->key_id, a->key_id, AV_ID_SIZE);
+	memcpy(w->key_id, control_actor_id(a), AV_ID_SIZE);
 	waiter_away(w);
 	(void)av_failpoint("template.checked");
+	channels_announce(c, t->rec.team_id, "template.snapshot.deleted", "template", t->rec.name,
+	    w->key_id, NULL);
 	if (store_template_mark_deleted(c->store, w->id, on_marked, w) < 0) {
+		channels_withdraw(c);
 		waiter_free(w);
 		return av_err_set(err, AV_ERR_UNAVAILABLE, "the database takes no more requests");
 	}

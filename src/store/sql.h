@@ -83,6 +83,18 @@ int sql_audit_add(struct store_db *db, struct store_req *r);
 int sql_audit_read(struct store_db *db, struct store_req *r);
 int sql_audit_count(struct store_db *db, struct store_req *r);
 int sql_audit_prune(struct store_db *db, struct store_req *r);
+/* sql_channels.c */
+int sql_channel_list(struct store_db *db, struct store_req *r);
+int sql_channel_insert(struct store_db *db, struct store_req *r);
+int sql_channel_update(struct store_db *db, struct store_req *r);
+int sql_channel_delete(struct store_db *db, struct store_req *r);
+/* Inside another request: those of a team that is dissolved; an event. */
+int sql_channel_drop_team(struct store_db *db, const char *team_id, struct av_err *err);
+int sql_notice_put(struct store_db *db, const struct store_notice_text *n, struct av_err *err);
+int sql_delivery_next(struct store_db *db, struct store_req *r);
+int sql_delivery_finish(struct store_db *db, struct store_req *r);
+int sql_delivery_page(struct store_db *db, struct store_req *r);
+int sql_delivery_again(struct store_db *db, struct store_req *r);
 
 /* sql_usage.c */
 int sql_points_put(struct store_db *db, struct store_req *r);

@@ -166,7 +166,8 @@ static int dissolve(struct store_db *db, const char *team_id, int64_t at_ms, str
 	sqlite3_stmt *st;
 
 	if (run_ids(db, ST_KEY_DROP_TEAM, team_id, NULL, err) < 0 ||
-	    run_ids(db, ST_MEMBER_DROP_TEAM, team_id, NULL, err) < 0)
+	    run_ids(db, ST_MEMBER_DROP_TEAM, team_id, NULL, err) < 0 ||
+	    sql_channel_drop_team(db, team_id, err) < 0)
 		return -EIO;
 	st = sql_stmt(db, ST_TEAM_DISSOLVE);
 	if (!st)

@@ -22,6 +22,7 @@
 #include "base/fd.h"
 #include "base/path.h"
 #include "base/str.h"
+#include "store/channels.h"
 #include "store/store_copy.h"
 #include "store/store_internal.h"
 
@@ -53,6 +54,9 @@ struct store {
 	bool wake_pending;
 	bool closing;
 	struct store_stats stats;
+
+	struct store_notice_text *notice; /* the loop's: for the next request; owned */
+	bool notice_lost;
 };
 
 static void list_init(struct req_list *l)
@@ -94,6 +98,12 @@ void store_req_reset(struct store_req *r)
 		for (size_t k = 0; k < AV_ARRAY_LEN(texts); k++)
 			free((char *)(uintptr_t)texts[k]);
 	}
+	for (size_t i = 0; r->op == STORE_OP_CHANNEL_LIST && i < r->n; i++)
+		free((char *)(uintptr_t)((struct store_channel *)r->rows)[i].config);
+	for (size_t i = 0;
+	     (r->op == STORE_OP_DELIVERY_NEXT || r->op == STORE_OP_DELIVERY_FINISH) && i < r->n;
+	     i++)
+		free((char *)(uintptr_t)((struct store_delivery *)r->rows)[i].body);
 	free(r->sandboxes);
 	free(r->rows);
 	r->sandboxes = NULL;
@@ -114,6 +124,7 @@ static void req_free(struct store_req *r)
 	for (size_t i = 0; i < AV_ARRAY_LEN(r->text); i++)
 		free(r->text[i]);
 	free(r->name);
+	store_notice_free(r->notice);
 	free(r);
 }
 
@@ -344,6 +355,7 @@ void store_close(struct store *s)
 	pthread_mutex_unlock(&s->lock);
 	pthread_join(s->thread, NULL);
 	store_db_close(s->db);
+	store_notice_free(s->notice);
 	list_free(&s->done);
 	pthread_cond_destroy(&s->work);
 	pthread_mutex_destroy(&s->lock);
@@ -421,6 +433,15 @@ static void call_back(struct store_req *r)
 	case STORE_OP_MEMBER_LIST:
 		r->fn.members(r->ctx, r->rows, err ? 0 : r->n, err);
 		break;
+	case STORE_OP_CHANNEL_LIST:
+		r->fn.channels(r->ctx, r->rows, err ? 0 : r->n, err);
+		break;
+	case STORE_OP_DELIVERY_NEXT:
+	case STORE_OP_DELIVERY_FINISH:
+	case STORE_OP_DELIVERY_PAGE:
+		if (r->fn.deliveries)
+			r->fn.deliveries(r->ctx, r->rows, err ? 0 : r->n, err);
+		break;
 	case STORE_OP_COPY:
 		r->fn.copy(r->ctx, err ? -1 : AV_TAKE_FD(r->copy_fd), r->n, err);
 		break;
@@ -433,6 +454,11 @@ static void call_back(struct store_req *r)
 		r->fn.audit_counts(r->ctx, r->rows, err ? 0 : r->n, err);
 		break;
 	case STORE_OP_AUDIT_ADD:
+	case STORE_OP_CHANNEL_INSERT:
+	case STORE_OP_CHANNEL_UPDATE:
+	case STORE_OP_CHANNEL_DELETE:
+	case STORE_OP_NOTICE:
+	case STORE_OP_DELIVERY_AGAIN:
 	case STORE_OP_ACCOUNT_CHANGE:
 	case STORE_OP_ACCOUNT_PRUNE:
 	case STORE_OP_TEMPLATE_INSERT:
@@ -484,8 +510,31 @@ struct store_req *store_req_new(enum store_op op, void *ctx)
 	return r;
 }
 
+void store_announce(struct store *s, const struct store_notice *notice)
+{
+	struct store_notice_text **end = &s->notice;
+	size_t n = 1;
+
+	if (!notice) {
+		store_notice_free(s->notice);
+		s->notice = NULL;
+		s->notice_lost = false;
+		return;
+	}
+	for (; *end; end = &(*end)->next)
+		n++;
+	assert(n <= STORE_NOTICES_MAX);
+	*end = store_notice_dup(notice);
+	s->notice_lost = s->notice_lost || !*end;
+}
+
 int store_submit(struct store *s, struct store_req *r, int error)
 {
+	if (!error && s->notice_lost)
+		error = -ENOMEM;
+	if (s->notice)
+		r->notice = AV_TAKE_PTR(s->notice);
+	s->notice_lost = false;
 	pthread_mutex_lock(&s->lock);
 	if (!error && (s->closing || s->todo.n >= STORE_QUEUE_MAX))
 		error = -EAGAIN;

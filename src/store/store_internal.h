@@ -9,6 +9,7 @@
 
 #include "store/accounts.h"
 #include "store/audit.h"
+#include "store/channels.h"
 #include "store/store.h"
 
 enum store_op {
@@ -44,6 +45,15 @@ enum store_op {
 	STORE_OP_AUDIT_READ,
 	STORE_OP_AUDIT_COUNT,
 	STORE_OP_AUDIT_PRUNE,
+	STORE_OP_CHANNEL_LIST,
+	STORE_OP_CHANNEL_INSERT,
+	STORE_OP_CHANNEL_UPDATE,
+	STORE_OP_CHANNEL_DELETE,
+	STORE_OP_NOTICE,
+	STORE_OP_DELIVERY_NEXT,
+	STORE_OP_DELIVERY_FINISH,
+	STORE_OP_DELIVERY_PAGE,
+	STORE_OP_DELIVERY_AGAIN,
 };
 
 struct store_page_args {
@@ -76,6 +86,23 @@ struct store_range_args {
 struct store_template_args {
 	struct store_template rec;
 	char other[AV_ID_SIZE]; /* insert: the user; publish: what is replaced, or empty */
+};
+
+/* An event that is written with a request. */
+struct store_notice_text {
+	struct store_notice_text *next; /* owned */
+	char team_id[AV_ID_SIZE];
+	char event[STORE_EVENT_SIZE];
+	char *body; /* owned */
+	int64_t at_ms;
+};
+/* NULL: out of memory, or what it says does not fit. */
+struct store_notice_text *store_notice_dup(const struct store_notice *notice);
+void store_notice_free(struct store_notice_text *n);
+
+struct store_delivery_args {
+	struct store_delivery rec; /* page: seq is where to begin */
+	int64_t failing_ms, limit;
 };
 
 struct store_insert_args {
@@ -113,6 +140,8 @@ struct store_req {
 		store_loads_fn *loads;
 		store_hours_fn *hours;
 		store_templates_fn *templates;
+		store_channels_fn *channels;
+		store_deliveries_fn *deliveries;
 		store_copy_fn *copy;
 		store_users_fn *users;
 		store_teams_fn *teams;
@@ -137,12 +166,15 @@ struct store_req {
 		struct store_usage usage;
 		struct store_range_args range;
 		struct store_template_args template;
+		struct store_channel channel; /* its config is text[0] */
+		struct store_delivery_args delivery;
 		struct store_account_change account;
 		size_t audit_n; /* of text[0] */
 		struct store_audit_read_args audit_read;
 		struct store_audit_prune_args audit_prune;
 	} args;
 
+	struct store_notice_text *notice; /* written with it; or NULL */
 	struct av_err err;
 	struct store_sandbox *sandboxes; /* their JSON texts are owned by the array's entries */
 	void *rows;                      /* points as bytes, or records of another kind */

@@ -95,10 +95,38 @@ static int run_op(struct store_db *db, struct store_req *r)
 		return sql_audit_prune(db, r);
 	case STORE_OP_USAGE_PRUNE:
 		return sql_usage_prune(db, r);
+	case STORE_OP_CHANNEL_LIST:
+		return sql_channel_list(db, r);
+	case STORE_OP_CHANNEL_INSERT:
+		return sql_channel_insert(db, r);
+	case STORE_OP_CHANNEL_UPDATE:
+		return sql_channel_update(db, r);
+	case STORE_OP_CHANNEL_DELETE:
+		return sql_channel_delete(db, r);
+	case STORE_OP_NOTICE:
+		return 0;
+	case STORE_OP_DELIVERY_NEXT:
+		return sql_delivery_next(db, r);
+	case STORE_OP_DELIVERY_FINISH:
+		return sql_delivery_finish(db, r);
+	case STORE_OP_DELIVERY_PAGE:
+		return sql_delivery_page(db, r);
+	case STORE_OP_DELIVERY_AGAIN:
+		return sql_delivery_again(db, r);
 	case STORE_OP_COPY:
 		break; /* the queue's own */
 	}
 	return -EINVAL;
+}
+
+/* With the event that goes with it. */
+static int run_told(struct store_db *db, struct store_req *r)
+{
+	int e = run_op(db, r);
+
+	for (const struct store_notice_text *n = r->notice; n && e == 0; n = n->next)
+		e = sql_notice_put(db, n, &r->err);
+	return e;
 }
 
 static bool op_reads(enum store_op op)
@@ -108,7 +136,9 @@ static bool op_reads(enum store_op op)
 	       op == STORE_OP_VALUE_GET || op == STORE_OP_POINTS_GET || op == STORE_OP_LOAD_LIST ||
 	       op == STORE_OP_HOUR_LIST || op == STORE_OP_TEMPLATE_LIST ||
 	       op == STORE_OP_USER_LIST || op == STORE_OP_TEAM_LIST || op == STORE_OP_MEMBER_LIST ||
-	       op == STORE_OP_AUDIT_READ || op == STORE_OP_AUDIT_COUNT;
+	       op == STORE_OP_AUDIT_READ || op == STORE_OP_AUDIT_COUNT ||
+	       op == STORE_OP_CHANNEL_LIST || op == STORE_OP_DELIVERY_NEXT ||
+	       op == STORE_OP_DELIVERY_PAGE;
 }
 
 /* ---- transactions ---- */
@@ -122,7 +152,7 @@ static bool run_isolated(struct store_db *db, struct store_req *r)
 	}
 	if (sql_run_plain(db, ST_SAVEPOINT, &r->err) < 0)
 		return sqlite3_get_autocommit(db->sql) == 0;
-	if (run_op(db, r) < 0) {
+	if (run_told(db, r) < 0) {
 		if (sqlite3_get_autocommit(db->sql))
 			return false;
 		if (sql_run_plain(db, ST_ROLLBACK_TO, NULL) < 0)
@@ -148,7 +178,7 @@ static void run_alone(struct store_db *db, struct store_req *r)
 	}
 	if (sql_run_plain(db, ST_BEGIN, &r->err) < 0)
 		return;
-	if (run_op(db, r) < 0 || sql_run_plain(db, ST_COMMIT, &r->err) < 0)
+	if (run_told(db, r) < 0 || sql_run_plain(db, ST_COMMIT, &r->err) < 0)
 		roll_back(db);
 }
 
@@ -173,7 +203,8 @@ static bool op_may_lag(enum store_op op)
 {
 	return op == STORE_OP_SANDBOX_INSERT || op == STORE_OP_SANDBOX_UPDATE ||
 	       op == STORE_OP_KEY_TOUCH || op == STORE_OP_POINTS_PUT || op == STORE_OP_USAGE_ADD ||
-	       op == STORE_OP_AUDIT_ADD || op == STORE_OP_AUDIT_PRUNE;
+	       op == STORE_OP_AUDIT_ADD || op == STORE_OP_AUDIT_PRUNE || op == STORE_OP_NOTICE ||
+	       op == STORE_OP_DELIVERY_FINISH;
 }
 
 /* Says how the next transaction is written. What cannot be said is made up for by a sync after it.
@@ -245,7 +276,9 @@ void store_db_run(struct store_db *db, struct store_req *list)
 {
 	choose_sync(db, list);
 	for (const struct store_req *r = list; r; r = r->next)
-		db->untidy = db->untidy || r->op == STORE_OP_PRUNE || r->op == STORE_OP_USAGE_PRUNE;
+		db->untidy = db->untidy || r->op == STORE_OP_PRUNE ||
+		             r->op == STORE_OP_USAGE_PRUNE || r->op == STORE_OP_DELIVERY_FINISH ||
+		             r->op == STORE_OP_CHANNEL_DELETE;
 	if (list->next) {
 		if (run_together(db, list))
 			return;

@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import tarfile
+import threading
 import time
 import urllib.parse
 
@@ -115,7 +116,8 @@ def test_the_page_needs_nobody_else(d):
 
 def values(names):
     return {"id": UNKNOWN, "selector": "1", "name": "no-such-template", "build": "x", "api_key": "ke" + "0" * 25,
-            "team": OWN["team"], "user": "us" + "0" * 25, "sandbox": UNKNOWN, **names}
+            "team": OWN["team"], "user": "us" + "0" * 25, "channel": "ch" + "0" * 25,
+            "delivery": "00000000-0000-4000-8000-000000000000", "sandbox": UNKNOWN, **names}
 
 
 def body_for(op):
@@ -125,6 +127,7 @@ def body_for(op):
         return None
     schema = follow(content["schema"])
     samples = {"port": 80, "sandbox_id": UNKNOWN, "timeout_sec": 1, "name": "a-name", "email": "nobody@example.com",
+               "config": {"url": "https://example.com/"}, "provider": "webhook", "events": ["host.up"],
                "role": "member", "enabled": True,
                "password": "correct horse", "new_password": "correct horse", "team_id": "te" + "0" * 25, "active": True}
     body = {name: samples.get(name, "/tmp/x") for name in schema.get("required", [])}
@@ -471,6 +474,52 @@ def test_events(d):
         conn.close()
 
 
+def test_channels(d):
+    C, one = "/v1/channels", "/v1/channels/{channel}"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        def serve():
+            conn = server.accept()[0]
+            conn.recv(65536)
+            conn.sendall(b"HTTP/1.1 204 Fine\r\n\r\n")
+            conn.close()
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        ask(d, "POST", C + "/test", 200, {"provider": "webhook", "config": {"url": url}})
+    ask(d, "POST", C + "/test", 502, {"provider": "webhook", "config": {"url": "http://127.0.0.1:1/"}})
+    ask(d, "POST", C + "/test", 403, {"provider": "webhook", "config": {"url": "http://10.1.1.1/"}})
+    ask(d, "POST", C + "/test", 400, {"provider": "webhook", "config": {}})
+    body = {"name": "one", "provider": "webhook", "config": {"url": "http://127.0.0.1:1/"}, "events": ["capsule.created"]}
+    made = ask(d, "POST", C, 201, body).json()["id"]
+    ask(d, "POST", C, 400, {**body, "name": "/"})
+    ask(d, "POST", C, 409, body)
+    ask(d, "POST", C, 403, {**body, "name": "two", "config": {"url": "http://10.1.1.1/"}})
+    ask(d, "GET", C, 200)
+    ask(d, "GET", one, 200, channel=made)
+    two = ask(d, "POST", C, 201, {**body, "name": "two"}).json()["id"]
+    ask(d, "PATCH", one, 409, {"name": "one", "events": ["host.up"]}, channel=two)
+    ask(d, "PATCH", one, 200, {"name": "two", "events": ["host.up"]}, channel=two)
+    ask(d, "PATCH", one, 400, {"name": "two", "events": []}, channel=two)
+    ask(d, "PUT", one + "/config", 200, {"config": {"url": "http://127.0.0.1:2/"}}, channel=two)
+    ask(d, "PUT", one + "/config", 400, {"config": {}}, channel=two)
+    ask(d, "PUT", one + "/config", 403, {"config": {"url": "http://[::1]/"}}, channel=two)
+    d.delete(d.create()["id"])
+    found = ask(d, "GET", one + "/deliveries", 200, channel=made).json()["deliveries"]
+    ask(d, "GET", one + "/deliveries", 400, query="?limit=0", channel=made)
+    again = one + "/deliveries/{delivery}/redeliver"
+    ask(d, "POST", again, 409, channel=made, delivery=found[0]["id"])
+    ask(d, "PATCH", one, 200, {"name": "one", "events": ["host.up"], "enabled": False}, channel=made)
+    ask(d, "PATCH", one, 200, {"name": "one", "events": ["host.up"], "enabled": True}, channel=made)
+    ask(d, "POST", again, 204, channel=made, delivery=found[0]["id"])
+    for method, path in (("GET", one), ("DELETE", one), ("GET", one + "/deliveries"), ("POST", again)):
+        ask(d, method, path, 400, channel="nonsense", delivery="x")
+    ask(d, "DELETE", one, 204, channel=two)
+    for n in range(31):
+        ask(d, "POST", C, 201, {**body, "name": f"c{n}", "events": ["host.up"]})
+    ask(d, "POST", C, 429, {**body, "name": "too-many"})
+    for channel in ask(d, "GET", C, 200).json():
+        ask(d, "DELETE", one, 204, channel=channel["id"])
+
+
 def test_audit(d):
     for base in ("/v1/audit-logs", "/v1/admin/audit-logs"):
         ask(d, "GET", base, 200, query="?limit=5")
@@ -570,4 +619,4 @@ def test_every_documented_answer_was_given(_d):
 
 
 if __name__ == "__main__":
-    main(dict(globals()))
+    main(dict(globals()), args=["--webhook-private", "127.0.0.1"])

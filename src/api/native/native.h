@@ -38,6 +38,16 @@ void native_admin_audit_export(struct api_request *rq);
 
 /* backup.c */
 void native_backup(struct api_request *rq);
+/* channels.c */
+void native_channel_create(struct api_request *rq);
+void native_channel_list(struct api_request *rq);
+void native_channel_test(struct api_request *rq);
+void native_channel_get(struct api_request *rq);
+void native_channel_update(struct api_request *rq);
+void native_channel_configure(struct api_request *rq);
+void native_channel_delete(struct api_request *rq);
+void native_channel_deliveries(struct api_request *rq);
+void native_channel_redeliver(struct api_request *rq);
 
 /* snapshots.c */
 void native_snapshot_create(struct api_request *rq);
