@@ -19,15 +19,17 @@ from aviary_test import Failure, Response, equal, main, ok, short
 from ws import HandshakeError, WebSocket
 
 PLACES = {"unknown": {"id": "sb" + "0" * 25, "selector": "none", "name": "no-such", "build": "x", "api_key": "ke" + "0" * 25,
-                      "user": "us" + "0" * 25, "sandbox": "sb" + "0" * 25}}
+                      "user": "us" + "0" * 25, "sandbox": "sb" + "0" * 25, "channel": "ch" + "0" * 25,
+                      "delivery": "00000000-0000-4000-8000-000000000000"}}
 
 # What somebody of another team is told who names a thing of ours, by the parameter of the path that says which; the
 # first one of the path counts.
-FOREIGN = {"id": {404}, "name": {404}, "api_key": {404}, "team": {403}}
+FOREIGN = {"id": {404}, "channel": {404}, "name": {404}, "api_key": {404}, "team": {403}}
 # Exceptions, with the reason.
 FOREIGN_ROUTES = {
     "DELETE /v1/api-keys/{api_key}": {204},  # a key that is not there is deleted already; it must go on working
     "POST /v1/auth/switch-team": {403},  # to ours
+    "POST /v1/channels/test": {502},  # nobody has the name that is called
 }
 # About the asker's own account and nothing else, and would end it or its sessions: not asked with something good.
 OWN_ACCOUNT = {"POST /v1/me/password", "DELETE /v1/me"}
@@ -39,6 +41,15 @@ ROLES = {
     "PATCH /v1/api-keys/{api_key}": "member",
     "DELETE /v1/api-keys/{api_key}": "member",
     "POST /v1/api-keys/{api_key}/rotate": "member",
+    "GET /v1/channels": "member",
+    "POST /v1/channels": "admin",
+    "POST /v1/channels/test": "admin",
+    "GET /v1/channels/{channel}": "member",
+    "PATCH /v1/channels/{channel}": "admin",
+    "PUT /v1/channels/{channel}/config": "admin",
+    "DELETE /v1/channels/{channel}": "admin",
+    "GET /v1/channels/{channel}/deliveries": "member",
+    "POST /v1/channels/{channel}/deliveries/{delivery}/redeliver": "admin",
     "GET /v1/teams": "member",
     "POST /v1/teams": "member",
     "GET /v1/teams/{team}": "member",
@@ -105,12 +116,16 @@ def test_what_is_ours(d):
     sb = d.create()["id"]
     tag = d.expect(202, "POST", f"/v1/sandboxes/{sb}/exec",
                    {"cmd": "sleep", "args": ["1000"], "background": True, "tag": "ours"}).json()["tag"]
+    channel = d.expect(201, "POST", "/v1/channels",
+                       {"name": "our-channel", "provider": "webhook", "config": {"url": "https://name.invalid/"},
+                        "events": ["template.snapshot.created"]}).json()["id"]
     d.expect(201, "POST", "/v1/snapshots", {"sandbox_id": sb, "name": "our-template"})
+    delivery = d.expect(200, "GET", f"/v1/channels/{channel}/deliveries").json()["deliveries"][0]["id"]
     d.expect(200, "POST", f"/v1/sandboxes/{sb}/resume")
     key = d.expect(201, "POST", "/v1/api-keys", {"name": "our-key"}).json()
     OURS.update(id=sb, selector=tag, name="our-template", build="x", api_key=key["id"], team=team, user=owner.user,
-                sandbox=sb, secret=key["key"])
-    SEEN.extend([sb, key["id"], key["key"], owner.user, "our-template", "our-key"])
+                sandbox=sb, secret=key["key"], channel=channel, delivery=delivery)
+    SEEN.extend([sb, key["id"], key["key"], owner.user, "our-template", "our-key", channel, delivery, "our-channel"])
     expired = d.expect(201, "POST", "/v1/api-keys", {"scopes": ["*"]}).json()
     d.expect(201, "POST", f"/v1/api-keys/{expired['id']}/rotate", {})
     deleted = d.expect(201, "POST", "/v1/api-keys", {"scopes": ["*"]}).json()

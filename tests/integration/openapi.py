@@ -127,7 +127,7 @@ def body_for(op):
         return None
     schema = follow(content["schema"])
     samples = {"port": 80, "sandbox_id": UNKNOWN, "timeout_sec": 1, "name": "a-name", "email": "nobody@example.com",
-               "config": {"url": "https://example.com/"}, "provider": "webhook", "events": ["host.up"],
+               "config": {"url": "https://name.invalid/"}, "provider": "webhook", "events": ["host.up"],
                "role": "member", "enabled": True,
                "password": "correct horse", "new_password": "correct horse", "team_id": "te" + "0" * 25, "active": True}
     body = {name: samples.get(name, "/tmp/x") for name in schema.get("required", [])}
