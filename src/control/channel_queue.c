@@ -327,6 +327,8 @@ static size_t sending_of(const struct control *c, const char *team_id)
 
 	AV_LIST_FOREACH(ch, &c->channels.all, const struct channel, link)
 	n += ch->step == CHANNEL_SENDING && strcmp(ch->rec.team_id, team_id) == 0;
+	AV_LIST_FOREACH(ch, &c->channels.turned, const struct channel, link)
+	n += ch->step == CHANNEL_SENDING && strcmp(ch->rec.team_id, team_id) == 0;
 	return n;
 }
 
@@ -355,26 +357,24 @@ static bool turn(struct channel *ch, int64_t now)
 void channels_tick(struct control *c, int64_t now)
 {
 	struct channel *ch;
-	struct av_list turned;
 
 	if (!c->channels.dirty && now < c->channels.next_ns)
 		return;
 	c->channels.dirty = false;
 	c->channels.next_ns = INT64_MAX;
 	/* Who had a turn goes to the end, so that nobody waits for the same ones again. */
-	av_list_init(&turned);
 	AV_LIST_FOREACH(ch, &c->channels.all, struct channel, link)
 	{
 		if (turn(ch, now)) {
 			av_list_remove(&ch->link);
-			av_list_append(&turned, &ch->link);
+			av_list_append(&c->channels.turned, &ch->link);
 		}
 		if ((ch->step == CHANNEL_WAITING || ch->step == CHANNEL_UNRECORDED ||
 		        (ch->step == CHANNEL_IDLE && ch->more)) &&
 		    !ch->rec.disabled_ms && ch->next_ns > now)
 			c->channels.next_ns = AV_MIN(c->channels.next_ns, ch->next_ns);
 	}
-	while ((ch = AV_LIST_FIRST(&turned, struct channel, link))) {
+	while ((ch = AV_LIST_FIRST(&c->channels.turned, struct channel, link))) {
 		av_list_remove(&ch->link);
 		av_list_append(&c->channels.all, &ch->link);
 	}

@@ -178,6 +178,7 @@ int channels_load(struct control *c, const struct store_channel *v, size_t n)
 void channels_init(struct control *c)
 {
 	av_list_init(&c->channels.all);
+	av_list_init(&c->channels.turned);
 	av_list_init(&c->channels.leaving);
 	av_list_init(&c->channels.ops);
 	c->channels.next_ns = INT64_MAX;

@@ -260,6 +260,7 @@ struct ended {
 
 struct channels {
 	struct av_list all;     /* struct channel, see channels_internal.h */
+	struct av_list turned;  /* of them: who had its turn in the round under way */
 	struct av_list leaving; /* deleted ones that the store has not let go yet */
 	struct av_list ops;     /* struct channel_op */
 	size_t n, creating, sending;

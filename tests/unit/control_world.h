@@ -21,7 +21,9 @@
 
 static char dir[] = "/tmp/aviary-control-XXXXXX";
 static char db[128];
-__attribute__((unused)) static int64_t pool_max; /* of the worlds opened from now on */
+/* Of the worlds opened from now on. */
+__attribute__((unused)) static int64_t pool_max;
+__attribute__((unused)) static const struct control_outbound *outbound;
 
 /* ---- one daemon's insides ---- */
 
@@ -35,6 +37,7 @@ struct world {
 	struct control *control;
 	struct av_timer tick;
 	int64_t skew_ns; /* how far the test turned the clock */
+	int64_t real_skew_ms;
 	struct control_limits limits;
 	struct control_start_report report;
 	bool started, stopped, closed, made;
@@ -63,6 +66,13 @@ static inline int64_t boot_ns(void *ctx)
 	struct world *w = ctx;
 
 	return av_boot_ns() + w->skew_ns;
+}
+
+static inline int64_t real_ms(void *ctx)
+{
+	struct world *w = ctx;
+
+	return av_real_ms() + w->real_skew_ms;
 }
 
 static inline void on_tick(void *ctx)
@@ -135,7 +145,8 @@ static inline void world_open(
     struct world *w, struct fake_machine *m, const struct control_limits *limits)
 {
 	struct node_config nc = {0};
-	struct control_config cc = {.clock = {.ctx = w, .boot_ns = boot_ns, .wake_at = wake_at}};
+	struct control_config cc = {
+	    .clock = {.ctx = w, .boot_ns = boot_ns, .real_ms = real_ms, .wake_at = wake_at}};
 	struct store_config sc = {.path = db, .wake = wake, .wake_ctx = w};
 	struct av_err err = {0};
 
@@ -154,6 +165,7 @@ static inline void world_open(
 	}
 	cc.store = w->store;
 	cc.node = w->node;
+	cc.outbound = outbound;
 	cc.pool_max = pool_max;
 	cc.pool_untried = true;
 	cc.pool_memory_bytes = 64 * AV_MIB;
