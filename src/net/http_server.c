@@ -221,10 +221,16 @@ int av_http_server_listen_tcp(struct av_http_server *s, const char *address, uin
 		return av_err_sys(
 		    err, AV_ERR_INTERNAL, errno, "cannot make a socket for %s", address);
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(fd, (struct sockaddr *)&ss, len) < 0 || listen(fd, BACKLOG) < 0)
-		return av_err_sys(
-		    err, AV_ERR_INTERNAL, errno, "cannot listen on %s port %u", address, port);
-	int rc = listener_new(s, fd, NULL);
+	int rc = bind(fd, (struct sockaddr *)&ss, len) < 0 || listen(fd, BACKLOG) < 0 ? -errno : 0;
+	if (rc == -EACCES && port < 1024)
+		return av_err_set(err, AV_ERR_FORBIDDEN,
+		    "cannot listen on %s port %u: this process is an ordinary user's, who may not "
+		    "take "
+		    "ports below 1024; take a higher one, or allow it with `sysctl "
+		    "net.ipv4.ip_unprivileged_port_start=%u`",
+		    address, port, port);
+	if (rc == 0)
+		rc = listener_new(s, fd, NULL);
 	if (rc < 0)
 		return av_err_sys(
 		    err, AV_ERR_INTERNAL, rc, "cannot listen on %s port %u", address, port);

@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -26,6 +27,8 @@ HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 state = {}
 authority = Authority()
 CERT, KEY = authority.server("first")
+authority.server("second")
+authority.server("third", days=10)
 # What the daemon is given, so that it can be replaced.
 LIVE_CERT, LIVE_KEY = authority.path("live.crt"), authority.path("live.key")
 
@@ -428,8 +431,6 @@ def hup(d):
 
 
 def test_replaced_under_load(d):
-    authority.server("second")
-    authority.server("third", days=10)
     stream = wss(d, f"/v1/sandboxes/{sandbox(d)}/exec/stream")
     stream.send_json({"type": "start", "cmd": "/bin/sh", "args": ["-c", "while sleep 0.2; do echo tick; done"]})
     loads = [Load(d, False), Load(d, True)]
@@ -452,27 +453,28 @@ def test_replaced_under_load(d):
 
 
 def test_a_broken_pair_is_not_taken(d):
+    before = serial(d)
     install("first", key="second")
     hup(d)
     wait_for(lambda: "is not the key of the first certificate" in d.log_text(), 10, "a line in the log")
-    equal(serial(d), authority.serial("third"), "the one before stays")
+    equal(serial(d), before, "the one before stays")
     os.unlink(LIVE_KEY)
     hup(d)
     wait_for(lambda: f"cannot open {LIVE_KEY}" in d.log_text(), 10, "the same for one that is missing")
-    equal(serial(d), authority.serial("third"), "and it still stays")
+    equal(serial(d), before, "and it still stays")
     install("first")
     hup(d)
-    wait_for(lambda: serial(d) == authority.serial("first"), 10, "a good one is taken again")
+    wait_for(lambda: serial(d) == authority.serial("first"), 10, "a good one is taken")
 
 
 # -- what is refused at the start ---------------------------------------------------------------
 
 
-def start_fails(*parts, args=None, cert=LIVE_CERT, key=LIVE_KEY):
+def start_fails(*parts, args=None, cert=LIVE_CERT, key=LIVE_KEY, listen="127.0.0.1:0"):
     with tempfile.TemporaryDirectory(prefix="aviary-test-") as top:
         os.chmod(top, 0o755)
         argv = [program("aviaryd"), "--state", top + "/state", "--run", top + "/run", "--credentials", top + "/c",
-                "--listen", "127.0.0.1:0", *(args or ["--tls-cert", cert, "--tls-key", key])]
+                "--listen", listen, *(args or ["--tls-cert", cert, "--tls-key", key])]
         out = subprocess.run(argv, capture_output=True, text=True, timeout=50 * SLOW, check=False,
                              env={"PATH": os.environ["PATH"]})
         ok(out.returncode in (1, 2, 78), f"exit status {out.returncode}: {out.stderr}")
@@ -504,6 +506,9 @@ def test_refused_at_the_start(_):
     start_fails("no private key can be read", key=authority.path("no.key"))
     start_fails("is not the key of the first certificate", cert=authority.path("second.crt"))
     start_fails("the certificate expired on", "renew it", cert=expired[0], key=expired[1])
+    with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", encoding="ascii") as f:
+        if int(f.read()) > 443:
+            start_fails("--listen 127.0.0.1:443", "ip_unprivileged_port_start=443", listen="127.0.0.1:443")
 
 
 def test_the_first_url_is_one_that_the_certificate_is_for(_):
@@ -547,8 +552,27 @@ def test_garbage(d):
             with raw:
                 raw.sendall(data)
                 until_end(raw)
-    d.memory_within(before, 4096)
+    d.memory_within(before, 8192)
     d.expect(200, "GET", "/health", key=False)
+
+
+def test_many_pending_handshakes(d):
+    """The oldest give way; who was there before, and who comes now, is served."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    socks = []
+    try:
+        with connect(d) as s:
+            for _ in range(1200):
+                socks.append(socket.create_connection((d.host, d.port), timeout=20 * SLOW))
+            s.sendall(HEALTH)
+            equal(one_answer(s)[0], 200, "one that is open stays")
+        d.expect(200, "GET", "/health", key=False)
+        wait_for(lambda: d.metrics()['aviary_tls_handshakes_total{result="evicted"}'] >= 1200 - 1024, 10, "evictions")
+    finally:
+        for s in socks:
+            s.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_byte_at_a_time(d):
