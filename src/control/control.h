@@ -29,6 +29,7 @@
 #include "node/stream.h"
 
 struct control;
+struct control_github;
 struct control_outbound; /* control/outbound.h */
 struct node;
 struct store;
@@ -86,6 +87,7 @@ struct control_config {
 	const struct control_outbound *outbound;
 	/* How people get accounts by themselves. */
 	enum control_signup_policy signup;
+	const struct control_github *github; /* see login.h; NULL: not configured */
 	/* argon2id: passes and bytes for a password; 0: libsodium's "interactive", 64 MiB. */
 	unsigned long long password_ops;
 	size_t password_memory;

@@ -23,11 +23,14 @@ static void flow_cancel(struct node_call *call)
 {
 	struct flow *f = (struct flow *)AV_CONTAINER_OF(call, struct account_op, call);
 
-	if (!f->job) {
+	if (!f->job && !f->http) {
 		f->op.cancelled = true;
 		return;
 	}
-	password_cancel(AV_TAKE_PTR(f->job));
+	if (f->job)
+		password_cancel(AV_TAKE_PTR(f->job));
+	if (f->http)
+		f->op.c->config.outbound->cancel(AV_TAKE_PTR(f->http));
 	account_op_free(&f->op);
 }
 

@@ -98,6 +98,11 @@ void control_set_link_base(struct control *c, const char *url)
 		c->accounts.link_base[0] = '\0';
 }
 
+const char *control_link_base(const struct control *c)
+{
+	return c->accounts.link_base;
+}
+
 int link_make(const struct control *c, const struct user *u, enum control_link_kind kind,
     int64_t lasts_s, struct av_buf *url, struct control_link *ret)
 {

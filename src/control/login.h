@@ -36,6 +36,7 @@ struct control_link {
 /* Where links lead: "https://aviary.example.com", to which /activate?token=... and /reset?token=...
  * are appended. Copied. Until it is called, and when it is too long, links are paths alone. */
 void control_set_link_base(struct control *c, const char *url);
+const char *control_link_base(const struct control *c);
 
 /* ---- getting in ---- */
 
@@ -100,20 +101,33 @@ int control_me_disconnect_github(struct control *c, const struct control_actor *
 
 /* ---- GitHub ---- */
 
-/* What GitHub says of somebody. The address is one that GitHub has verified. */
+/* In control_config; NULL there: nobody logs in with GitHub. Borrowed as long as control lives. */
 struct control_github {
-	struct av_str id, email, name;
+	const char *client_id, *client_secret;
+	const char *url, *api_url; /* "https://github.com", "https://api.github.com" */
 };
-enum control_github_intent { CONTROL_GITHUB_LOGIN, CONTROL_GITHUB_SIGNUP };
-/* Whoever has this identity, with intent SIGNUP also a new account. NOT_FOUND: nobody, and intent
- * LOGIN; EMAIL_TAKEN: an account with this address is not connected; FORBIDDEN: sign-up is closed.
- */
-int control_github_log_in(struct control *c, const struct control_github *g,
-    enum control_github_intent intent, const char *address, control_login_fn *fn, void *ctx,
-    struct node_call **ret, struct av_err *err);
-/* EMAIL_TAKEN: another account is connected to it. */
-int control_github_connect(struct control *c, const char *user_id, const struct control_github *g,
-    node_done_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);
+
+/* Whether it is configured. */
+bool control_github_enabled(const struct control *c);
+/* Appends where to send a browser. state comes back as it is; verifier (RFC 7636) is 43 to 128
+ * unreserved characters, of which the hash is sent. */
+int control_github_authorize_url(const struct control *c, const char *state, const char *verifier,
+    const char *redirect_uri, struct av_buf *out);
+
+struct control_github_code {
+	struct av_str code; /* that the browser brought back */
+	const char *verifier, *redirect_uri;
+	bool may_sign_up;    /* make an account when nobody has this identity */
+	const char *user_id; /* connect this account to it instead of logging in; or NULL */
+	const char *address; /* of the client, which is counted */
+};
+/* Asks GitHub who it was; then fn gets the login, or with user_id neither login nor error.
+ * NOT_FOUND: nobody is connected to this GitHub user, and no account may be made; EMAIL_TAKEN: an
+ * account with the same address is not connected, or another account is; ACCOUNT_DEACTIVATED;
+ * FORBIDDEN: sign-up is closed; UPSTREAM and what outbound.h names: GitHub does not answer, or not
+ * as it should. */
+int control_github_finish(struct control *c, const struct control_github_code *g,
+    control_login_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);
 
 /* ---- administration; the caller has checked control_need_admin ---- */
 

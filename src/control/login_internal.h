@@ -13,6 +13,7 @@
 
 #include "control/accounts_internal.h"
 #include "control/login.h"
+#include "control/outbound.h"
 
 #define ADDRESS_SIZE    64
 #define NAME_CHARS_MAX  100
@@ -23,8 +24,9 @@ typedef void flow_next_fn(
     struct flow *f, const struct password_result *r, const struct av_err *err);
 
 struct flow {
-	struct account_op op;     /* first */
-	struct password_job *job; /* under way; or NULL */
+	struct account_op op;               /* first */
+	struct password_job *job;           /* under way; or NULL */
+	struct control_outbound_call *http; /* the same, see github.c */
 	flow_next_fn *next;
 	union {
 		control_login_fn *login;

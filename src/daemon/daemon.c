@@ -22,6 +22,7 @@
 #include "control/control.h"
 #include "control/login.h"
 #include "daemon/certificate.h"
+#include "daemon/github.h"
 #include "daemon/outbound.h"
 #include "daemon/tracing.h"
 #include "daemon/service.h"
@@ -44,6 +45,7 @@ struct daemon {
 	struct node *node;
 	struct outbound *outbound;
 	struct av_otlp *otlp; /* NULL: nothing is traced */
+	struct daemon_github github;
 	struct control *control;
 	struct av_timer tick;
 	struct api *api;
@@ -441,6 +443,10 @@ static int open_control(struct daemon *d, struct av_err *err)
 	    .credentials_hint = daemon_config_get(d->config, DAEMON_OPT_CREDENTIALS)};
 	int r;
 
+	r = daemon_github_read(d->config, &d->github, err);
+	if (r < 0)
+		return r;
+	config.github = r > 0 ? &d->github.config : NULL;
 	control_limits_init(&config.limits);
 	av_timer_init(&d->tick, d->loop, on_tick, d);
 	r = control_new(&config, &d->control, err);
@@ -500,6 +506,7 @@ static void close_all(struct daemon *d)
 	if (d->control)
 		control_free(d->control);
 	av_otlp_free(d->otlp);
+	daemon_github_clear(&d->github);
 	store_close(d->store);
 	d->store = NULL; /* a wake-up may still be in the loop */
 	for (size_t i = 0; i < AV_ARRAY_LEN(d->signals); i++)

@@ -5,19 +5,15 @@
 #include "daemon/outbound.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/fd.h"
 #include "base/num.h"
+#include "daemon/secret_file.h"
 #include "net/mail.h"
 
 #include "base/banned.h"
 
-#define PASSWORD_MAX      512
 #define RETRY_AFTER_MAX_S 86400
 #define TELEGRAM_URL      "https://api.telegram.org" /* the default of options.def */
 
@@ -26,7 +22,7 @@ struct outbound {
 	struct av_fetch *fetch;
 	struct av_reach reach;
 	struct av_mail_server mail; /* of the configuration, but for the password */
-	char password[PASSWORD_MAX + 2];
+	char password[SECRET_FILE_MAX + 2];
 };
 
 /* One request; the handle that control gets. */
@@ -126,36 +122,6 @@ static int mail(void *ctx, const char *to, const char *subject, struct av_str te
 
 /* ---- configuration ---- */
 
-/* Of the daemon's user, not of everybody; the newline at its end is not part of it. */
-static int read_password(struct outbound *o, const char *path, struct av_err *err)
-{
-	AV_CLEANUP(av_closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	struct stat st;
-	ssize_t n;
-
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return av_err_sys(err, AV_ERR_INVALID, errno,
-		    "--smtp-password-file: cannot read %.200s as the daemon's user (id %u)", path,
-		    (unsigned int)geteuid());
-	if (!S_ISREG(st.st_mode) || st.st_mode & 07)
-		return av_err_set(err, AV_ERR_INVALID,
-		    "--smtp-password-file: %.200s must be a file that not everybody can read: "
-		    "`chmod "
-		    "o-rwx %.200s`",
-		    path, path);
-	n = av_read_full(fd, o->password, sizeof(o->password));
-	if (n > 0 && o->password[n - 1] == '\n')
-		n--;
-	if (n <= 0 || n > PASSWORD_MAX || memchr(o->password, '\n', (size_t)n) ||
-	    memchr(o->password, '\0', (size_t)n))
-		return av_err_set(err, AV_ERR_INVALID,
-		    "--smtp-password-file: %.200s must hold one line of 1 to %d bytes", path,
-		    PASSWORD_MAX);
-	o->password[n] = '\0';
-	o->mail.password = o->password;
-	return 0;
-}
-
 static int read_mail(struct outbound *o, const struct daemon_config *c, struct av_err *err)
 {
 	const char *file = daemon_config_get(c, DAEMON_OPT_SMTP_PASSWORD_FILE);
@@ -184,7 +150,10 @@ static int read_mail(struct outbound *o, const struct daemon_config *c, struct a
 		return r;
 	}
 	o->table.can_mail = true;
-	return file ? read_password(o, file, err) : 0;
+	if (!file)
+		return 0;
+	o->mail.password = o->password;
+	return secret_file_read(DAEMON_OPT_SMTP_PASSWORD_FILE, file, o->password, err);
 }
 
 static int read_options(struct outbound *o, const struct daemon_config *c, struct av_err *err)

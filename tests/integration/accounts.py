@@ -12,11 +12,13 @@ import signal
 import time
 import urllib.parse
 
+import github
 from aviary_test import contains, equal, main, ok
 
 AUTH, ME, USERS = "/v1/auth", "/v1/me", "/v1/admin/users"
 PASSWORD = "correct horse battery"
 serial = [0]
+HUB = github.GitHub()
 
 
 def address():
@@ -344,5 +346,122 @@ def test_accounts_outlive_the_daemon(d):
     d.expect(200, "GET", ME, key=False, headers=bearer(waiting))
 
 
+class Browser:
+    """Keeps cookies for one host, and follows nothing by itself."""
+
+    def __init__(self, d):
+        self.d, self.cookies = d, {}
+
+    def get(self, path, headers=None):
+        head = {**(headers or {}), "Cookie": "; ".join(f"{k}={v}" for k, v in self.cookies.items())}
+        r = self.d.request("GET", path, headers=head, key=False)
+        for line in r.headers.get_all("Set-Cookie") or []:
+            pair, *rest = line.split("; ")
+            name, value = pair.split("=", 1)
+            contains(rest, "Path=/auth/", name)
+            contains(rest, "SameSite=Lax", name)
+            ok(("HttpOnly" in rest) == (not name.startswith("wrenn_oauth_")), line)
+            self.cookies.pop(name, None)
+            if "Max-Age=0" not in rest:
+                self.cookies[name] = value
+        return r
+
+    def go(self, intent, who):
+        """All the way with GitHub: where it ends, as a path with a query."""
+        r = self.get(f"/auth/oauth/github?intent={intent}")
+        equal(r.status, 302, "to GitHub")
+        return self.back(HUB.authorize(r.headers["Location"], who))
+
+    def back(self, query):
+        r = self.get("/auth/oauth/github/callback?" + query)
+        equal(r.status, 302, f"to the page: {r.body[:200]}")
+        ok(r.headers["Location"].startswith(self.d.url + "/auth/github/callback"), "no other place")
+        self.d.expect(200, "GET", r.headers["Location"][len(self.d.url):], key=False)
+        return r.headers["Location"].partition("/auth/github/callback")[2]
+
+
+def test_github(d):
+    email, browser = address(), Browser(d)
+    who = github.person(serial[0], email, name="Gil Ünüm; x=y")
+    equal(browser.go("login", who), "?error=no_account", "nobody yet")
+    equal(browser.go("signup", github.person(serial[0], email, verified=False)), "?error=exchange_failed", "not verified")
+    equal(browser.go("signup", who), "", "signed up")
+    token = browser.cookies["wrenn_oauth_token"]
+    equal(urllib.parse.unquote(browser.cookies["wrenn_oauth_name"]), "Gil Ünüm; x=y", "the name, whole")
+    me = d.expect(200, "GET", ME, key=False, headers=bearer(token)).json()
+    equal((me["email"], me["has_password"], me["providers"]), (email, False, ["github"]), "me")
+    equal(browser.cookies["wrenn_oauth_user_id"], me["user_id"], "the id")
+    ok("oauth_state" not in browser.cookies, "the state is used up")
+    browser = Browser(d)
+    equal(browser.go("login", {**who, "login": "renamed", "emails": []}), "", "known by the number")
+    equal(browser.cookies["wrenn_oauth_user_id"], me["user_id"], "the same account")
+    r = d.request("DELETE", ME + "/providers/github", headers=bearer(token), key=False)
+    equal((r.status, r.code), (400, "last_login_method"), "the only way in")
+    r = d.request("POST", AUTH + "/login", {"email": email, "password": ""}, key=False)
+    equal(r.status, 400, "no password is no password")
+    post(d, 204, ME + "/password", {"new_password": PASSWORD, "confirm_password": PASSWORD}, token)
+    login = post(d, 200, AUTH + "/login", {"email": email, "password": PASSWORD})
+    d.expect(204, "DELETE", ME + "/providers/github", headers=bearer(login), key=False)
+    equal(d.request("DELETE", ME + "/providers/github", headers=bearer(login), key=False).status, 404, "twice")
+    equal(Browser(d).go("login", who), "?error=no_account", "not connected any more")
+    equal(Browser(d).go("signup", who), "?error=email_taken", "an address never opens an account")
+    d.expect(204, "PUT", f"{USERS}/{me['user_id']}/active", {"active": True})
+
+
+def test_github_connects(d):
+    login, browser = user(d), Browser(d)
+    who = github.person(900, login["email"])
+    r = browser.get(ME + "/providers/github/connect", bearer(login))
+    equal(browser.back(HUB.authorize(r.json()["auth_url"], who)), "?connected=github", "connected")
+    ok("wrenn_oauth_token" not in browser.cookies, "no login")
+    equal(d.expect(200, "GET", ME, key=False, headers=bearer(login)).json()["providers"], ["github"], "me")
+    equal(Browser(d).go("login", who), "", "the way in")
+    other = user(d)
+    r = browser.get(ME + "/providers/github/connect", bearer(other))
+    equal(browser.back(HUB.authorize(r.json()["auth_url"], who)), "?error=email_taken", "another's")
+    r = browser.get(ME + "/providers/github/connect", bearer(other))
+    query = HUB.authorize(r.json()["auth_url"], github.person(901, address()))
+    browser.cookies["oauth_link_user_id"] = login["user_id"]
+    equal(browser.back(query), "?error=invalid_state", "for another account than it was begun for")
+    d.expect(204, "PUT", f"{USERS}/{login['user_id']}/active", {"active": False})
+    equal(Browser(d).go("login", who), "?error=account_deactivated", "deactivated")
+    equal(d.request("GET", ME + "/providers/github/connect").code, "forbidden", "not with a key")
+
+
+def test_github_and_what_goes_wrong(d):
+    who = github.person(950, address())
+    for path in ("/auth/oauth/gitlab", "/auth/oauth/gitlab/callback?code=x&state=y"):
+        r = d.request("GET", path, key=False)
+        equal((r.status, r.code), (404, "provider_not_found"), path)
+    equal(d.request("GET", "/auth/oauth/github?intent=x", key=False).status, 400, "intent")
+    browser = Browser(d)
+    start = browser.get("/auth/oauth/github?intent=signup").headers["Location"]
+    query = HUB.authorize(start, who)
+    equal(Browser(d).back(query), "?error=invalid_state", "another browser")
+    mine = dict(browser.cookies)
+    for what, state in (("login", mine["oauth_state"].replace("signup", "login")),
+                        ("later", re.sub(r"\.(\d+)\.", lambda m: f".{int(m.group(1)) + 9}.", mine["oauth_state"]))):
+        browser.cookies = {"oauth_state": state}
+        equal(browser.back(query), "?error=invalid_state", what)
+    for change, word in (({"error": "access_denied", "code": ""}, "access_denied"), ({"code": ""}, "missing_code"),
+                         ({"code": "unknown"}, "exchange_failed"), ({"code": "x" * 3000}, "missing_code")):
+        browser.cookies = dict(mine)
+        fields = {**dict(urllib.parse.parse_qsl(query)), **change}
+        equal(browser.back(urllib.parse.urlencode({k: v for k, v in fields.items() if v})), "?error=" + word, word)
+    for broken in ((500, b"{}"), (200, b"{"), (200, b"[]"), (200, {"access_token": 5}), (200, {"access_token": "a\r\nb: c"}),
+                   (200, b"x" * (1 << 20)), (302, b"{}")):
+        HUB.broken = broken
+        equal(Browser(d).go("signup", who), "?error=exchange_failed", str(broken)[:60])
+    HUB.broken = None
+    codes = len(HUB.asked)
+    text = d.log_text()
+    ok(github.SECRET not in text and "gho_" not in text, "no secret is in the log")
+    ok(codes > 5, "it was asked")
+    equal(Browser(d).go("signup", who), "", "and works after all of it")
+
+
 if __name__ == "__main__":
-    main(dict(globals()))
+    try:
+        main(dict(globals()), args=HUB.options())
+    finally:
+        HUB.stop()

@@ -15,6 +15,7 @@ import threading
 import time
 import urllib.parse
 
+import github
 import jsonschema
 import people
 import yaml
@@ -25,6 +26,7 @@ UNKNOWN = "sb" + "0" * 25
 SEEN = set()  # (method, path, status) that were answered and fit
 OWN = {}  # ids of the team and the user of the key
 DOC = {}
+HUB = github.GitHub()
 
 
 def follow(value):
@@ -116,7 +118,7 @@ def test_the_page_needs_nobody_else(d):
 
 def values(names):
     return {"id": UNKNOWN, "selector": "1", "name": "no-such-template", "build": "x", "api_key": "ke" + "0" * 25,
-            "team": OWN["team"], "user": "us" + "0" * 25, "channel": "ch" + "0" * 25,
+            "team": OWN["team"], "user": "us" + "0" * 25, "provider": "none", "channel": "ch" + "0" * 25,
             "delivery": "00000000-0000-4000-8000-000000000000", "sandbox": UNKNOWN, **names}
 
 
@@ -447,6 +449,28 @@ def test_backup(d):
     d.expect(204, "DELETE", "/v1/snapshots/big")
 
 
+def test_github(d):
+    hub, mine, back = {"provider": "github"}, "/v1/me/providers/{provider}", "/auth/oauth/{provider}/callback"
+
+    def cookie(r):
+        return {"Cookie": "; ".join(line.split(";")[0] for line in r.headers.get_all("Set-Cookie"))}
+
+    r = ask(d, "GET", "/auth/oauth/{provider}", 302, query="?intent=signup", key=False, **hub)
+    ask(d, "GET", "/auth/oauth/{provider}", 400, query="?intent=x", key=False, **hub)
+    query = HUB.authorize(r.headers["Location"], github.person(1, "hub@example.com"))
+    r = ask(d, "GET", back, 302, query="?" + query, headers=cookie(r), key=False, **hub)
+    ask(d, "GET", "/auth/{provider}/callback", 200, key=False, **hub)
+    token = next(v for v in r.headers.get_all("Set-Cookie") if v.startswith("wrenn_oauth_token="))
+    session = {"Authorization": "Bearer " + token.split(";")[0].split("=", 1)[1]}
+    ask(d, "GET", mine + "/connect", 200, headers=session, key=False, **hub)
+    ask(d, "GET", mine + "/connect", 403, **hub)
+    ask(d, "DELETE", mine, 400, headers=session, key=False, **hub)
+    user = d.expect(200, "GET", "/v1/me", headers=session, key=False).json()["user_id"]
+    d.expect(204, "PUT", f"/v1/admin/users/{user}/password", {"new_password": "correct horse"})
+    login = d.expect(200, "POST", "/v1/auth/login", {"email": "hub@example.com", "password": "correct horse"}, key=False).json()
+    ask(d, "DELETE", mine, 204, headers={"Authorization": "Bearer " + login["token"]}, key=False, **hub)
+
+
 def test_events(d):
     path, streams = "/v1/events/stream", []
     ask(d, "GET", path, 400, query="?event=x")
@@ -619,4 +643,7 @@ def test_every_documented_answer_was_given(_d):
 
 
 if __name__ == "__main__":
-    main(dict(globals()), args=["--webhook-private", "127.0.0.1"])
+    try:
+        main(dict(globals()), args=["--webhook-private", "127.0.0.1", *HUB.options()])
+    finally:
+        HUB.stop()

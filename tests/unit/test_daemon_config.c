@@ -165,7 +165,8 @@ static void test_launch(void)
 	    "json", "--log-level", "info", "--pool", "8", "--pool-memory", "256M",
 	    "--webhook-private", "no", "--telegram-url", "https://api.telegram.org", "--audit-days",
 	    "90", "--audit-max", "1000000", "--signup", "activation", "--otlp-service", "aviary",
-	    "--otlp-ratio", "1", "--print-ready"};
+	    "--otlp-ratio", "1", "--github-url", "https://github.com", "--github-api-url",
+	    "https://api.github.com", "--print-ready"};
 	char **argv = NULL;
 	size_t n = 0;
 

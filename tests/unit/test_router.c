@@ -91,6 +91,11 @@ static void test_table(void)
 		ok(false, "a handler was called");                                                 \
 	}
 HANDLER(native_health)
+HANDLER(native_oauth_begin)
+HANDLER(native_oauth_callback)
+HANDLER(native_oauth_landing)
+HANDLER(native_oauth_connect)
+HANDLER(native_oauth_disconnect)
 HANDLER(native_activate_page)
 HANDLER(native_activate_form)
 HANDLER(native_reset_page)

@@ -170,3 +170,10 @@ void native_activate_page(struct api_request *rq);
 void native_activate_form(struct api_request *rq);
 void native_reset_page(struct api_request *rq);
 void native_reset_form(struct api_request *rq);
+void native_oauth_landing(struct api_request *rq);
+
+/* oauth.c */
+void native_oauth_begin(struct api_request *rq);
+void native_oauth_callback(struct api_request *rq);
+void native_oauth_connect(struct api_request *rq);
+void native_oauth_disconnect(struct api_request *rq);

@@ -2,10 +2,10 @@
 /*
  * pages.c - /activate and /reset: where links lead when no other site is in front
  *
- * Two pages of plain HTML with one form each: no script, nothing from elsewhere, nothing kept. The link itself changes
- * nothing, as programs that look at mail follow links; the button does. Whoever has the token may do what it is
- * for, so that a form of another site could do no more than its maker: no token against that is
- * needed.
+ * Two pages of plain HTML with one form each: no script, nothing from elsewhere, nothing kept. The
+ * link itself changes nothing, as programs that look at mail follow links; the button does. Whoever
+ * has the token may do what it is for, so that a form of another site could do no more than its
+ * maker: no token against that is needed.
  */
 #include "api/native/native.h"
 
@@ -24,7 +24,8 @@
 static const char head[] =
     "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">"
     "<meta name=\"viewport\" content=\"width=device-width\"><title>Aviary</title>"
-    "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:28rem;margin:4rem auto;padding:0 1rem}"
+    "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:28rem;margin:4rem auto;padding:0 "
+    "1rem}"
     "label,input,button{display:block;margin:.5rem 0;font:inherit}input{width:100%;padding:.4rem}"
     "button{padding:.4rem 1.2rem}</style></head><body><h1>Aviary</h1>";
 /* Of the style above: printf '%s' "$style" | openssl dgst -sha256 -binary | base64 */
@@ -102,7 +103,8 @@ static void send_form(struct api_request *rq, const char *path, const char *fiel
 		return;
 	}
 	(void)av_buf_printf(&body,
-	    "<form method=\"post\" action=\"%s\"><input type=\"hidden\" name=\"token\" value=\"", path);
+	    "<form method=\"post\" action=\"%s\"><input type=\"hidden\" name=\"token\" value=\"",
+	    path);
 	append_html(&body, av_buf_str(&token));
 	(void)av_buf_printf(&body, "\">%s</form>", fields);
 	send_page(rq, 200, &body, 0);
@@ -117,10 +119,42 @@ void native_activate_page(struct api_request *rq)
 void native_reset_page(struct api_request *rq)
 {
 	send_form(rq, "reset",
-	    "<label>New password, at least 8 characters<input type=\"password\" name=\"new_password\" "
+	    "<label>New password, at least 8 characters<input type=\"password\" "
+	    "name=\"new_password\" "
 	    "autocomplete=\"new-password\" minlength=\"8\" maxlength=\"1024\" required></label>"
 	    "<label>Once more<input type=\"password\" name=\"confirm_password\" "
 	    "autocomplete=\"new-password\" required></label><button>Set password</button>");
+}
+
+/* Where oauth.c sends a browser when no other site is in front: it says what came out. */
+void native_oauth_landing(struct api_request *rq)
+{
+	static const struct {
+		const char *word, *text;
+	} errors[] = {
+	    {"access_denied", "You did not allow it."},
+	    {"email_taken", "There is an account with your address, or another one is connected. "
+	                    "Log in with your password "
+	                    "and connect it to GitHub."},
+	    {"no_account",
+	        "There is no account for you here. Sign up first, or ask an administrator."},
+	    {"account_deactivated", "Your account was deactivated by an administrator."},
+	    {"exchange_failed", "GitHub could not be asked who you are. Try again."},
+	    {"invalid_state", "This login was begun elsewhere, or too long ago. Try again."},
+	};
+	AV_CLEANUP(av_buf_clear) struct av_buf error = AV_BUF_INIT(64);
+	const char *text = "It did not work. Try again.";
+	struct av_err err;
+
+	if (api_query(rq, "error", &error, &err) == -ENOENT) {
+		send_text(
+		    rq, 200, AV_STR("GitHub has told us who you are. You can close this page."));
+		return;
+	}
+	for (size_t i = 0; i < AV_ARRAY_LEN(errors); i++)
+		if (av_str_eq_c(av_buf_str(&error), errors[i].word))
+			text = errors[i].text;
+	send_text(rq, 200, av_str_c(text));
 }
 
 /* ---- what the forms send ---- */
