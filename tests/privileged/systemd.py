@@ -3,7 +3,7 @@
 """The units as they are installed, under a systemd of the test's own.
 
 Needs root and Debian's package systemd. `systemd --system` runs as PID 1 of namespaces of its own, with a pure cgroup v2
-tree, tmpfs where it and Aviary write, and no units but the ones under test and empty targets.
+tree, directories of the test's own where it and Aviary write, and no units but the ones under test and empty targets.
 """
 import os
 import re
@@ -21,20 +21,21 @@ SYSTEMD = "/lib/systemd/systemd"
 TARGETS = ("sysinit", "basic", "shutdown", "umount", "network", "multi-user", "initrd-switch-root", "emergency", "rescue")
 PREPARE = """
 set -e
+while [ ! -e {dir}/go ]; do sleep 0.1; done
 mount --make-rprivate /
 umount -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/etc /run/work
 mount -t overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/work overlay /etc
-mount -t tmpfs -o mode=755 tmpfs /var/lib
+mount --bind {dir}/lib /var/lib
 mount -t proc proc /proc
 exec {systemd} --system --unit=aviary-test.target --log-target=console --show-status=no --log-level=info
 """
 
 
 def make_group():
-    """The root of the machine's tree: below this process's own group, with every controller that may be had there."""
+    """This process's group, and the root of the machine's tree: below this process's own group, with every controller that may be had there."""
     with open("/proc/self/mountinfo", encoding="utf-8") as f:
         tree = [line.split()[4] for line in f if " - cgroup2 " in line][0]
     with open("/proc/self/cgroup", encoding="utf-8") as f:
@@ -47,7 +48,7 @@ def make_group():
             pass
     group = f"{tree}{own}/aviary-test-{os.getpid()}"
     os.mkdir(group)
-    return group
+    return tree + own, group
 
 
 def remove_group(group):
@@ -69,6 +70,7 @@ class Machine:
         self.dir = tempfile.mkdtemp(prefix="aviary-systemd-")
         os.chmod(self.dir, 0o755)
         self.units = os.path.join(self.dir, "units")
+        os.mkdir(os.path.join(self.dir, "lib"))
         os.makedirs(os.path.join(self.units, "aviary.service.d"))
         for name in TARGETS:
             self.unit(name + ".target", "[Unit]\nDefaultDependencies=no\n")
@@ -81,10 +83,16 @@ class Machine:
                   "Environment=AVIARY_LISTEN=127.0.0.1:0 AVIARY_DISK_IMAGE=2G\n")
         self.log = open(os.path.join(self.dir, "log"), "wb")
         env = {"PATH": os.environ["PATH"], "SYSTEMD_UNIT_PATH": self.units, "container": "aviary-test", "LANG": "C.UTF-8"}
-        self.group = make_group()
+        own, self.group = make_group()
         self.process = subprocess.Popen(
             ["sh", "-c", f"echo 0 >{self.group}/cgroup.procs; exec \"$@\"", "sh", "unshare", "--mount", "--pid", "--cgroup", "--uts", "--ipc", "--fork", "--kill-child", "sh", "-c",
-             PREPARE.format(systemd=SYSTEMD)], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=env)
+             PREPARE.format(systemd=SYSTEMD, dir=self.dir)], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=env)
+        wait_for(self.pid, 10, "the namespaces")
+        # A group that has processes cannot give controllers on: who waits outside goes back.
+        with open(own + "/cgroup.procs", "w", encoding="ascii") as f:
+            f.write(str(self.process.pid))
+        with open(os.path.join(self.dir, "go"), "w", encoding="ascii"):
+            pass
 
     def unit(self, name, text):
         with open(os.path.join(self.units, name), "w", encoding="utf-8") as f:
@@ -144,6 +152,10 @@ def test_sandboxes_have_their_own_group(m):
     path = m.run("sh", "-c", f"find /sys/fs/cgroup -type d -name {m.sandbox}").stdout.strip()
     ok(path.startswith("/sys/fs/cgroup/system.slice/aviary-sandboxes.service/aviary-"), f"where: {path}")
     ok(m.run("cat", path + "/cgroup.procs").stdout.strip(), "and processes in it")
+    if "memory" in m.run("cat", "/sys/fs/cgroup/cgroup.controllers").stdout:
+        ok(int(m.run("cat", path + "/memory.max").stdout) > 0, "with a limit")
+    else:
+        print("# no controllers in the v2 tree of this machine")
     own = m.run("sh", "-c", "cat /sys/fs/cgroup/system.slice/aviary.service/cgroup.procs").stdout.split()
     ok(3 <= len(own) <= 6, f"the service's own group has ours only: {own}")
     main_pid = m.show("aviary.service", "MainPID")

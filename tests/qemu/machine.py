@@ -223,6 +223,7 @@ def make_image(work, build, commands, programs):
         tree.add(path)
     aviary = tree.path / "aviary"
     shutil.copytree(ROOT / "tests", aviary / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "packaging/systemd", aviary / "packaging/systemd")
     for path in binaries(build):
         target = aviary / "build" / path.relative_to(build)
         target.parent.mkdir(parents=True, exist_ok=True)
