@@ -293,7 +293,7 @@ static void on_key_deleted(void *ctx, const char *key_id)
 	while ((t = av_map_next(&e->teams, &pos)))
 		AV_LIST_FOREACH(s, &t->streams, struct event_stream, link)
 	if (strcmp(s->key_id, key_id) == 0)
-		s->on_end(s, "the API key was deleted");
+		s->on_end(s, "the API key was deleted or has expired");
 }
 
 static void on_stopping(void *ctx)

@@ -736,7 +736,8 @@ static int convert(struct daemon_config *c, struct av_err *err)
 	    (r = convert_domain(c, err)) < 0 || (r = convert_public_url(c, err)) < 0 ||
 	    (r = convert_frontend_url(c, err)) < 0 || (r = convert_signup(c, err)) < 0 ||
 	    (r = convert_log(c, err)) < 0 || (r = convert_ratio(c, err)) < 0 ||
-	    (r = convert_pool(c, err)) < 0 || (r = convert_audit(c, err)) < 0)
+	    (r = convert_pool(c, err)) < 0 || (r = convert_audit(c, err)) < 0 ||
+	    (r = daemon_config_quotas(c, err)) < 0)
 		return r;
 	r = convert_fd(c, DAEMON_OPT_CREDENTIALS_FD, &c->credentials_fd, err);
 	if (r == 0)

@@ -56,6 +56,8 @@ struct daemon_config {
 	bool print_ready;
 	uint32_t pool;        /* 0: off */
 	uint64_t pool_memory; /* bytes */
+	/* Of teams without their own; 0: none. */
+	int64_t quota_sandboxes, quota_cpu_milli, quota_memory, quota_disk, quota_creates;
 	uint64_t audit_days, audit_max;
 	bool help, version;
 	bool is_daemon;     /* --spawn-socket was given */
@@ -67,6 +69,8 @@ struct daemon_config {
 /* Reads flags, and unless --spawn-socket is among them environment and file. On error (kind
  * INVALID, message complete with the place) *c is empty. environ is read, not kept. */
 int daemon_config_load(struct daemon_config *c, int argc, char *const *argv, struct av_err *err);
+/* For config.c: the quotas of c->value. INVALID with the place. */
+int daemon_config_quotas(struct daemon_config *c, struct av_err *err);
 void daemon_config_clear(struct daemon_config *c);
 
 /* The option's value or NULL; valid as long as c. */

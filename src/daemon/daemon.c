@@ -419,6 +419,16 @@ static int open_node(struct daemon *d, struct av_err *err)
 	return r < 0 ? r : node_new(&config, &d->node, err);
 }
 
+static void take_quotas(const struct daemon_config *c, struct control_limits *l)
+{
+	if (c->quota_sandboxes)
+		l->sandboxes_per_team_max = c->quota_sandboxes;
+	l->team_cpu_milli_max = c->quota_cpu_milli;
+	l->team_memory_max = c->quota_memory;
+	l->team_disk_max = c->quota_disk;
+	l->team_creates_per_minute_max = c->quota_creates;
+}
+
 static int open_control(struct daemon *d, struct av_err *err)
 {
 	struct control_config config = {.store = d->store,
@@ -448,6 +458,7 @@ static int open_control(struct daemon *d, struct av_err *err)
 		return r;
 	config.github = r > 0 ? &d->github.config : NULL;
 	control_limits_init(&config.limits);
+	take_quotas(d->config, &config.limits);
 	av_timer_init(&d->tick, d->loop, on_tick, d);
 	r = control_new(&config, &d->control, err);
 	if (r < 0)
