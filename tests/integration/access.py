@@ -18,13 +18,13 @@ import yaml
 from aviary_test import Failure, Response, equal, main, ok, short
 from ws import HandshakeError, WebSocket
 
-PLACES = {"unknown": {"id": "sb" + "0" * 25, "selector": "none", "name": "no-such", "build": "x", "api_key": "ke" + "0" * 25,
+PLACES = {"unknown": {"provider": "github", "id": "sb" + "0" * 25, "selector": "none", "name": "no-such", "build": "x", "api_key": "ke" + "0" * 25,
                       "user": "us" + "0" * 25, "sandbox": "sb" + "0" * 25, "channel": "ch" + "0" * 25,
                       "delivery": "00000000-0000-4000-8000-000000000000"}}
 
 # What somebody of another team is told who names a thing of ours, by the parameter of the path that says which; the
 # first one of the path counts.
-FOREIGN = {"id": {404}, "channel": {404}, "name": {404}, "api_key": {404}, "team": {403}}
+FOREIGN = {"provider": {404}, "id": {404}, "channel": {404}, "name": {404}, "api_key": {404}, "team": {403}}
 # Exceptions, with the reason.
 FOREIGN_ROUTES = {
     "DELETE /v1/api-keys/{api_key}": {204},  # a key that is not there is deleted already; it must go on working
@@ -66,6 +66,8 @@ ROLES = {
     "PATCH /v1/me": "member",
     "DELETE /v1/me": "member",
     "POST /v1/me/password": "member",
+    "GET /v1/me/providers/{provider}/connect": "member",
+    "DELETE /v1/me/providers/{provider}": "member",
     "GET /v1/audit-logs": "member",  # of what is told to members; the test of the log asks for more
     "GET /v1/audit-logs/export": "member",
 }
@@ -123,7 +125,7 @@ def test_what_is_ours(d):
     delivery = d.expect(200, "GET", f"/v1/channels/{channel}/deliveries").json()["deliveries"][0]["id"]
     d.expect(200, "POST", f"/v1/sandboxes/{sb}/resume")
     key = d.expect(201, "POST", "/v1/api-keys", {"name": "our-key"}).json()
-    OURS.update(id=sb, selector=tag, name="our-template", build="x", api_key=key["id"], team=team, user=owner.user,
+    OURS.update(provider="github", id=sb, selector=tag, name="our-template", build="x", api_key=key["id"], team=team, user=owner.user,
                 sandbox=sb, secret=key["key"], channel=channel, delivery=delivery)
     SEEN.extend([sb, key["id"], key["key"], owner.user, "our-template", "our-key", channel, delivery, "our-channel"])
     expired = d.expect(201, "POST", "/v1/api-keys", {"scopes": ["*"]}).json()
