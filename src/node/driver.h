@@ -197,7 +197,7 @@ struct driver_ops {
 
 	/* The template's record and layer as members of a tar archive, for a backup: fd (the
 	 * callee's; -1 on error) is non-blocking, and its last DRIVER_EXPORT_END bytes are for
-	 * export_end. NOT_FOUND; INVALID_STATE while others are under way. NULL: cannot be done. */
+	 * export_end; what cannot be read is said there. NULL: cannot be done. */
 	int (*template_export)(
 	    struct driver *d, const char *template_id, driver_stream_fn *fn, void *ctx);
 	/* What those bytes say: 0 when what came before them was all; else INTERNAL or CHECKSUM. */

@@ -44,7 +44,7 @@ static int open_top(struct spawner *sp, struct source *s)
 	return r < 0 ? r : layer_open(top, "fs", OPEN_DIR);
 }
 
-static int open_source(struct export *e, struct source *s, struct av_err *err)
+static int open_source(struct exporting *e, struct source *s, struct av_err *err)
 {
 	s->dir = layer_open(e->sp->templates.dir_fd, e->id, OPEN_DIR);
 	if (s->dir < 0)
@@ -109,7 +109,7 @@ static int put_all(struct tar_out *t, const struct source *s)
 	return r == 0 ? tar_out_flush(t) : r;
 }
 
-static int put_layer(struct export *e, struct av_err *err)
+static int put_layer(struct exporting *e, struct av_err *err)
 {
 	struct source s = {.dir = -1, .layer = -1, .root = -1, .usr = -1};
 	struct tar_out *t = tar_out_new(e->pipe);
@@ -131,7 +131,7 @@ static int put_layer(struct export *e, struct av_err *err)
 
 static int export_layer(void *arg, struct chore_result *res, struct av_err *err)
 {
-	struct export *e = arg;
+	struct exporting *e = arg;
 	struct spawn_export_end end = {.magic = SPAWN_EXPORT_MAGIC};
 	(void)res;
 	int r = put_layer(e, err);
@@ -145,18 +145,26 @@ static int export_layer(void *arg, struct chore_result *res, struct av_err *err)
 
 /* ---- in the worker ---- */
 
+static void start(struct exporting *e, struct job *j);
+
 static void exported(void *ctx, int error, const struct chore_result *res)
 {
-	struct export *e = ctx;
+	struct exporting *e = ctx;
+	struct job *next = AV_LIST_FIRST(&e->of->waiting, struct job, node);
 	if (error < 0 && error != -ECANCELED)
 		av_log(AV_LOG_WARN, "a template does not go into the backup", "id", e->id, "error",
 		    res->text[0] ? res->text : strerror(-error), NULL);
+	if (next) {
+		av_list_remove(&next->node);
+		start(e, next);
+	}
 }
 
 void exports_init(struct exports *x)
 {
+	av_list_init(&x->waiting);
 	for (size_t i = 0; i < AV_ARRAY_LEN(x->v); i++)
-		x->v[i] = (struct export){.chore = CHORE_INIT, .of = x, .pipe = -1};
+		x->v[i] = (struct exporting){.chore = CHORE_INIT, .of = x, .pipe = -1};
 }
 
 void exports_clear(struct exports *x)
@@ -165,33 +173,32 @@ void exports_clear(struct exports *x)
 		chore_clear(&x->v[i].chore);
 }
 
-void export_start(struct spawner *sp, struct job *j)
+static void start(struct exporting *e, struct job *j)
 {
 	struct spawn_reply reply = {0};
-	struct av_err err = {0};
-	struct export *e = NULL;
-	for (size_t i = 0; i < AV_ARRAY_LEN(sp->exports.v) && !e; i++)
-		if (!chore_runs(&sp->exports.v[i].chore))
-			e = &sp->exports.v[i];
-	if (!e) {
-		(void)av_err_set(&err, AV_ERR_INVALID_STATE,
-		    "%d templates are being written into backups: try again later", EXPORTS_MAX);
-		job_fail(j, -EBUSY, &err);
-		return;
-	}
 	int p[2];
 	if (pipe2(p, O_CLOEXEC) < 0) {
 		job_fail(j, -errno, NULL);
 		return;
 	}
 	memcpy(e->id, j->request.u.template.template_id, sizeof(e->id));
-	e->sp = sp;
 	e->pipe = p[1];
-	int r = chore_start(&e->chore, &sp->loop, export_layer, e, exported, e);
+	int r = chore_start(&e->chore, &e->sp->loop, export_layer, e, exported, e);
 	av_close_fd(&e->pipe);
 	if (r < 0)
 		job_fail(j, r, NULL);
 	else
 		job_done(j, &reply, p[0]);
 	av_close_fd(&p[0]);
+}
+
+void export_start(struct spawner *sp, struct job *j)
+{
+	for (size_t i = 0; i < AV_ARRAY_LEN(sp->exports.v); i++)
+		if (!chore_runs(&sp->exports.v[i].chore)) {
+			sp->exports.v[i].sp = sp;
+			start(&sp->exports.v[i], j);
+			return;
+		}
+	av_list_append(&sp->exports.waiting, &j->node);
 }

@@ -4,7 +4,7 @@
  *
  * A forked child compares the layer with its checksum, where that is not known to hold, and writes
  * it into a pipe, whose other end the reply carries. What ends the pipe says whether it was all
- * (struct spawn_export_end). At most EXPORTS_MAX at once; EBUSY beyond.
+ * (struct spawn_export_end). EXPORTS_MAX go on at once, the others wait.
  */
 #pragma once
 
@@ -15,16 +15,17 @@ struct spawner;
 
 #define EXPORTS_MAX 2
 
+struct exporting {
+	struct chore chore;
+	struct exports *of;
+	char id[TEMPLATE_ID_SIZE];
+	struct spawner *sp;
+	int pipe; /* of the child: owned until it runs */
+};
+
 struct exports {
-	struct export
-	{
-		struct chore chore;
-		struct exports *of;
-		char id[TEMPLATE_ID_SIZE];
-		struct spawner *sp;
-		int pipe; /* of the child: owned until it runs */
-	}
-	v[EXPORTS_MAX];
+	struct exporting v[EXPORTS_MAX];
+	struct av_list waiting; /* struct job */
 };
 
 void exports_init(struct exports *e);

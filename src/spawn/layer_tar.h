@@ -78,6 +78,9 @@ void tar_in_free(struct tar_in *t);
 int tar_in_next(struct tar_in *t, struct tar_member *ret, struct av_err *err) AV_MUST_CHECK;
 /* Up to size bytes of the member's content; 0 at its end. */
 ssize_t tar_in_read(struct tar_in *t, void *p, size_t size) AV_MUST_CHECK;
+/* What is wrong with an archive that something else than was expected came out of: -EBADMSG, with
+ * *err saying that it ends too early where it did, else `what`. */
+int tar_in_bad(const struct tar_in *t, const char *what, struct av_err *err);
 /* BLAKE2b-256 of all blocks before the member that came last. */
 void tar_in_hash_before(const struct tar_in *t, uint8_t ret[static LAYER_HASH_SIZE]);
 

@@ -35,6 +35,7 @@ struct tar_in {
 	int fd;
 	size_t at, n; /* of in */
 	uint64_t left, padding;
+	bool ended; /* earlier than it may */
 	crypto_generichash_blake2b_state hash, before;
 	struct av_buf meta, path, link, xattrs;
 	char in[IN_SIZE];
@@ -82,6 +83,11 @@ static int foreign(struct av_err *err, const char *what)
 	return -EBADMSG;
 }
 
+int tar_in_bad(const struct tar_in *t, const char *what, struct av_err *err)
+{
+	return t->ended ? torn(err) : foreign(err, what);
+}
+
 /* Exactly size bytes, hashed. */
 static int get(struct tar_in *t, void *p, size_t size, struct av_err *err)
 {
@@ -96,6 +102,7 @@ static int get(struct tar_in *t, void *p, size_t size, struct av_err *err)
 			if (n < 0)
 				return av_err_sys(
 				    err, AV_ERR_INTERNAL, errno, "cannot read the backup");
+			t->ended = n == 0;
 			if (n == 0)
 				return torn(err);
 			t->at = 0;
@@ -724,7 +731,7 @@ int untar_member(struct untar *u, struct tar_in *t, const struct tar_member *m, 
 	int r = make_member(u, t, m);
 
 	if (r == -EBADMSG)
-		return foreign(err, "a member in an impossible place, or cut off");
+		return tar_in_bad(t, "a member in an impossible place", err);
 	return r < 0 ? cannot(err, r, m->path) : 0;
 }
 

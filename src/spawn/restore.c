@@ -55,13 +55,6 @@ struct restore {
 	char text[BACKUP_HEAD_SIZE + 1];
 };
 
-static int foreign(struct av_err *err, const char *what)
-{
-	(void)av_err_set(
-	    err, AV_ERR_CHECKSUM, "this is no backup of Aviary, or a damaged one (%s)", what);
-	return -EBADMSG;
-}
-
 static int die_here(const char *name, struct av_err *err)
 {
 	return av_failpoint(name) ? av_err_set(err, AV_ERR_INTERNAL, "failpoint %s", name) : 0;
@@ -155,7 +148,7 @@ static int read_text(struct restore *r, const struct tar_member *m, struct av_er
 {
 	if (m->type != '0' || m->size != BACKUP_HEAD_SIZE || m->sparse ||
 	    tar_in_read(r->in, r->text, BACKUP_HEAD_SIZE) != BACKUP_HEAD_SIZE)
-		return foreign(err, m->path);
+		return tar_in_bad(r->in, m->path, err);
 	r->text[BACKUP_HEAD_SIZE] = '\0';
 	return 0;
 }
@@ -168,7 +161,7 @@ static int read_head(struct restore *r, struct av_err *err)
 	if (res < 0)
 		return res;
 	if (res == 0 || strcmp(m.path, BACKUP_HEAD) != 0)
-		return foreign(err, "it begins with something else");
+		return tar_in_bad(r->in, "it begins with something else", err);
 	res = read_text(r, &m, err);
 	if (res < 0)
 		return res;
@@ -198,7 +191,7 @@ static int copy_database(struct restore *r, struct av_err *err)
 			return av_err_sys(err, res == -ENOSPC ? AV_ERR_NO_SPACE : AV_ERR_INTERNAL,
 			    res, "cannot write the database");
 	}
-	return n < 0 ? foreign(err, "its database is cut off") : 0;
+	return n < 0 ? tar_in_bad(r->in, "its database is cut off", err) : 0;
 }
 
 static int read_database(struct restore *r, struct av_err *err)
@@ -210,7 +203,7 @@ static int read_database(struct restore *r, struct av_err *err)
 		return res;
 	if (res == 0 || strcmp(m.path, BACKUP_DATABASE) != 0 || m.type != '0' || m.sparse ||
 	    m.size == 0)
-		return foreign(err, "there is no database in it");
+		return tar_in_bad(r->in, "there is no database in it", err);
 	r->database_bytes = m.size;
 	res = copy_database(r, err);
 	return res < 0 ? res : die_here("restore.database", err);
@@ -307,13 +300,13 @@ static int begin_template(struct restore *r, const struct tar_member *m, struct 
 	if (av_str_copy(id, sizeof(id), av_str_n(rest, n)) < 0 || !template_id_ok(id) ||
 	    strcmp(rest + n, "/" TEMPLATE_META_NAME) != 0 || m->type != '0' || m->sparse ||
 	    m->size > sizeof(record))
-		return foreign(err, "a template without a record");
+		return tar_in_bad(r->in, "a template without a record", err);
 	ssize_t got = tar_in_read(r->in, record, (size_t)m->size);
 	if (got != (ssize_t)m->size)
-		return foreign(err, "a record that is cut off");
+		return tar_in_bad(r->in, "a record that is cut off", err);
 	res = template_meta_parse(record, (size_t)got, id, &r->meta, err);
 	if (res == 0 && (res = make_template_dirs(r, id)) < 0)
-		return res == -EEXIST ? foreign(err, "a template twice")
+		return res == -EEXIST ? tar_in_bad(r->in, "a template twice", err)
 		                      : av_err_sys(err, AV_ERR_INTERNAL, res, "cannot make %s", id);
 	if (res == 0)
 		res = av_path_printf(r->prefix, sizeof(r->prefix), TEMPLATES "%s", id);
@@ -347,9 +340,9 @@ static int read_end(struct restore *r, const struct tar_member *m, struct av_err
 	if (strncmp(r->text, form, strlen(form)) != 0 ||
 	    strncmp(r->text + strlen(form), hex, 2 * sizeof(hash)) != 0 ||
 	    r->text[strlen(form) + 2 * sizeof(hash)] != '\n')
-		return foreign(err, "its checksum does not fit");
+		return tar_in_bad(r->in, "its checksum does not fit", err);
 	res = tar_in_next(r->in, &after, err);
-	return res > 0 ? foreign(err, "something follows its end") : res;
+	return res > 0 ? tar_in_bad(r->in, "something follows its end", err) : res;
 }
 
 static int read_members(struct restore *r, struct av_err *err)
@@ -360,7 +353,7 @@ static int read_members(struct restore *r, struct av_err *err)
 		int res = tar_in_next(r->in, &m, err);
 
 		if (res == 0)
-			return foreign(err, "it has no end");
+			return tar_in_bad(r->in, "it has no end", err);
 		if (res > 0 && r->untar && !of_template(r, m.path))
 			res = AV_MIN(end_template(r, err), 0);
 		if (res < 0)
@@ -372,7 +365,7 @@ static int read_members(struct restore *r, struct av_err *err)
 		else if (strncmp(m.path, TEMPLATES, strlen(TEMPLATES)) == 0)
 			res = begin_template(r, &m, err);
 		else
-			res = foreign(err, m.path);
+			res = tar_in_bad(r->in, m.path, err);
 		if (res < 0)
 			return res;
 	}

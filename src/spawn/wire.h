@@ -56,8 +56,8 @@ enum spawn_op {
 	SPAWN_TEMPLATE_LIST,   /* -> struct spawn_list_reply */
 	SPAWN_STATS,           /* -> struct spawn_stats_reply */
 	/* u.template -> one descriptor, the reading end of a pipe: members of a tar archive with
-	 * the template's record and layer, then a struct spawn_export_end. EBUSY: several are
-	 * under way. */
+	 * the template's record and layer, then a struct spawn_export_end. A few go on at
+	 * once, the others wait. */
 	SPAWN_TEMPLATE_EXPORT,
 };
 
