@@ -384,18 +384,22 @@ def test_killed_while_it_is_backed_up(d):
     d.exec(sandbox, "head -c 60000000 /dev/urandom >/root/r")
     d.expect(201, "POST", "/v1/snapshots", {"sandbox_id": sandbox, "name": "large", "stop": True})
     for victim in ("daemon", "worker"):
+        wait_for(lambda: aviary(d, "backup", file_of(d, "whole.tar"), check=False).returncode == 0, 30, "a backup")
         with subprocess.Popen([program("aviary"), "backup", "-"], bufsize=0, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, env={
                 **os.environ, "AVIARY_CONFIG_DIR": os.path.join(d.dir, "config"), "AVIARY_URL": d.url}) as p:
             some = b""
             while len(some) < 5000000:  # within the large template; nobody reads the rest
-                some += p.stdout.read(1000000)
+                more = p.stdout.read(1000000)
+                if not more:
+                    raise aviary_test.Failure(f"before {victim} died: {p.communicate()[1]!r}")
+                some += more
             os.kill(d.pids()[victim], signal.SIGKILL)
             rest, error = p.communicate(timeout=60)
         ok(p.returncode != 0, f"{victim} dies: {error!r}")
         restore_fails(d, "-", "torn", stdin=some + rest)
         wait_for(lambda: _ready(d), 30, "ready again")
-    wait_for(lambda: aviary(d, "backup", file_of(d, "after.tar"), check=False).returncode == 0, 30, "a backup again")
+    wait_for(lambda: aviary(d, "backup", file_of(d, "whole.tar"), check=False).returncode == 0, 30, "a backup again")
     d.expect(204, "DELETE", "/v1/snapshots/large")
 
 
