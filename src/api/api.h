@@ -13,6 +13,7 @@
 
 struct api;
 struct av_http_server;
+struct av_fetch;
 struct av_loop;
 struct av_otlp;
 struct av_req;
@@ -31,8 +32,9 @@ struct api_config {
 	/* "https://example.com[:port]": where the API is served for clients; NULL: the scheme
 	 * and the name under which a client asks. */
 	const char *public_url;
-	struct av_otlp *otlp; /* NULL: nothing is traced */
-	bool metrics_public; /* /metrics is for everybody; else see auth.h */
+	struct av_fetch *fetch; /* for /metrics: what is asked of other servers; or NULL */
+	struct av_otlp *otlp;   /* NULL: nothing is traced */
+	bool metrics_public;    /* /metrics is for everybody; else see auth.h */
 	/* Addresses of proxies that say truly whom they ask for, see client_addr.h; NULL: none. */
 	const char *trusted_proxies;
 };

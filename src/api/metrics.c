@@ -237,6 +237,6 @@ int api_metrics_write(struct av_buf *out, const struct api *a, const struct driv
 	write_traces(out, a->otlp);
 	metrics_write_domain(out, a);
 	metrics_write_queues(out, a, helper);
-	metrics_write_processes(out, helper);
+	metrics_write_processes(out, a, helper);
 	return av_buf_error(out);
 }

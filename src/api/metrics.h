@@ -56,4 +56,5 @@ int api_metrics_write(struct av_buf *out, const struct api *a, const struct driv
 void metrics_write_domain(struct av_buf *out, const struct api *a);
 void metrics_write_queues(
     struct av_buf *out, const struct api *a, const struct driver_helper *helper);
-void metrics_write_processes(struct av_buf *out, const struct driver_helper *helper);
+void metrics_write_processes(
+    struct av_buf *out, const struct api *a, const struct driver_helper *helper);

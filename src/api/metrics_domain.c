@@ -12,6 +12,8 @@
 #include "api/request.h"
 #include "base/avtime.h"
 #include "control/audit.h"
+#include "control/channels.h"
+#include "net/fetch.h"
 #include "control/quota.h"
 #include "base/banned.h"
 
@@ -200,6 +202,40 @@ static void write_audit(struct av_buf *out, const struct control *control)
 	    "Records lost while the database could not be written.", s.lost);
 }
 
+static void write_channels(struct av_buf *out, const struct control *control)
+{
+	struct control_channel_stats s;
+
+	control_channels_stats(control, &s);
+	const struct labelled states[] = {{"state=\"active\"", s.channels - s.disabled},
+	    {"state=\"disabled\"", s.disabled}, {"state=\"failing\"", s.failing}};
+	const struct labelled results[] = {{"result=\"delivered\"", s.delivered},
+	    {"result=\"failed\"", s.failed}, {"result=\"given_up\"", s.given_up}};
+
+	family(out, "aviary_channels", "gauge",
+	    "Channels by state; failing: those whose last try failed, active ones too.", states,
+	    AV_ARRAY_LEN(states));
+	family(out, "aviary_channel_deliveries_total", "counter",
+	    "Events for channels by what became of them; failed: a try that is made again.",
+	    results, AV_ARRAY_LEN(results));
+	metrics_counter(
+	    out, "aviary_channel_attempts_total", "Tries to deliver an event.", s.attempts);
+}
+
+static void write_outbound(struct av_buf *out, const struct av_fetch *fetch)
+{
+	struct av_fetch_stats s = {0};
+
+	if (fetch)
+		av_fetch_get_stats(fetch, &s);
+	metrics_counter(out, "aviary_outbound_requests_total",
+	    "Requests to other servers: channels, mail, logins, traces.", s.started);
+	metrics_counter(
+	    out, "aviary_outbound_failures_total", "Those without an answer.", s.failed);
+	metrics_counter(out, "aviary_outbound_refused_total",
+	    "Those to an address that is not allowed.", s.refused);
+}
+
 static void write_agents(struct av_buf *out, const struct node_stats *s)
 {
 	metrics_gauge(
@@ -249,5 +285,7 @@ void metrics_write_domain(struct av_buf *out, const struct api *a)
 	write_store(out, a->control);
 	write_quotas(out, a->control);
 	write_audit(out, a->control);
+	write_channels(out, a->control);
+	write_outbound(out, a->fetch);
 	write_agents(out, &node);
 }

@@ -11,6 +11,7 @@
 #include "api/metrics_text.h"
 #include "api/native/foreground.h"
 #include "api/request.h"
+#include "net/fetch.h"
 #include "net/loop.h"
 #include "net/otlp.h"
 #include "base/banned.h"
@@ -57,11 +58,14 @@ static void queues(struct rows *r, const struct api *a, const struct control_que
     const struct driver_helper *helper)
 {
 	struct av_tracer_stats spans = {0};
+	struct av_fetch_stats outbound = {0};
 	struct store_stats store;
 	struct node_stats node;
 
 	if (a->otlp)
 		av_tracer_get_stats(av_otlp_tracer(a->otlp), &spans);
+	if (a->fetch)
+		av_fetch_get_stats(a->fetch, &outbound);
 	control_get_store_stats(a->control, &store);
 	control_get_node_stats(a->control, &node);
 	add(r, "store", store.queued, STORE_QUEUE_MAX);
@@ -73,6 +77,12 @@ static void queues(struct rows *r, const struct api *a, const struct control_que
 	add(r, "ending", q->ending, 0);
 	add(r, "ending_retries", q->ending_retries, 0);
 	add(r, "account_changes", q->account_changes, 0);
+	add(r, "passwords", q->passwords, q->passwords_max);
+	add(r, "passwords_running", q->passwords_running, q->passwords_running_max);
+	add(r, "audit", q->audit, q->audit_max);
+	add(r, "channels_waiting", q->channels_waiting, q->channels_max);
+	add(r, "channels_sending", q->channels_sending, q->channels_sending_max);
+	add(r, "outbound", outbound.open, AV_FETCH_CALLS_MAX);
 	add(r, "spawn_waiting", node.driver.waiting, 0);
 	add(r, "spawn_sent", node.driver.sent, node.driver.sent_max);
 	if (!helper)
@@ -94,6 +104,8 @@ static void tables(struct rows *r, const struct control_queues *q,
 	add(r, "users", q->users, q->users_max);
 	add(r, "teams", q->teams, 0);
 	add(r, "keys", q->keys, 0);
+	add(r, "channels", q->channels, q->channels_max);
+	add(r, "throttled", q->throttled, q->throttled_max);
 	add(r, "pool", q->pool, q->pool_max);
 	add(r, "event_streams", events->streams, EVENTS_STREAMS_MAX);
 	add(r, "event_rings", events->rings, 0);

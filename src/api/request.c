@@ -16,6 +16,7 @@
 #include "base/avtime.h"
 #include "base/codec.h"
 #include "base/log.h"
+#include "base/self.h"
 #include "net/otlp.h"
 #include "base/banned.h"
 
@@ -23,6 +24,7 @@
 
 int api_new(const struct api_config *config, struct api **ret, struct av_err *err)
 {
+	struct av_self self;
 	struct api *a = calloc(1, sizeof *a);
 
 	if (!a)
@@ -39,8 +41,11 @@ int api_new(const struct api_config *config, struct api **ret, struct av_err *er
 		return -EINVAL;
 	}
 	a->metrics_public = config->metrics_public;
+	av_self_read(-1, &self);
+	a->start_ms = av_self_start_ms(&self);
 	av_list_init(&a->audit_exports);
 	a->otlp = config->otlp;
+	a->fetch = config->fetch;
 	if (scraper_new(a->loop, a->control, &a->scraper) < 0 || events_new(a, &a->events) < 0) {
 		scraper_free(a->scraper);
 		free(a);

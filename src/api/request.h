@@ -44,8 +44,10 @@ struct api {
 	size_t collected_bytes;       /* output held for answers, at most FOREGROUND_TOTAL_MAX */
 	struct events *events;        /* owned */
 	struct av_list audit_exports; /* struct exporter of native/audit.c */
+	struct av_fetch *fetch;       /* for its counts; or NULL */
 	struct av_otlp *otlp;         /* NULL: nothing is traced */
 	struct scraper *scraper;      /* owned */
+	int64_t start_ms;             /* when this process started, since 1970 */
 	bool metrics_public;          /* see auth.h */
 	size_t kernel_bytes;          /* results of kernels on their way, see kernel_run.h */
 };
@@ -70,7 +72,7 @@ struct api_request {
 	struct av_trace_root trace;    /* its parts are recorded under actor.trace */
 	char trace_request_id[65];     /* of a traced one: req may be gone when it ends */
 	int64_t trace_start_ns;
-	bool lasting;                  /* it lasts as long as the client likes: no latency */
+	bool lasting; /* it lasts as long as the client likes: no latency */
 
 	/* The handler's: */
 	void *state;

@@ -98,3 +98,8 @@ void av_self_read(int proc_fd, struct av_self *ret)
 	if (getrusage(RUSAGE_SELF, &use) == 0)
 		ret->cpu_usec = usec(&use.ru_utime) + usec(&use.ru_stime);
 }
+
+int64_t av_self_start_ms(const struct av_self *s)
+{
+	return av_real_ms() - (av_boot_ns() - s->start_boot_ns) / AV_NS_PER_MS;
+}

@@ -18,3 +18,6 @@ struct av_self {
  * /proc. What cannot be read is 0. Some small reads; before Linux 6.2 the descriptors are counted
  * one by one. Blocks no longer than that. */
 void av_self_read(int proc_fd, struct av_self *ret);
+/* When it started, milliseconds since 1970 by the clock of now: to be asked once and kept, as the
+ * answer moves with the clock. */
+int64_t av_self_start_ms(const struct av_self *s);

@@ -6,6 +6,8 @@
 
 #include "base/avtime.h"
 #include "control/accounts.h"
+#include "control/audit.h"
+#include "control/channels.h"
 #include "control/control_internal.h"
 
 #include "base/banned.h"
@@ -60,8 +62,12 @@ static size_t list_length(const struct av_list *l)
 
 void control_get_queues(const struct control *c, struct control_queues *ret)
 {
+	struct control_channel_stats channels;
+	struct control_audit_stats audit;
 	const struct sandbox *sb;
 
+	control_channels_stats(c, &channels);
+	control_audit_stats(c, &audit);
 	*ret = (struct control_queues){
 	    .creating = list_length(&c->creating),
 	    .changes = c->n_changes,
@@ -73,10 +79,25 @@ void control_get_queues(const struct control *c, struct control_queues *ret)
 	    .users_max = CONTROL_USERS_MAX,
 	    .teams = c->accounts.teams_by_id.n,
 	    .keys = c->keys_by_hash.n,
-	    .account_changes = list_length(&c->accounts.queue) + (c->accounts.under_way != NULL),
+	    .account_changes = list_length(&c->accounts.queue) +
+	                       list_length(&c->accounts.preparing) +
+	                       (c->accounts.under_way != NULL),
 	    .pool = c->pool.members.n,
 	    .pool_max = (size_t)c->config.pool_max,
 	    .pool_memory_max = (uint64_t)c->config.pool_memory_bytes,
+	    .passwords = c->passwords.n_waiting,
+	    .passwords_max = PASSWORDS_WAITING_MAX,
+	    .passwords_running = c->passwords.n_running,
+	    .passwords_running_max = PASSWORDS_AT_ONCE,
+	    .throttled = throttle_count(&c->throttle),
+	    .throttled_max = THROTTLE_ENTRIES_MAX,
+	    .audit = audit.waiting,
+	    .audit_max = AUDIT_WAITING_MAX,
+	    .channels = channels.channels,
+	    .channels_max = CHANNELS_MAX,
+	    .channels_waiting = channels.waiting,
+	    .channels_sending = channels.sending,
+	    .channels_sending_max = CHANNEL_SENDING_MAX,
 	};
 	AV_LIST_FOREACH(sb, &c->live, const struct sandbox, link)
 	{

@@ -42,6 +42,13 @@ struct control_queues {
 	size_t account_changes; /* of users, teams and members: waiting and under way */
 	size_t pool, pool_max;
 	uint64_t pool_memory_max;
+	size_t passwords, passwords_max;                 /* waiting to be hashed */
+	size_t passwords_running, passwords_running_max; /* being hashed */
+	size_t throttled, throttled_max;                 /* who is counted for rate limits */
+	size_t audit, audit_max;                         /* records not written yet */
+	size_t channels, channels_max;
+	size_t channels_waiting; /* with something to send */
+	size_t channels_sending, channels_sending_max;
 };
 void control_get_queues(const struct control *c, struct control_queues *ret);
 void control_get_store_stats(const struct control *c, struct store_stats *ret);

@@ -450,6 +450,7 @@ static int open_control(struct daemon *d, struct av_err *err)
 	    .metrics_public = d->config->metrics_public,
 	    .trusted_proxies = daemon_config_get(d->config, DAEMON_OPT_TRUSTED_PROXIES),
 	    .otlp = d->otlp,
+	    .fetch = outbound_fetch(d->outbound),
 	    .credentials_hint = daemon_config_get(d->config, DAEMON_OPT_CREDENTIALS)};
 	int r;
 

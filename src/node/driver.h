@@ -143,7 +143,7 @@ struct driver_stats {
 /* What the privileged helper says about itself and its work. */
 struct driver_helper {
 	uint64_t resident_bytes, cpu_usec, open_fds, max_fds;
-	int64_t start_boot_ns;             /* CLOCK_BOOTTIME when it started */
+	int64_t start_ms;                  /* since 1970, when it started */
 	uint64_t sandboxes, sandboxes_max; /* that it knows, dead ones too; and can */
 	uint64_t creating, destroying, snapshotting, freezing; /* of them, now */
 	uint64_t jobs, jobs_max;  /* requests of ours not answered yet */

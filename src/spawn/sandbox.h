@@ -74,6 +74,7 @@ struct spawner {
 	struct sandbox *sample_at; /* where the last page ended, NULL: at the end */
 	uint64_t sample_after;     /* the number that page ended with */
 	rlim_t files_max;          /* open descriptors allowed */
+	int64_t start_ms;          /* when this process started, since 1970; 0: not asked yet */
 };
 
 /* A request on its way; owned by the connection's client until job_done(). */

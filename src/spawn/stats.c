@@ -14,12 +14,14 @@ void sandbox_stats(struct spawner *sp, struct spawn_stats_reply *ret)
 	struct av_self self;
 
 	av_self_read(sp->mounts.proc_fd, &self);
+	if (!sp->start_ms)
+		sp->start_ms = av_self_start_ms(&self);
 	*ret = (struct spawn_stats_reply){
 	    .resident_bytes = self.resident_bytes,
 	    .cpu_usec = self.cpu_usec,
 	    .open_fds = self.open_fds,
 	    .max_fds = self.max_fds,
-	    .start_boot_ns = self.start_boot_ns,
+	    .start_ms = sp->start_ms,
 	    .disk_free_bytes = disk_free_bytes(sp->disk),
 	    .sandboxes = (uint32_t)sp->sandboxes.n,
 	    .slots_max = SPAWN_SLOTS,

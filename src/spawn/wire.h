@@ -257,7 +257,7 @@ struct spawn_stats_reply {
 	uint64_t resident_bytes;
 	uint64_t cpu_usec;
 	uint64_t open_fds, max_fds;
-	int64_t start_boot_ns; /* CLOCK_BOOTTIME */
+	int64_t start_ms; /* since 1970 */
 	uint64_t disk_free_bytes;
 	uint32_t sandboxes, slots_max;
 	uint32_t creating, destroying, snapshotting,

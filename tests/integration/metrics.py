@@ -6,8 +6,15 @@ import concurrent.futures
 import http.client
 import json
 import os
+import re
+import shutil
 import signal
+import subprocess
 import sys
+import tempfile
+import time
+
+import yaml
 
 from aviary_test import Daemon, cmdline, contains, equal, main, ok, processes_of, wait_for
 
@@ -38,10 +45,10 @@ BENCH_ROWS = {
     "agent_private_mib": "aviary_sandboxes_memory_bytes{}",
     "daemon_rss_mib": "process_resident_memory_bytes{}",
 }
-QUEUES = ("store", "work", "trace_spans", "creates", "changes", "changes_waiting", "ending", "ending_retries", "account_changes", "spawn_waiting",
+QUEUES = ("store", "work", "trace_spans", "creates", "changes", "changes_waiting", "ending", "ending_retries", "account_changes", "passwords", "passwords_running", "audit", "channels_waiting", "channels_sending", "outbound", "spawn_waiting",
           "spawn_sent", "worker_jobs", "worker_creating", "worker_destroying", "worker_snapshotting", "worker_freezing",
           "worker_trash")
-TABLES = ("sandboxes", "templates", "users", "teams", "keys", "pool", "event_streams", "event_rings", "events_kept", "worker_slots")
+TABLES = ("sandboxes", "templates", "users", "teams", "keys", "channels", "throttled", "pool", "event_streams", "event_rings", "events_kept", "worker_slots")
 BUFFERS = ("exec_output", "kernel_results", "events")
 
 
@@ -240,13 +247,126 @@ def test_nobody_makes_series(d):
                 ok(s.labels["method"] in ("GET", "POST", "PUT", "PATCH", "DELETE", "other"), f"a method of ours: {s.labels}")
 
 
+PACKAGING = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../packaging")
+# There only when something is configured.
+CONDITIONAL = {"aviary_tls_certificate_expiry_seconds"}
+PANELS = {"row", "timeseries", "stat", "bargauge", "heatmap"}
+UNITS = {"short", "s", "bytes", "Bps", "ops", "reqps", "percentunit", "dateTimeFromNow"}
+
+
+def check_query(found, query, where):
+    """Every metric of a query is one that is served, with those labels and, where they are fixed, values."""
+    names = re.findall(r"\b(?:aviary|process)_[a-z0-9_]+", re.sub(r'"[^"]*"', '""', query))
+    ok(names, f"{where}: asks for a metric of ours: {query}")
+    for name in names:
+        ok(name in found or name in CONDITIONAL, f"{where}: {name} is served")
+    for name, selector in re.findall(r"\b((?:aviary|process)_[a-z0-9_]+)\{([^}]*(?:\{[^}]*\}[^}]*)*)\}", query):
+        for label, op, value in re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"((?:[^"\\]|\\.)*)"', selector):
+            if label in ("instance", "job") or name in CONDITIONAL:
+                continue
+            # A bound of 0 is left out.
+            there = {s.get(label) for s in found[name.replace("_limit", "_entries") if name == "aviary_table_limit" else name]}
+            ok(there != {None}, f"{where}: {name} has a label {label}")
+            if label in ("route", "code", "method"):
+                continue  # these come with use
+            wanted = [v for v in there if v is not None and re.fullmatch(value if "~" in op else re.escape(value), v)]
+            ok(wanted, f"{where}: {name} has {label}{op}{value}; there are {sorted(v for v in there if v)}")
+    depth = 0
+    for c in re.sub(r'"[^"]*"', '""', query):
+        depth += {"(": 1, ")": -1}.get(c, 0)
+        ok(depth >= 0, f"{where}: parentheses of {query}")
+    equal(depth, 0, f"{where}: parentheses of {query}")
+
+
+def promtool(rules):
+    """The real thing, where it is installed."""
+    if not shutil.which("promtool"):
+        return
+    with tempfile.NamedTemporaryFile("w", suffix=".yml") as f:
+        yaml.safe_dump({"groups": [{"name": "test", "rules": rules}]}, f)
+        f.flush()
+        r = subprocess.run(["promtool", "check", "rules", f.name], capture_output=True, text=True, timeout=60, check=False)
+        equal(r.returncode, 0, r.stdout + r.stderr)
+
+
+def served(d):
+    use(d)
+    found = {}
+    for f in families(d):
+        for s in f.samples:
+            found.setdefault(s.name, []).append(s.labels)
+    return found
+
+
+def test_the_dashboard(d):
+    found = served(d)
+    with open(os.path.join(PACKAGING, "grafana/aviary.json"), encoding="utf-8") as f:
+        board = json.load(f)
+    equal((board["uid"], board["id"]), ("aviary", None), "an import makes one, or updates it")
+    ok(board["schemaVersion"] >= 36, "new enough for panels of Grafana 9 and later")
+    names = {v["name"] for v in board["templating"]["list"]}
+    ids, cells, queries = set(), {}, []
+    for p in board["panels"]:
+        where = f"panel {p['title']}"
+        ok(p["id"] not in ids, f"{where}: an id of its own")
+        ids.add(p["id"])
+        ok(p["type"] in PANELS, f"{where}: type {p['type']}")
+        g = p["gridPos"]
+        ok(g["x"] >= 0 and g["w"] > 0 and g["h"] > 0 and g["x"] + g["w"] <= 24, f"{where}: within the grid")
+        for x in range(g["x"], g["x"] + g["w"]):
+            for y in range(g["y"], g["y"] + g["h"]):
+                ok((x, y) not in cells, f"{where} lies over {cells.get((x, y))}")
+                cells[(x, y)] = p["title"]
+        if p["type"] == "row":
+            continue
+        ok(p["targets"] and len({t["refId"] for t in p["targets"]}) == len(p["targets"]), f"{where}: queries with names")
+        unit = p["fieldConfig"]["defaults"].get("unit", "short")
+        ok(unit in UNITS, f"{where}: unit {unit}")
+        for t in p["targets"]:
+            equal(t["datasource"]["uid"], "${datasource}", f"{where}: the chosen data source")
+            for variable in re.findall(r"\$(?!__)\{?(\w+)", t["expr"] + t["datasource"]["uid"]):
+                ok(variable in names, f"{where}: variable {variable}")
+            check_query(found, t["expr"], where)
+            queries.append(t["expr"].replace("$__rate_interval", "5m").replace("$instance", ".*"))
+    equal({p["type"] for p in board["panels"]}, PANELS, "types of panels")
+    ok({"Overview", "Latency", "Pool", "Resources", "API and errors", "Queues and bounds", "Store", "Network and ports",
+        "Events and channels"} <= {p["title"] for p in board["panels"] if p["type"] == "row"}, "rows")
+    promtool([{"record": f"r:{i}", "expr": q} for i, q in enumerate(queries)])
+
+
+def test_the_alerts(d):
+    found = served(d)
+    with open(os.path.join(PACKAGING, "prometheus/alerts.yml"), encoding="utf-8") as f:
+        groups = yaml.safe_load(f)["groups"]
+    rules = [r for g in groups for r in g["rules"]]
+    equal(len({r["alert"] for r in rules}), len(rules), "each alert has a name of its own")
+    for r in rules:
+        where = r["alert"]
+        ok(set(r) <= {"alert", "expr", "for", "labels", "annotations"}, f"{where}: {set(r)}")
+        ok(r["labels"]["severity"] in ("critical", "warning"), f"{where}: severity")
+        ok(r["annotations"]["summary"] and r["annotations"]["description"], f"{where}: says what to do")
+        ok(re.fullmatch(r"\d+[smhd]", r.get("for", "1m")), f"{where}: for")
+        equal(r["annotations"]["summary"].count("{{"), r["annotations"]["summary"].count("}}"), f"{where}: templates")
+        check_query(found, r["expr"], where)
+    promtool(rules)
+
+
+def test_start_times_stand_still(d):
+    """Counted as restarts, else."""
+    names = ("process_start_time_seconds", "aviary_worker_start_time_seconds")
+    first = {n: d.metrics()[n] for n in names}
+    for _ in range(5):
+        time.sleep(0.3)
+        equal({n: d.metrics()[n] for n in names}, first, "start times")
+
+
 def test_behind_a_name_nobody_is_local(d):
     """With a public URL a proxy may be in front, and all the world comes from 127.0.0.1."""
     for args, status in ((("--public-url", "https://aviary.example.com"), 401),
                          (("--public-url", "https://aviary.example.com", "--metrics-public"), 200)):
         own = Daemon(args=args)
         try:
-            own.start()
+            own.start(ready=False)
             own.expect(status, "GET", "/metrics", key=False)
             page(own)
         finally:

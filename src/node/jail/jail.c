@@ -370,7 +370,7 @@ static void reply_stats(struct jail_req *r, const struct spawn_stats_reply *in)
 	    .cpu_usec = in->cpu_usec,
 	    .open_fds = in->open_fds,
 	    .max_fds = in->max_fds,
-	    .start_boot_ns = in->start_boot_ns,
+	    .start_ms = in->start_ms,
 	    .sandboxes = in->sandboxes,
 	    .sandboxes_max = in->slots_max,
 	    .creating = in->creating,
