@@ -9,6 +9,7 @@ import socket
 import subprocess
 import urllib.parse
 
+from ws import HandshakeError, WebSocket
 from aviary_test import Daemon, Skip, contains, equal, main, nothing_left, ok, wait_for
 
 PATH = "/v1/events/stream"
@@ -225,6 +226,53 @@ def test_http2(d):
             contains(curl.stdout.readline().decode(), sb, "its end is told")
         finally:
             curl.kill()
+
+
+def test_web_socket(d):
+    """The same messages under the same ids; GET /v1/events without a handshake is the stream."""
+    def connect_ws(query="", key=d.key):
+        return WebSocket(d.host, d.port, "/v1/events" + query, headers={"X-API-Key": key} if key else {})
+
+    with Stream(d) as s, connect_ws() as ws, connect_ws(key=None) as late:
+        first = ws.recv_json()
+        equal((first["type"], set(first)), ("connected", {"type", "id", "data"}), "first message")
+        late.send_json({"type": "auth", "token": d.key})
+        equal(late.recv_json()["type"], "connected", "with the key in a message")
+        sb = d.create()["id"]
+        pause_resume(d, sb)
+        d.delete(sb)
+        seen = s.until("capsule.destroy", sb)
+        for socket_ in (ws, late):
+            equal([(m["type"], m["id"], m["data"]) for m in (socket_.recv_json() for _ in seen)], seen, "the same")
+    with connect_ws(f"?last_event_id={seen[2][1]}&event=capsule.destroy&sandbox_id={sb}") as ws:
+        equal(ws.recv_json()["type"], "connected", "first message")
+        equal(ws.recv_json()["id"], seen[-1][1], "from there on, what is wanted")
+    for message in ({"type": "auth", "token": "av_" + "0" * 40}, {"type": "hello"}, {}):
+        with connect_ws(key=None) as ws:
+            ws.send_json(message)
+            equal((ws.recv_json()["type"], ws.recv_json()), ("error", None), f"{message} is no key")
+    for query in ("?event=x", "?sandbox_id=x", "?last_event_id=" + "x" * 100):
+        try:
+            connect_ws(query).abort()
+            ok(False, f"{query} was taken")
+        except HandshakeError as error:
+            equal(error.status, 400, query)
+    with connect_ws("?last_event_id=nonsense") as ws:
+        equal((ws.recv_json()["type"], ws.recv_json()), ("error", None), "no such id")
+    key = d.expect(201, "POST", "/v1/api-keys", {"name": "short-lived"}).json()
+    with connect_ws(key=key["key"]) as ws:
+        ws.recv_json()
+        d.expect(204, "DELETE", f"/v1/api-keys/{key['id']}")
+        end = ws.recv_json()
+        equal((end["type"], ws.recv_json()), ("end", None), "the key was deleted")
+        contains(end["data"]["message"], "deleted", "why")
+    conn = d.connection()
+    conn.request("GET", "/v1/events", headers={"X-API-Key": d.key})
+    answer = conn.getresponse()
+    equal((answer.status, answer.headers["Content-Type"]), (200, "text/event-stream"), "without a handshake")
+    conn.close()
+    equal(d.request("GET", "/v1/events", key=False).status, 401, "no key")
+    wait_for(lambda: d.metrics()["aviary_event_streams_open"] == 0, 10, "all are gone")
 
 
 def deaf(d):

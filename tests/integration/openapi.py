@@ -474,12 +474,16 @@ def test_github(d):
 def test_events(d):
     path, streams = "/v1/events/stream", []
     ask(d, "GET", path, 400, query="?event=x")
-    for _ in range(64):
+    ask(d, "GET", "/v1/events", 400, query="?event=x")
+    upgrade(d, "/v1/events")
+    for n in range(64):
         conn = d.connection()
-        conn.request("GET", path, headers={"X-API-Key": d.key})
+        conn.request("GET", "/v1/events" if n == 1 else path, headers={"X-API-Key": d.key})
         streams.append((conn, conn.getresponse()))
         equal(streams[-1][1].status, 200, "a stream")
     ask(d, "GET", path, 429)
+    ask(d, "GET", "/v1/events", 429)
+    SEEN.add(("GET", "/v1/events", 200))
     d.delete(d.create()["id"])
     answer = streams[0][1]
     content = DOC["paths"][path]["get"]["responses"]["200"]["content"]

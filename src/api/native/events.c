@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * events.c - GET /v1/events/stream: what happens to the team's sandboxes and templates, as it
- * happens
+ * events.c - GET /v1/events and /v1/events/stream: what happens to the team's sandboxes, templates
+ * and channels, as it happens
  *
  * Theory of operation. The answer is a text/event-stream without an end (WHATWG HTML, server-sent
- * events). First comes `connected`, then each event as the hub (api/events.h) has it; every
+ * events), or, where the request is a handshake, a WebSocket (events_ws.c) with the same messages.
+ * First comes `connected`, then each event as the hub (api/events.h) has it; every
  * KEEPALIVE_MS a comment, with the id up to which everything was looked at. A reader that comes
  * back with Last-Event-ID goes on behind that event, as long as the ring has it. Where something is
  * missing, because it was away or slow for too long or Aviary was restarted, there is one `gap`.
  *
  * A reader that is slow has at most WAITING_MAX bytes waiting here and catches up from the ring;
  * one that reads nothing of what waits is cut off by the server's write time-out. The last message
- * is `end`, when the key is deleted or Aviary stops.
+ * is `end`, when the key is deleted, its maker or the user leaves the team, or Aviary stops.
  */
 #include "api/native/native.h"
 
@@ -19,35 +20,23 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "api/auth.h"
 #include "api/events.h"
+#include "api/native/followers.h"
 #include "api/request.h"
 #include "base/avtime.h"
 #include "base/ids.h"
+#include "control/accounts.h"
 #include "base/banned.h"
 
 #define KEEPALIVE_MS 15000
 #define RETRY_MS     2000 /* after which a browser comes back */
 #define WAITING_MAX  (64 * 1024)
 #define TURN_BYTES   ((size_t)256 * 1024)
-#define IDS_MAX      16
-
-/* rq->state */
-struct follower {
-	struct event_stream stream;
-	struct api_request *rq;
-	struct av_timer keepalive;
-	uint64_t next;  /* number of the event to look at */
-	uint32_t kinds; /* bits 1 << enum control_event_kind */
-	size_t n_ids;   /* 0: of all sandboxes */
-	char ids[IDS_MAX][AV_ID_SIZE];
-	bool old;     /* what it has seen is of a former daemon */
-	bool blocked; /* until on_drain */
-	bool over;    /* nothing may be written any more */
-};
 
 static struct events *hub(const struct follower *f)
 {
-	return f->rq->api->events;
+	return f->api->events;
 }
 
 static struct follower *to_follower(struct event_stream *s)
@@ -59,13 +48,24 @@ static struct follower *to_follower(struct event_stream *s)
 
 static void put(struct follower *f, struct av_str text)
 {
-	int r = f->over ? 0 : av_res_write(f->rq->req, text);
+	if (!f->over && f->put(f, text) > 0)
+		f->blocked = true;
+}
 
-	f->blocked = f->blocked || r > 0;
+static int put_sse(struct follower *f, struct av_str text)
+{
+	int r = av_res_write(f->rq->req, text);
+
 	if (r >= 0)
-		return;
+		return r;
 	f->over = true;
 	av_res_abort(f->rq->req); /* on_gone follows from the loop */
+	return 0;
+}
+
+static void finish_sse(struct follower *f)
+{
+	(void)av_res_end(f->rq->req);
 }
 
 /* A message of the stream itself: it has no member "event", as clients know only those of things
@@ -95,7 +95,7 @@ static void put_gap(struct follower *f, uint64_t first)
 	if (!f->old)
 		(void)snprintf(members, sizeof(members), ",\"dropped\":%" PRIu64, first - f->next);
 	f->next = first;
-	f->rq->api->metrics.event_gaps++;
+	f->api->metrics.event_gaps++;
 	put_message(f, "gap", members,
 	    f->old
 	        ? "Aviary was restarted, and what happened before is not kept; list what there is"
@@ -143,8 +143,18 @@ static void on_end(struct event_stream *s, const char *why)
 	if (f->over)
 		return;
 	put_message(f, "end", "", why);
+	if (f->over)
+		return;
 	f->over = true;
-	(void)av_res_end(f->rq->req);
+	f->finish(f);
+}
+
+static bool may_follow(const struct follower *f)
+{
+	struct control_member m;
+
+	return control_member_get(f->api->control, f->actor.team_id, f->actor.user_id, &m) &&
+	       strcmp(m.user.status, "active") == 0;
 }
 
 static void on_keepalive(void *ctx)
@@ -153,7 +163,12 @@ static void on_keepalive(void *ctx)
 	struct follower *f = ctx;
 
 	av_timer_start(&f->keepalive, KEEPALIVE_MS);
-	if (f->blocked)
+	if (!may_follow(f)) {
+		on_end(
+		    &f->stream, "whoever opened the stream does not belong to the team any more");
+		return;
+	}
+	if (f->blocked || f->over)
 		return;
 	(void)av_buf_append_c(&out, ": keepalive\nid: ");
 	events_write_id(hub(f), &out, f->next - 1);
@@ -161,12 +176,23 @@ static void on_keepalive(void *ctx)
 	put(f, av_buf_str(&out));
 }
 
-static void follower_drain(struct api_request *rq)
+void follower_drained(struct follower *f)
 {
-	struct follower *f = rq->state;
-
 	f->blocked = false;
 	on_due(&f->stream);
+}
+
+void follower_close(struct follower *f)
+{
+	av_timer_stop(&f->keepalive);
+	if (f->open)
+		events_close(hub(f), &f->stream);
+	f->open = false;
+}
+
+static void follower_drain(struct api_request *rq)
+{
+	follower_drained(rq->state);
 }
 
 static void follower_gone(struct api_request *rq, int status)
@@ -174,8 +200,7 @@ static void follower_gone(struct api_request *rq, int status)
 	struct follower *f = rq->state;
 
 	(void)status;
-	av_timer_stop(&f->keepalive);
-	events_close(rq->api->events, &f->stream);
+	follower_close(f);
 	free(f);
 }
 
@@ -223,12 +248,12 @@ static int parse_ids(struct api_request *rq, struct follower *f, struct av_err *
 			return 0;
 		if (r < 0)
 			return r;
-		if (f->n_ids == IDS_MAX)
+		if (f->n_ids == FOLLOWER_IDS_MAX)
 			return av_err_set(err, AV_ERR_INVALID,
 			    "query parameter 'sandbox_id' may come %d times; without it the events "
 			    "of "
 			    "all sandboxes are sent",
-			    IDS_MAX);
+			    FOLLOWER_IDS_MAX);
 		if (!av_id_valid(av_buf_str(&text), AV_ID_SANDBOX))
 			return av_err_set(err, AV_ERR_INVALID,
 			    "query parameter 'sandbox_id' must be the id of a sandbox");
@@ -236,16 +261,34 @@ static int parse_ids(struct api_request *rq, struct follower *f, struct av_err *
 	}
 }
 
+/* The header, or a parameter, as browsers can set no header of a WebSocket. */
+static int parse_last_id(struct api_request *rq, struct follower *f, struct av_err *err)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf text = AV_BUF_INIT(sizeof(f->last_id) - 1);
+	struct av_str id = {0};
+	int r;
+
+	if (!av_req_header(rq->req, "last-event-id", &id) || id.n == 0) {
+		r = api_query(rq, "last_event_id", &text, err);
+		if (r < 0)
+			return r == -ENOENT ? 0 : r;
+		id = av_buf_str(&text);
+	}
+	if (av_str_copy(f->last_id, sizeof(f->last_id), id) < 0)
+		return av_err_set(
+		    err, AV_ERR_INVALID, "Last-Event-ID is too long to be the id of an event");
+	return 0;
+}
+
 /* Where to go on. The stream is open. */
-static int parse_last(struct follower *f, struct av_err *err)
+static int find_last(struct follower *f, struct av_err *err)
 {
 	const struct event_ring *ring = events_ring(&f->stream);
-	struct av_str id = {0};
 
 	f->next = ring->next;
-	if (!av_req_header(f->rq->req, "last-event-id", &id) || id.n == 0)
+	if (!f->last_id[0])
 		return 0;
-	if (events_parse_id(hub(f), id, &f->next, &f->old) < 0 ||
+	if (events_parse_id(hub(f), av_str_c(f->last_id), &f->next, &f->old) < 0 ||
 	    (!f->old && f->next >= ring->next))
 		return av_err_set(err, AV_ERR_INVALID,
 		    "Last-Event-ID must be the id of an event of this stream, as its line 'id:' "
@@ -255,7 +298,43 @@ static int parse_last(struct follower *f, struct av_err *err)
 	return 0;
 }
 
-static void start(struct follower *f)
+int follower_parse(struct follower *f, struct api_request *rq, struct av_err *err)
+{
+	int r = parse_kinds(rq, &f->kinds, err);
+
+	if (r == 0)
+		r = parse_ids(rq, f, err);
+	if (r == 0)
+		r = parse_last_id(rq, f, err);
+	return r;
+}
+
+int follower_open(struct follower *f, struct av_err *err)
+{
+	int r;
+
+	f->stream.on_due = on_due;
+	f->stream.on_end = on_end;
+	memcpy(f->stream.key_id, f->actor.key_id, AV_ID_SIZE);
+	av_timer_init(&f->keepalive, f->api->loop, on_keepalive, f);
+	r = events_open(hub(f), f->actor.team_id, &f->stream, err);
+	if (r < 0)
+		return r;
+	f->open = true;
+	r = find_last(f, err);
+	if (r < 0)
+		follower_close(f);
+	return r;
+}
+
+void follower_start(struct follower *f)
+{
+	put_message(f, "connected", ",\"event\":\"connected\"", NULL);
+	av_timer_start(&f->keepalive, KEEPALIVE_MS);
+	events_again(hub(f), &f->stream);
+}
+
+static void start_sse(struct follower *f)
 {
 	const struct av_http_header headers[] = {
 	    {.name = AV_STR("content-type"), .value = AV_STR("text/event-stream")},
@@ -271,39 +350,28 @@ static void start(struct follower *f)
 	(void)av_res_start(rq->req, 200, headers, AV_ARRAY_LEN(headers), -1);
 	(void)av_buf_printf(&out, "retry: %d\n", RETRY_MS);
 	put(f, av_buf_str(&out));
-	put_message(f, "connected", ",\"event\":\"connected\"", NULL);
-	av_timer_start(&f->keepalive, KEEPALIVE_MS);
-	events_again(hub(f), &f->stream);
-}
-
-static int open_stream(struct follower *f, struct av_err *err)
-{
-	struct api_request *rq = f->rq;
-	int r = parse_kinds(rq, &f->kinds, err);
-
-	if (r == 0)
-		r = parse_ids(rq, f, err);
-	if (r == 0)
-		r = events_open(rq->api->events, rq->actor.team_id, &f->stream, err);
-	return r;
+	follower_start(f);
 }
 
 void native_events(struct api_request *rq)
 {
 	struct follower *f = calloc(1, sizeof(*f));
 	struct av_err err;
+	int r = 0;
 
-	if (!f) {
-		(void)av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
-		api_send_err(rq, &err);
-		return;
+	if (!f)
+		r = av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
+	if (r == 0) {
+		*f = (struct follower){.api = rq->api,
+		    .rq = rq,
+		    .actor = rq->actor,
+		    .put = put_sse,
+		    .finish = finish_sse};
+		r = follower_parse(f, rq, &err);
 	}
-	f->rq = rq;
-	f->stream.on_due = on_due;
-	f->stream.on_end = on_end;
-	memcpy(f->stream.key_id, rq->actor.key_id, AV_ID_SIZE);
-	av_timer_init(&f->keepalive, rq->api->loop, on_keepalive, f);
-	if (open_stream(f, &err) < 0) {
+	if (r == 0)
+		r = follower_open(f, &err);
+	if (r < 0) {
 		free(f);
 		api_send_err(rq, &err);
 		return;
@@ -311,10 +379,17 @@ void native_events(struct api_request *rq)
 	rq->state = f;
 	rq->on_gone = follower_gone;
 	rq->on_drain = follower_drain;
-	if (parse_last(f, &err) < 0) {
-		f->over = true;
+	start_sse(f);
+}
+
+void native_events_any(struct api_request *rq)
+{
+	struct av_err err;
+
+	if (av_req_is_websocket(rq->req))
+		native_events_socket(rq);
+	else if (api_authenticate(rq, &err) < 0)
 		api_send_err(rq, &err);
-		return;
-	}
-	start(f);
+	else
+		native_events(rq);
 }

@@ -29,6 +29,7 @@ void native_sandbox_usage(struct api_request *rq);
 
 /* events.c */
 void native_events(struct api_request *rq);
+void native_events_any(struct api_request *rq);
 
 /* audit.c */
 void native_audit_list(struct api_request *rq);
