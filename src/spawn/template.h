@@ -114,6 +114,8 @@ struct template_kept {
 	struct av_list waiters;
 };
 void template_kept_clear(struct template_store *t);
+/* It is being removed: what is open of it would keep its blocks on the disk. */
+void template_kept_forget(struct template_store *t, const char *id);
 
 /* ---- template_disk.c: making and removing them ---- */
 

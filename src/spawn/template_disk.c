@@ -76,17 +76,6 @@ static int stands_on(void *ctx, const char *id)
 	return strcmp(m.parent, s->parent) == 0;
 }
 
-static void forget(struct template_store *t, const char *id)
-{
-	struct template_kept *k;
-	AV_LIST_FOREACH(k, &t->kept, struct template_kept, node)
-	if (strcmp(k->meta.id, id) == 0) {
-		k->verified = false; /* the mark no longer fits: dropped at the next look */
-		k->mark = (struct template_mark){0};
-		return;
-	}
-}
-
 int template_delete(struct template_store *t, const char *id, struct av_err *err)
 {
 	struct child_search s = {.t = t, .parent = id};
@@ -95,7 +84,7 @@ int template_delete(struct template_store *t, const char *id, struct av_err *err
 		(void)av_err_set(err, AV_ERR_INVALID_STATE, "another template stands on %s", id);
 		return -EBUSY;
 	}
-	forget(t, id);
+	template_kept_forget(t, id);
 	r = disk_trash(t->disk, t->dir_fd, id);
 	if (r < 0 && r != -ENOENT)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot remove template %s", id);

@@ -225,6 +225,20 @@ static struct template_kept *find(struct template_store *t, const char *id)
 	return NULL;
 }
 
+void template_kept_forget(struct template_store *t, const char *id)
+{
+	struct template_kept *k = find(t, id);
+	if (!k)
+		return;
+	if (!chore_runs(&k->check)) {
+		drop(k);
+		return;
+	}
+	/* Somebody waits for the check; the mark no longer fits: dropped when there must be room. */
+	k->verified = false;
+	k->mark = (struct template_mark){0};
+}
+
 static void make_room(struct template_store *t)
 {
 	struct template_kept *k, *oldest = NULL;

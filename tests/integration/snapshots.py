@@ -258,4 +258,28 @@ def test_delete_during_snapshot(d):
         no_templates_left(d)
 
 
+def held(d):
+    """What the worker has open of templates."""
+    pid = d.pids()["worker"]
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        except OSError:
+            pass
+    return [path for path in found if ".layers/" in path or "/templates/tp" in path or "(deleted)" in path]
+
+
+def test_a_deleted_template_holds_nothing(d):
+    before = held(d)
+    a = d.create()["id"]
+    d.expect(201, "POST", "/v1/snapshots", {"sandbox_id": a, "name": "held"})
+    copy = d.create(template="held")["id"]
+    ok(len(held(d)) > len(before), "a template that is used is kept open")
+    for one in (copy, a):
+        d.delete(one)
+    delete(d, "held")
+    wait_for(lambda: len(held(d)) <= len(before), 10, "what is open of it is closed")
+
+
 aviary_test.main(globals(), spawn_options=f"--disk {DISK}" if DISK else "")
