@@ -19,6 +19,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 UNITS = os.path.join(HERE, "..", "..", "packaging", "systemd")
 SYSTEMD = "/lib/systemd/systemd"
 TARGETS = ("sysinit", "basic", "shutdown", "umount", "network", "multi-user", "initrd-switch-root", "emergency", "rescue")
+UID = 54321
 PREPARE = """
 set -e
 while [ ! -e {dir}/go ]; do sleep 0.1; done
@@ -30,6 +31,9 @@ mkdir /run/etc /run/work
 mount -t overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/work overlay /etc
 mount --bind {dir}/lib /var/lib
 mount -t proc proc /proc
+echo "aviary-test:x:{uid}:{uid}::/run/home:/bin/sh" >>/etc/passwd
+mkdir -p /run/user/{uid} /run/home
+chown {uid}:{uid} /run/user/{uid} /run/home
 exec {systemd} --system --unit=aviary-test.target --log-target=console --show-status=no --log-level=info
 """
 
@@ -81,18 +85,44 @@ class Machine:
         self.unit("aviary.service.d/test.conf", f"[Service]\nWatchdogSec={watchdog_s}\n"
                   f"StandardError=append:{self.dir}/service.log\n"
                   "Environment=AVIARY_LISTEN=127.0.0.1:0 AVIARY_DISK_IMAGE=2G\n")
+        self.prepare_user()
         self.log = open(os.path.join(self.dir, "log"), "wb")
         env = {"PATH": os.environ["PATH"], "SYSTEMD_UNIT_PATH": self.units, "container": "aviary-test", "LANG": "C.UTF-8"}
         own, self.group = make_group()
         self.process = subprocess.Popen(
             ["sh", "-c", f"echo 0 >{self.group}/cgroup.procs; exec \"$@\"", "sh", "unshare", "--mount", "--pid", "--cgroup", "--uts", "--ipc", "--fork", "--kill-child", "sh", "-c",
-             PREPARE.format(systemd=SYSTEMD, dir=self.dir)], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=env)
+             PREPARE.format(systemd=SYSTEMD, dir=self.dir, uid=UID)], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=env)
         wait_for(self.pid, 10, "the namespaces")
         # A group that has processes cannot give controllers on: who waits outside goes back.
         with open(own + "/cgroup.procs", "w", encoding="ascii") as f:
             f.write(str(self.process.pid))
         with open(os.path.join(self.dir, "go"), "w", encoding="ascii"):
             pass
+
+    def prepare_user(self):
+        """A manager of an ordinary user's, with the units for that; the build may lie where users cannot look."""
+        programs = os.path.join(self.dir, "bin")
+        os.makedirs(os.path.join(self.dir, "user", "aviary.service.d"))
+        os.mkdir(programs)
+        for name in ("aviary", "aviaryd", "aviary-spawn", "aviary-agent"):
+            shutil.copy(program(name), programs)
+            os.chmod(os.path.join(programs, name), 0o755)
+        for name in TARGETS:
+            self.unit(f"../user/{name}.target", "[Unit]\nDefaultDependencies=no\n")
+        self.unit("../user/default.target", "[Unit]\nWants=aviary.service\n")
+        with open(os.path.join(UNITS, "user", "aviary.service.in"), encoding="utf-8") as f:
+            self.unit("../user/aviary.service", f.read().replace("@bindir@", programs))
+        shutil.copy(os.path.join(UNITS, "user", "aviary-sandboxes.service"), os.path.join(self.dir, "user"))
+        self.unit("../user/aviary.service.d/test.conf", "[Service]\nStandardError=append:/run/home/log\n"
+                  "Environment=AVIARY_LISTEN=127.0.0.1:0\n")
+        self.unit("manager.service", f"[Service]\nType=notify\nUser={UID}\nDelegate=yes\n"
+                  f"Environment=XDG_RUNTIME_DIR=/run/user/{UID} HOME=/run/home SYSTEMD_UNIT_PATH={self.dir}/user\n"
+                  f"ExecStart={SYSTEMD} --user\n")
+
+    def as_user(self, *words, check=True):
+        return self.run("setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "env", "-u", "AVIARY_CONFIG_DIR",
+                        f"XDG_RUNTIME_DIR=/run/user/{UID}", "HOME=/run/home", f"SYSTEMD_UNIT_PATH={self.dir}/user",
+                        *words, check=check)
 
     def unit(self, name, text):
         with open(os.path.join(self.units, name), "w", encoding="utf-8") as f:
@@ -230,6 +260,37 @@ def test_the_end(m):
     r = m.run(program("aviary"), "cleanup", "--all", "--yes")
     for where in ("/var/lib/aviary", "/run/aviary"):
         ok(m.run("test", "-e", where, check=False).returncode != 0, f"{where} is gone: {r.stdout} {r.stderr}")
+
+
+def test_an_ordinary_user(m):
+    """The units for users: a restart ends no sandbox there either, and limits hold where groups are delegated."""
+    aviary = os.path.join(m.dir, "bin", "aviary")
+    m.run("systemctl", "start", "manager.service")
+
+    def state(unit):
+        return m.as_user("systemctl", "--user", "show", "-P", "ActiveState", unit, check=False).stdout.strip()
+
+    def told():
+        return m.run("cat", "/run/home/log", check=False).stdout[-1500:]
+
+    try:
+        wait_for(lambda: state("aviary.service") == "active", 40, "aviary.service is active")
+    except Failure as error:
+        raise Failure(f"{error}: {told()}") from error
+    if "cannot" in m.as_user(aviary, "run", "--", "true", check=False).stderr:
+        raise Skip("no sandboxes for users here: " + m.as_user(aviary, "run", "--", "true", check=False).stderr[:300])
+    sandbox = m.as_user(aviary, "create", "-q").stdout.strip()
+    m.as_user(aviary, "exec", sandbox, "--", "sh", "-c", "echo kept >/root/f; (sleep 1000 >/dev/null 2>&1 &)")
+    path = m.run("sh", "-c", f"find /sys/fs/cgroup -type d -name {sandbox}").stdout.strip()
+    contains(path, "/aviary-sandboxes.service/aviary-", "where its group is")
+    if "memory" in m.run("cat", "/sys/fs/cgroup/cgroup.controllers").stdout:
+        ok(int(m.run("cat", path + "/memory.max").stdout) > 0, "with a limit")
+    m.as_user("systemctl", "--user", "restart", "aviary")
+    out = m.as_user(aviary, "exec", sandbox, "--", "sh", "-c", "cat /root/f; ps ax | grep -c '[s]leep 1000'").stdout
+    equal(out, "kept\n1\n", "files and processes after a restart")
+    m.as_user("systemctl", "--user", "stop", "aviary-sandboxes")
+    equal(state("aviary.service"), "inactive", "stopped with them")
+    ok(m.run("cat", path + "/cgroup.procs", check=False).returncode != 0, "no sandbox is left")
 
 
 def test_what_systemd_thinks_of_them(m):
