@@ -39,8 +39,8 @@ int daemon_github_read(const struct daemon_config *c, struct daemon_github *ret,
 		    "neither");
 	if ((r = check_url(c, DAEMON_OPT_GITHUB_URL, err)) < 0 ||
 	    (r = check_url(c, DAEMON_OPT_GITHUB_API_URL, err)) < 0 ||
-	    (r = secret_file_read(
-	         DAEMON_OPT_GITHUB_CLIENT_SECRET_FILE, file, ret->secret, err)) < 0)
+	    (r = secret_file_read(DAEMON_OPT_GITHUB_CLIENT_SECRET_FILE, file, ret->secret, err)) <
+	        0)
 		return r;
 	ret->config = (struct control_github){.client_id = id,
 	    .client_secret = ret->secret,

@@ -13,6 +13,8 @@ struct daemon_github {
 	char secret[SECRET_FILE_MAX + 2];
 };
 
-/* 1: configured; 0: not. INVALID naming the option that is missing or wrong. Blocks; for the start. */
-int daemon_github_read(const struct daemon_config *c, struct daemon_github *ret, struct av_err *err);
+/* 1: configured; 0: not. INVALID naming the option that is missing or wrong. Blocks; for the start.
+ */
+int daemon_github_read(
+    const struct daemon_config *c, struct daemon_github *ret, struct av_err *err);
 void daemon_github_clear(struct daemon_github *g);

@@ -14,8 +14,8 @@
 
 #include "base/banned.h"
 
-int secret_file_read(enum daemon_opt opt, const char *path, char ret[static SECRET_FILE_MAX + 2],
-    struct av_err *err)
+int secret_file_read(
+    enum daemon_opt opt, const char *path, char ret[static SECRET_FILE_MAX + 2], struct av_err *err)
 {
 	AV_CLEANUP(av_closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	const char *name = daemon_opt_name(opt);
@@ -36,7 +36,8 @@ int secret_file_read(enum daemon_opt opt, const char *path, char ret[static SECR
 	if (n <= 0 || n > SECRET_FILE_MAX || memchr(ret, '\n', (size_t)n) ||
 	    memchr(ret, '\0', (size_t)n))
 		return av_err_set(err, AV_ERR_INVALID,
-		    "--%s: %.200s must hold one line of 1 to %d bytes", name, path, SECRET_FILE_MAX);
+		    "--%s: %.200s must hold one line of 1 to %d bytes", name, path,
+		    SECRET_FILE_MAX);
 	ret[n] = '\0';
 	return 0;
 }

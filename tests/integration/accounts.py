@@ -9,11 +9,12 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 import urllib.parse
 
 import github
-from aviary_test import contains, equal, main, ok
+from aviary_test import contains, equal, main, ok, program
 
 AUTH, ME, USERS = "/v1/auth", "/v1/me", "/v1/admin/users"
 PASSWORD = "correct horse battery"
@@ -325,6 +326,36 @@ def test_administration(d):
     d.expect(204, "PUT", f"{USERS}/{admin}/password", {"new_password": PASSWORD})
     ok(d.expect(200, "GET", ME, key=False, headers=bearer(
         post(d, 200, AUTH + "/login", {"email": "root@example.com", "password": PASSWORD}))).json()["is_admin"], "admin")
+
+
+def test_command_line(d):
+    def run(*words, status=0, stdin=""):
+        r = subprocess.run([program("aviary"), "users", *words], input=stdin, capture_output=True, text=True, timeout=30,
+                           check=False, env={**os.environ, "AVIARY_URL": d.url, "AVIARY_API_KEY": d.key})
+        equal(r.returncode, status, f"aviary users {words}: {r.stdout} {r.stderr}")
+        return r.stdout + r.stderr
+
+    email = address()
+    made, link = run("create", email, "--name", "Cleo").split()
+    post(d, 204, ME + "/password/reset/confirm", {"token": token_of(link), "new_password": PASSWORD})
+    login = post(d, 200, AUTH + "/login", {"email": email, "password": PASSWORD})
+    line = [row for row in run("ls").splitlines() if made in row]
+    ok(line and email in line[0] and "Cleo" in line[0] and "active" in line[0], line)
+    contains(run("ls", "-q").split(), made, "ids")
+    run("deactivate", email)
+    equal(d.request("GET", ME, headers=bearer(login), key=False).status, 401, "deactivated")
+    contains(run("link", email, status=125), "deactivated", "no link")
+    run("activate", made)
+    run("password", email, stdin="battery staple\n")
+    post(d, 200, AUTH + "/login", {"email": email, "password": "battery staple"})
+    contains(run("password", email, stdin="short\n", status=125), "8 to 1024", "why not")
+    contains(run("link", email), "/reset?token=", "a link")
+    run("update", email, "--admin")
+    equal(json.loads(run("update", email, "--no-admin", "--json"))["is_admin"], False, "and back")
+    contains(run("link", "nobody@example.com", status=125), "nobody@example.com", "unknown")
+    contains(run("link", "nonsense", status=125), "nonsense", "neither id nor address")
+    run("fly", status=2)
+    run("create", status=2)
 
 
 def test_accounts_outlive_the_daemon(d):

@@ -2,14 +2,15 @@
 /*
  * oauth.c - logging in with GitHub: /auth/oauth/…, and connecting an account to it
  *
- * Theory of operation. A browser is sent to GitHub with a random state, which also lies in a cookie of ten minutes:
- * "<state>.<intent>.<expiry>.<mac>". When it comes back, the two must be the same and the mac must hold, so that nobody
- * is logged in to an account of somebody else's choosing (login CSRF). The mac covers intent and, where an account is
- * to be connected, that account. The verifier of RFC 7636 is derived from the state under our key: nothing is stored
- * for a browser that is away.
+ * Theory of operation. A browser is sent to GitHub with a random state, which also lies in a cookie
+ * of ten minutes:
+ * "<state>.<intent>.<expiry>.<mac>". When it comes back, the two must be the same and the mac must
+ * hold, so that nobody is logged in to an account of somebody else's choosing (login CSRF). The mac
+ * covers intent and, where an account is to be connected, that account. The verifier of RFC 7636 is
+ * derived from the state under our key: nothing is stored for a browser that is away.
  *
- * Where a browser is sent afterwards comes from the configuration alone, never from a request. What came out
- * is told in cookies of a minute, for pages below /auth/ of this very host, or in ?error=.
+ * Where a browser is sent afterwards comes from the configuration alone, never from a request. What
+ * came out is told in cookies of a minute, for pages below /auth/ of this very host, or in ?error=.
  */
 #include "api/native/native.h"
 
@@ -122,8 +123,8 @@ static void sign_trip(
 	char subject[STATE_SIZE + 64];
 
 	(void)snprintf(subject, sizeof subject, "%s %s %s", t->state, t->intent, t->user_id);
-	control_sign(rq->api->control, SIGN_OAUTH, av_str_c(subject),
-	    av_real_ms() / 1000 + STATE_S, ret);
+	control_sign(
+	    rq->api->control, SIGN_OAUTH, av_str_c(subject), av_real_ms() / 1000 + STATE_S, ret);
 }
 
 /* 64 digits. */
@@ -327,10 +328,9 @@ static bool is_intent(struct av_str word, const char **ret)
 	return false;
 }
 
-/* Whether this browser left from here, and the state it brings is the one it left with. user_id: room for the
- * account to connect. */
-static bool check_state(
-    struct api_request *rq, struct trip *t, char user_id[static AV_ID_SIZE])
+/* Whether this browser left from here, and the state it brings is the one it left with. user_id:
+ * room for the account to connect. */
+static bool check_state(struct api_request *rq, struct trip *t, char user_id[static AV_ID_SIZE])
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf state = AV_BUF_INIT(STATE_SIZE);
 	const struct av_http_head *head = av_req_head(rq->req);
@@ -346,14 +346,12 @@ static bool check_state(
 	    av_str_copy(t->state, sizeof t->state, nonce) < 0 || !is_intent(intent, &t->intent))
 		return false;
 	user_id[0] = '\0';
-	if (strcmp(t->intent, "link") == 0 &&
-	    (!av_proxy_cookie(head, LINK_COOKIE, 0, &cookie) ||
-	        av_str_copy(user_id, AV_ID_SIZE, cookie) < 0))
+	if (strcmp(t->intent, "link") == 0 && (!av_proxy_cookie(head, LINK_COOKIE, 0, &cookie) ||
+	                                          av_str_copy(user_id, AV_ID_SIZE, cookie) < 0))
 		return false;
 	t->user_id = user_id;
 	(void)snprintf(subject, sizeof subject, "%s %s %s", t->state, t->intent, t->user_id);
-	return control_sign_check(
-	           rq->api->control, SIGN_OAUTH, av_str_c(subject), rest, NULL) == 0;
+	return control_sign_check(rq->api->control, SIGN_OAUTH, av_str_c(subject), rest, NULL) == 0;
 }
 
 void native_oauth_callback(struct api_request *rq)

@@ -126,23 +126,47 @@ static int parse_page(const struct api_request *rq, uint64_t *ret, struct av_err
 	return r;
 }
 
+/* The one with this address, as a page of its own. */
+static int write_by_email(
+    struct api_request *rq, struct av_str email, struct page *p, struct av_err *err)
+{
+	struct control_user u;
+
+	if (email.n == 0)
+		return av_err_set(err, AV_ERR_INVALID, "'email' is an address");
+	if (control_user_by_email(rq->api->control, email, &u))
+		(void)write_one(p, &u);
+	return 0;
+}
+
 /* {"users":[...],"total","page","per_page","total_pages"}, oldest first */
 void native_user_list(struct api_request *rq)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(LIST_MAX);
+	AV_CLEANUP(av_buf_clear) struct av_buf email = AV_BUF_INIT(256);
 	struct page p = {.out = &out, .c = rq->api->control};
 	struct av_err err;
 	uint64_t page;
+	int r;
 
 	if (!need_admin(rq))
 		return;
-	if (parse_page(rq, &page, &err) < 0) {
+	r = parse_page(rq, &page, &err);
+	(void)av_buf_append_c(&out, "{\"users\":[");
+	if (r == 0) {
+		r = api_query(rq, "email", &email, &err);
+		if (r == 0)
+			r = write_by_email(rq, av_buf_str(&email), &p, &err);
+		else if (r == -ENOENT)
+			r = 1;
+	}
+	if (r < 0) {
 		api_send_err(rq, &err);
 		return;
 	}
 	p.first = (size_t)(page - 1) * PAGE_SIZE;
-	(void)av_buf_append_c(&out, "{\"users\":[");
-	control_users_each(rq->api->control, write_one, &p);
+	if (r > 0)
+		control_users_each(rq->api->control, write_one, &p);
 	(void)av_buf_printf(&out,
 	    "],\"total\":%zu,\"page\":%u,\"per_page\":%d,\"total_pages\":%zu}", p.at,
 	    (unsigned int)page, PAGE_SIZE, (p.at + PAGE_SIZE - 1) / PAGE_SIZE);
