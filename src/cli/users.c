@@ -332,8 +332,7 @@ static const char *const examples[] = {
 
 const struct command command_users = {
     .name = "users",
-    .usage = "ls | create EMAIL | update USER | activate USER… | deactivate USER… | link USER | "
-             "password USER",
+    .usage = "ls | create EMAIL | update | activate | deactivate | link | password USER",
     .summary = "accounts of people, for administrators",
     .description =
         "People log in with an address and a password, or with GitHub where that is configured. "
