@@ -60,7 +60,7 @@ static void make_hash(struct password_job *job)
  * which is right would be worse than trying for the memory first. */
 static bool has_memory(size_t bytes)
 {
-	void *p = malloc(bytes);
+	void *volatile p = malloc(bytes); /* else the compiler knows that it is never used */
 	bool has = p != NULL;
 
 	free(p);
