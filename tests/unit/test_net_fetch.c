@@ -394,6 +394,8 @@ static void test_cancel(void)
 
 /* ---- mail ---- */
 
+static const char *mail_host = "127.0.0.1";
+
 static struct got mail(const char *to, const char *from, const char *subject)
 {
 	char server_url[64];
@@ -403,7 +405,7 @@ static struct got mail(const char *to, const char *from, const char *subject)
 	struct got g = {0};
 	struct av_err err = {0};
 
-	snprintf(server_url, sizeof server_url, "smtp://127.0.0.1:%u", port);
+	snprintf(server_url, sizeof server_url, "smtp://%s:%u", mail_host, port);
 	if (av_mail_send(fetch, &s, &m, on_done, &g, NULL, &err) < 0)
 		g.err = err;
 	else
@@ -441,6 +443,18 @@ static void test_mail(void)
 	pthread_mutex_unlock(&seen_lock);
 	is_int(mail("nobody@example.com", "av@example.com", "x").err.kind, AV_ERR_UPSTREAM,
 	    "a recipient that is refused");
+	/* Not written as this machine: then nothing leaves without TLS, which this server lacks. */
+	mail_host = "[::ffff:127.0.0.1]";
+	is_int(mail("you@example.com", "av@example.com", "x").err.kind, AV_ERR_UPSTREAM,
+	    "a server without STARTTLS is refused");
+	for (int i = 0; i < 200 && was_seen("MAIL FROM"); i++)
+		usleep(10000);
+	ok(was_seen("EHLO") && !was_seen("MAIL FROM"), "and gets nothing");
+	/* Nor does a name that turns out to be another machine's get it in clear. */
+	mail_host = "127.0.0.1.invalid";
+	ok(mail("you@example.com", "av@example.com", "x").err.kind != AV_ERR_NONE,
+	    "no such server");
+	mail_host = "127.0.0.1";
 	for (size_t i = 0; i < AV_ARRAY_LEN(bad); i++)
 		is_int(mail(bad[i], "av@example.com", "x").err.kind, AV_ERR_INVALID, "no address");
 	is_int(
