@@ -156,8 +156,8 @@ static json_t *read_password(const char *field, struct av_err *err)
 	if (read_line("New password", first, sizeof first) < 0)
 		(void)av_err_set(err, AV_ERR_INVALID,
 		    "no password of at most %d bytes on one line of standard input", PASSWORD_MAX);
-	else if (isatty(STDIN_FILENO) && (read_line("Once more", second, sizeof second) < 0 ||
-	                                     strcmp(first, second) != 0))
+	else if (isatty(STDIN_FILENO) &&
+	         (read_line("Once more", second, sizeof second) < 0 || strcmp(first, second) != 0))
 		(void)av_err_set(err, AV_ERR_INVALID, "the two passwords are not the same");
 	else
 		body = json_pack("{s:s}", field, first);
@@ -179,8 +179,7 @@ static json_t *make_user(const struct args *args, struct av_err *err)
 		return NULL;
 	if (json_object_set_new(body, "email", json_string(args->operands[1])) < 0 ||
 	    (name && json_object_set_new(body, "name", json_string(name)) < 0) ||
-	    (args_flag(args, "admin") &&
-	        json_object_set_new(body, "is_admin", json_true()) < 0)) {
+	    (args_flag(args, "admin") && json_object_set_new(body, "is_admin", json_true()) < 0)) {
 		(void)av_err_set(err, AV_ERR_INVALID, "the address or the name is not UTF-8");
 		json_decref(body);
 		return NULL;
@@ -266,8 +265,7 @@ static int update(struct cli *cli, const struct args *args)
 	if (name)
 		(void)json_object_set_new(body, "name", json_string(name));
 	if (args_flag(args, "admin") || args_flag(args, "no-admin"))
-		(void)json_object_set_new(
-		    body, "is_admin", json_boolean(args_flag(args, "admin")));
+		(void)json_object_set_new(body, "is_admin", json_boolean(args_flag(args, "admin")));
 	if (json_object_size(body) == 0)
 		return cli_usage_error(
 		    cli, "users update: what? --email, --name, --admin or --no-admin");
@@ -308,7 +306,8 @@ static int run(struct cli *cli, const struct args *args)
 		return status ? status : verbs[i].run(cli, args);
 	}
 	return cli_usage_error(cli,
-	    "users %s? There are ls, create, update, activate, deactivate, link and password", verb);
+	    "users %s? There are ls, create, update, activate, deactivate, link and password",
+	    verb);
 }
 
 static const struct option_spec options[] = {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * test_accounts.c - sessions, passwords, attempts and accounts under races, with a clock that the test turns
+ * test_accounts.c - sessions, passwords, attempts and accounts under races, with a clock that the
+ * test turns
  */
 #include "control/login_internal.h"
 
@@ -161,7 +162,8 @@ static void test_sessions(struct world *w)
 		}
 		g.token[i] = was;
 	}
-	/* The last digit of a signature carries two bits that mean nothing; libsodium refuses others than 0. */
+	/* The last digit of a signature carries two bits that mean nothing; libsodium refuses
+	 * others than 0. */
 	is_int((long long)good, 0, "no byte of it can be another");
 	for (size_t n = 0; n < token.n; n++)
 		good += verify(w, av_str_n(token.p, n), NULL) == 0;
@@ -336,7 +338,8 @@ static void test_attempts(struct world *w)
 	ok(g.retry_after_s <= 60, "for a minute at most");
 	is_int(log_in(w, "knock@example.com", PASSWORD, "192.0.2.7").a.kind, 0, "but the owner's");
 	w->skew_ns += 24 * 3600 * AV_NS_PER_S;
-	is_int(log_in(w, "knock@example.com", PASSWORD, ELSE).a.kind, 0, "it is forgotten in a day");
+	is_int(
+	    log_in(w, "knock@example.com", PASSWORD, ELSE).a.kind, 0, "it is forgotten in a day");
 }
 
 static void test_throttle(void)
@@ -361,7 +364,8 @@ static void test_throttle(void)
 	ok(longest >= 4 * 60 * AV_NS_PER_S && longest <= 15 * 60 * AV_NS_PER_S,
 	    "one try in minutes at last: %lld s", (long long)(longest / AV_NS_PER_S));
 	throttle_forgive(&t, THROTTLE_LOGIN_PAIR, AV_STR("a"), AV_STR("b"), now);
-	is_int(throttle_take(&t, THROTTLE_LOGIN_PAIR, AV_STR("a"), AV_STR("b"), now), 0, "forgiven");
+	is_int(
+	    throttle_take(&t, THROTTLE_LOGIN_PAIR, AV_STR("a"), AV_STR("b"), now), 0, "forgiven");
 	for (int i = 0; i < THROTTLE_ENTRIES_MAX + 1000; i++) {
 		(void)snprintf(name, sizeof(name), "%d", i);
 		(void)throttle_take(&t, THROTTLE_SIGNUP_ADDRESS, av_str_c(name), AV_STR(""), now);
