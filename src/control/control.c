@@ -182,6 +182,15 @@ void control_check_stopped(struct control *c)
 		finish_stop(c);
 }
 
+/* For being old. */
+static void forget(struct control *c)
+{
+	usage_prune(c);
+	accounts_sweep(c);
+	prune(c);
+	audit_prune_old(c);
+}
+
 static void tick_periodic(struct control *c, int64_t now)
 {
 	if (now >= c->next_deadline_ns)
@@ -190,6 +199,7 @@ static void tick_periodic(struct control *c, int64_t now)
 		sandbox_end_retry(c, now);
 	if (now >= c->next_flush_ns) {
 		c->next_flush_ns = now + FLUSH_NS;
+		clock_look(c);
 		control_flush(c, false);
 		keys_check_ends(c);
 	}
@@ -201,10 +211,9 @@ static void tick_periodic(struct control *c, int64_t now)
 	channels_tick(c, now);
 	if (now >= c->next_sweep_ns) {
 		c->next_sweep_ns = now + SWEEP_NS;
-		usage_prune(c);
-		accounts_sweep(c);
-		prune(c);
-		audit_prune_old(c);
+		clock_look(c);
+		if (clock_may_forget(c))
+			forget(c);
 		control_sweep(c);
 		teams_sweep(c);
 	}

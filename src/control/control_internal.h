@@ -300,6 +300,8 @@ struct control {
 	struct av_list away;     /* struct waiter with `away` set */
 
 	int64_t last_created_ms;
+	int64_t clock_offset_ms; /* real time minus boot time, when last looked; 0: never */
+	int64_t forget_from_ns;  /* boot time: see clock.c */
 	int64_t wake_ns; /* what the clock was told */
 	int64_t next_deadline_ns, next_flush_ns, next_sweep_ns, next_retry_ns;
 	bool sweeping; /* a sweep is under way */
@@ -328,6 +330,13 @@ struct control {
 	uint64_t quota_refused[CONTROL_QUOTA_OF_COUNT][CONTROL_QUOTA_COUNT];
 	bool forgetting_keys;
 };
+
+/* ---- clock.c ---- */
+
+/* Whether the clock on the wall was set since the last look. */
+void clock_look(struct control *c);
+/* Whether what is old may be forgotten for that. */
+bool clock_may_forget(const struct control *c);
 
 /* ---- control.c ---- */
 

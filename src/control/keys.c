@@ -140,7 +140,7 @@ void keys_check_ends(struct control *c)
 		tell_end(c, k);
 		old = old || k->rec.expires_ms < forget_ms;
 	}
-	if (old)
+	if (old && clock_may_forget(c))
 		key_forget_old(c);
 }
 
