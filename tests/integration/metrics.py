@@ -195,6 +195,10 @@ def test_who_may_read_it(d):
         d.expect(401, "GET", "/metrics", key=False, headers=headers)
         page(d, headers=headers)  # with the administrator's key
     d.expect(401, "GET", "/metrics", key=False, headers={"Via": "1.1 p", "X-API-Key": "av_" + "0" * 40})
+    who = {"email": "ada@example.com", "password": "correct horse"}
+    d.expect(201, "POST", "/v1/admin/users", {**who, "name": "Ada"})
+    token = d.expect(200, "POST", "/v1/auth/login", who, key=False).json()["token"]
+    d.expect(403, "GET", "/metrics", key=False, headers={"Via": "1.1 p", "Authorization": f"Bearer {token}"})
     ok(samples(d)["aviary_metrics_refused_total{}"] >= 7, "refusals are counted")
 
 

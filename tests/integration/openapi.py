@@ -202,7 +202,12 @@ def test_system(d):
 
 
 def test_metrics_are_for_this_machine(d):
-    ask(d, "GET", "/metrics", 401, key=False, headers={"Via": "1.1 proxy"})
+    proxied = {"Via": "1.1 proxy"}
+    ask(d, "GET", "/metrics", 401, key=False, headers=proxied)
+    for scopes, status in ((["metrics"], 200), (["sandboxes:*", "admin"], 403)):
+        key = d.expect(201, "POST", "/v1/api-keys", {"name": "monitor", "scopes": scopes}).json()
+        ask(d, "GET", "/metrics", status, headers={**proxied, "X-API-Key": key["key"]}, key=False)
+        d.expect(204, "DELETE", f"/v1/api-keys/{key['id']}")
 
 
 def test_sandboxes(d):
