@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/num.h"
 #include "cli/table.h"
+#include "cli/verbs.h"
 
 #include "base/banned.h"
 
@@ -114,29 +115,14 @@ static int delete (struct cli *cli, const struct args *args)
 
 static int run(struct cli *cli, const struct args *args)
 {
-	static const struct {
-		const char *name;
-		size_t min, max; /* operands after it */
-		int (*run)(struct cli *cli, const struct args *args);
-	} verbs[] = {
-	    {"ls", 0, 0, list},
-	    {"show", 1, OPERANDS_ANY, show},
-	    {"rm", 1, OPERANDS_ANY, delete},
-	    {"build", 0, 1, template_build},
-	    {"import", 1, 2, template_import},
+	static const struct verb verbs[] = {
+	    {"ls", 0, 0, NULL, list},
+	    {"show", 1, OPERANDS_ANY, "which one", show},
+	    {"rm", 1, OPERANDS_ANY, "which one", delete},
+	    {"build", 0, 1, NULL, template_build},
+	    {"import", 1, 2, "under which name", template_import},
 	};
-	const char *verb = args->operands[0];
-	size_t n = args->n_operands - 1;
-	for (size_t i = 0; i < AV_ARRAY_LEN(verbs); i++) {
-		if (strcmp(verbs[i].name, verb) != 0)
-			continue;
-		if (n < verbs[i].min)
-			return cli_usage_error(cli, "template %s: which one?", verb);
-		if (n > verbs[i].max)
-			return cli_usage_error(cli, "template %s: too many arguments", verb);
-		return verbs[i].run(cli, args);
-	}
-	return cli_usage_error(cli, "template %s? There are ls, show, rm, build and import", verb);
+	return verbs_run(cli, args, verbs, AV_ARRAY_LEN(verbs));
 }
 
 static const struct option_spec options[] = {

@@ -58,7 +58,7 @@ void native_limits(struct api_request *rq)
 	    .value = EVENTS_STREAMS_TEAM,
 	    .used = -1};
 
-	(void)av_buf_append_c(&list.out, "{\"limits\":[");
+	(void)av_buf_printf(&list.out, "{\"team_id\":\"%s\",\"limits\":[", rq->actor.team_id);
 	control_limits_each(rq->api->control, &rq->actor, write_limit, &list);
 	write_limit(&list, &streams);
 	write_body(&list, API_ROUTE_SANDBOX_CREATE, "create_body");

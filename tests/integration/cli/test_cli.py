@@ -97,7 +97,7 @@ def test_completion_scripts_parse():
         COMP_WORDS=(aviary run --mem) COMP_CWORD=2; _aviary; echo "${COMPREPLY[*]}"
         COMP_WORDS=(aviary r) COMP_CWORD=1; _aviary; echo "${COMPREPLY[*]}" """],
                        stdout=subprocess.PIPE, check=True)
-    equal(r.stdout, b"--memory\nrun rm resume\n", "completions of bash")
+    equal(r.stdout, b"--memory\nrun rm resume restore\n", "completions of bash")
     for shell in ("zsh", "fish"):
         contains(check(aviary("completion", shell), 0).stdout.decode(), "memory", shell)
     check(aviary("completion", "tcsh"), 2)

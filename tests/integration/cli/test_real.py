@@ -184,4 +184,43 @@ def test_url(d):
     d.delete(sid)
 
 
+def test_keys(d):
+    secret, _ = aviary(d, "keys", "create", "ci", "--expires", "2h", "--scope", "sandboxes:*", "--quota", "sandboxes=1",
+                       "--quota", "memory=1G")
+    ok(secret.startswith("av_") and len(secret) == 44, "standard output is the secret")
+    key = [k for k in json.loads(aviary(d, "keys", "ls", "--json")[0]) if k["name"] == "ci"][0]
+    equal((key["scopes"], key["quota"]["sandboxes"], key["quota"]["memory_mb"]),
+          (["sandboxes:read", "sandboxes:write"], 1, 1024), "as asked for")
+    table = aviary(d, "keys", "ls")[0]
+    for part in ("ci", "sandboxes 1, memory 1.0 GiB", key["key_prefix"], "sandboxes:read sandboxes:write"):
+        contains(table, part, "the table")
+    fresh = aviary(d, "keys", "rotate", "ci", "--grace", "1m")[0]
+    ok(fresh != secret, "another secret")
+    contains(aviary(d, "keys", "rm", "ci", code=125)[1], "2 keys are called so", "which one?")
+    aviary(d, "keys", "rm", *[k["id"] for k in json.loads(aviary(d, "keys", "ls", "--json")[0]) if k["name"] == "ci"])
+    contains(aviary(d, "keys", "create", "--quota", "gpus=1", code=2)[1], "no quota", "a quota that there is not")
+    contains(aviary(d, "keys", "make", code=2)[1], "ls, create, rotate and rm", "verbs")
+
+
+def test_teams_and_limits(d):
+    team = aviary(d, "teams", "create", "cli team")[0].strip()
+    contains(aviary(d, "teams", "ls")[0], "cli team", "listed")
+    aviary(d, "teams", "quota", "cli team", "sandboxes=3", "memory=2G", "creates=none")
+    contains(aviary(d, "teams", "ls", "--all")[0], "sandboxes 3, memory 2.0 GiB", "its quota")
+    contains(aviary(d, "teams", "rm", team, code=125)[1], "switch", "the key is for another team")
+    aviary(d, "teams", "rm", "--all", team)
+    aviary(d, "teams", "rename", "home")
+    out, _ = aviary(d, "teams", "show")
+    contains(out, "home", "the team of the key")
+    contains(out, "owner", "and its people")
+    me = json.loads(aviary(d, "teams", "members", "--json")[0])[0]
+    contains(aviary(d, "teams", "role", me["user_id"], "member", code=125)[1], "owner", "the owner stays that")
+    contains(aviary(d, "teams", "add", "nobody@example.com", code=125)[1], "no active user", "who is not there")
+    contains(aviary(d, "teams", "remove", "nobody@example.com", code=125)[1], "nobody in the team", "nor in the team")
+    table = aviary(d, "limits")[0]
+    for part in ("memory_mb_max", "create_body", "api_keys"):
+        contains(table, part, "limits")
+    ok(json.loads(aviary(d, "limits", "--json")[0])["limits"], "as JSON")
+
+
 main(globals())
