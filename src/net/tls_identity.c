@@ -189,14 +189,18 @@ static int add_chain(struct av_tls_identity *i, BIO *pem, const char *name, stru
 			return av_err_set(err, AV_ERR_INVALID,
 			    "%s: certificate %d of the file is damaged: %s", name, n + 1,
 			    reason(lib));
-		bool added = n < AV_TLS_CHAIN_MAX &&
-		             lib->SSL_CTX_ctrl(i->ctx, SSL_CTRL_CHAIN_CERT, 1, x) == 1;
+		bool fits = n < AV_TLS_CHAIN_MAX;
+		bool added = fits && lib->SSL_CTX_ctrl(i->ctx, SSL_CTRL_CHAIN_CERT, 1, x) == 1;
 		lib->X509_free(x);
+		if (!fits)
+			return av_err_set(err, AV_ERR_INVALID,
+			    "%s: more than %d certificates; only the server's own and its issuers' "
+			    "belong there",
+			    name, AV_TLS_CHAIN_MAX);
 		if (!added)
 			return av_err_set(err, AV_ERR_INVALID,
-			    "%s: more than the %d certificates that a chain may have, or one that "
-			    "does not do: %s",
-			    name, AV_TLS_CHAIN_MAX, reason(lib));
+			    "%s: OpenSSL refuses certificate %d of the file: %s", name, n + 1,
+			    reason(lib));
 	}
 }
 
