@@ -54,7 +54,7 @@ static void collect(int fd, char *text, size_t size)
 	text[strcspn(text, "\n")] = '\0';
 }
 
-static int start(char *const *argv, int err_fd, pid_t *ret_pid)
+static int start(const char *program, char *const *argv, int err_fd, pid_t *ret_pid)
 {
 	posix_spawn_file_actions_t actions;
 	int r = posix_spawn_file_actions_init(&actions);
@@ -63,30 +63,30 @@ static int start(char *const *argv, int err_fd, pid_t *ret_pid)
 		return -r;
 	r = posix_spawn_file_actions_adddup2(&actions, err_fd, STDERR_FILENO);
 	if (r == 0)
-		r = posix_spawn(ret_pid, argv[0], &actions, NULL, argv, environ);
+		r = posix_spawn(ret_pid, program, &actions, NULL, argv, environ);
 	(void)posix_spawn_file_actions_destroy(&actions);
 	return -r;
 }
 
-static int ask(char *const *argv, struct av_err *err)
+static int ask(const char *program, char *const *argv, struct av_err *err)
 {
 	static const char prefix[] = "aviary-spawn: ";
-	char text[sizeof(err->message)];
+	char text[sizeof(err->message)] = "";
 	int p[2], status, r;
-	pid_t pid;
+	pid_t pid = -1;
 
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot make a pipe");
-	r = start(argv, p[1], &pid);
+	r = start(program, argv, p[1], &pid);
 	(void)close(p[1]);
-	if (r == 0) {
+	if (r == 0 && pid > 0) {
 		collect(p[0], text, sizeof text);
 		(void)kill(pid, SIGKILL); /* it has said all, or does not end */
 		r = waitpid(pid, &status, 0) < 0 ? -errno : 0;
 	}
 	(void)close(p[0]);
 	if (r < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot start %s", argv[0]);
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot start %s", program);
 	if (text[0] == '\0')
 		return 0;
 	return av_err_set(err, AV_ERR_INVALID, "%s",
@@ -115,7 +115,7 @@ int daemon_launch_check(const struct daemon_config *c, struct av_err *err)
 		with[1] = check;
 		memcpy(with + 2, argv + 1, n * sizeof *with);
 	}
-	r = with ? ask(with, err) : av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	r = with ? ask(spawn, with, err) : av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	free(with);
 	daemon_launch_argv_free(argv);
 	if (r < 0)

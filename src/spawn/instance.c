@@ -112,8 +112,8 @@ int instance_make_dirs(const struct spawn_options *o, struct av_err *err)
 	return r < 0 ? r : make_dir(path, 0700, o->daemon_uid, o->daemon_gid, err);
 }
 
-/* Who holds the lock, as text. It locks before it writes, so what stands in the file may for a moment be
- * nothing, or the one before. */
+/* Who holds the lock, as text. It locks before it writes, so what stands in the file may for a
+ * moment be nothing, or the one before. */
 static void read_owner(const char *path, char pid[static 16])
 {
 	const struct timespec pause = {.tv_nsec = OWNER_POLL_MS * 1000000L};

@@ -120,7 +120,7 @@ class Machine:
                   f"ExecStart={SYSTEMD} --user\n")
 
     def as_user(self, *words, check=True):
-        return self.run("setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "env", "-u", "AVIARY_CONFIG_DIR",
+        return self.run("setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "env",
                         f"XDG_RUNTIME_DIR=/run/user/{UID}", "HOME=/run/home", f"SYSTEMD_UNIT_PATH={self.dir}/user",
                         *words, check=check)
 
@@ -133,8 +133,7 @@ class Machine:
         return found[0] if found else None
 
     def run(self, *words, check=True, timeout=60):
-        env = {"PATH": os.environ["PATH"], "HOME": "/root", "LANG": "C.UTF-8",
-               "AVIARY_CONFIG_DIR": "/etc/aviary", "SYSTEMD_UNIT_PATH": self.units}
+        env = {"PATH": os.environ["PATH"], "HOME": "/run/root", "LANG": "C.UTF-8", "SYSTEMD_UNIT_PATH": self.units}
         r = subprocess.run(["nsenter", "-t", str(self.pid()), "-m", "-p", "-C", "-u", "-i", "--", *words],
                            capture_output=True, text=True, timeout=timeout * SLOW, env=env, check=False)
         if check and r.returncode:
@@ -258,7 +257,7 @@ def test_the_end(m):
     equal(m.show("aviary.service", "ActiveState"), "inactive", "the daemon is stopped with them")
     ok(m.run("cat", path + "/cgroup.procs", check=False).returncode != 0, "no sandbox is left")
     r = m.run(program("aviary"), "cleanup", "--all", "--yes")
-    for where in ("/var/lib/aviary", "/run/aviary"):
+    for where in ("/var/lib/aviary", "/run/aviary", "/etc/aviary"):
         ok(m.run("test", "-e", where, check=False).returncode != 0, f"{where} is gone: {r.stdout} {r.stderr}")
 
 

@@ -227,7 +227,7 @@ static void test_check(void)
 	        strstr(t, "aviary.conf:4: 'loud'") &&
 	        strstr(t, "aviary.conf:5: 'log-level' is set twice") &&
 	        strstr(t, "aviary.conf:6: expected"),
-	    "each with its line: %s", t);
+	    "each with its line");
 	ok(daemon_config_check("/nonexistent", &out, &problems, &err) < 0, "no file");
 }
 

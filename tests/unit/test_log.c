@@ -87,15 +87,16 @@ static void secrets(void)
 	av_log(AV_LOG_INFO, "path", "path", value, NULL);
 	logged();
 	ok(!strstr(text, "0123456789") && strstr(text, "/v1/x/av_(hidden)/y?k=wrn_(hidden)\""),
-	    "keys are hidden: %s", text);
+	    "keys are hidden");
 	av_log(AV_LOG_INFO, "path", "error",
 	    "token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1c2VyIn0.c2lnbmF0dXJl, says he", NULL);
 	logged();
-	ok(strstr(text, "\"token (hidden), says he\""), "tokens are hidden: %s", text);
-	av_log(AV_LOG_INFO, "path", "id", "sb_0123456789abcdef", "sum", key, "o", "eyJ", "e", "_", NULL);
+	ok(strstr(text, "\"token (hidden), says he\""), "tokens are hidden");
+	av_log(AV_LOG_INFO, "path", "id", "sb_0123456789abcdef", "sum", key, "o", "eyJ", "e", "_",
+	    NULL);
 	logged();
 	ok(strstr(text, "sb_0123456789abcdef") && strstr(text, key) && !strstr(text, "hidden"),
-	    "ids and checksums are not: %s", text);
+	    "ids and checksums are not");
 }
 
 static void repetition(void)
