@@ -115,8 +115,17 @@ static bool lacks_key(const struct api_request *rq)
 {
 	enum api_auth auth = rq->match.route->auth;
 
-	return !rq->actor.team_id[0] && (rq->status == 401 || rq->status == 403) &&
-	       (auth == API_AUTH_KEY || auth == API_AUTH_USER || auth == API_AUTH_FIRST);
+	return !rq->actor.team_id[0] && !rq->host_id[0] &&
+	       (rq->status == 401 || rq->status == 403) &&
+	       (auth == API_AUTH_KEY || auth == API_AUTH_USER || auth == API_AUTH_FIRST ||
+	           auth == API_AUTH_HOST);
+}
+
+static bool has_credentials(const struct api_request *rq)
+{
+	struct av_str token;
+
+	return api_has_credentials(rq) || av_req_header(rq->req, "x-host-token", &token);
 }
 
 static void note_route(struct av_buf *out, const struct api_route *route)
@@ -136,7 +145,7 @@ void api_audit_end(struct api_request *rq)
 
 	if (!route || route == &api_proxy_route)
 		return;
-	if (lacks_key(rq) && api_has_credentials(rq)) {
+	if (lacks_key(rq) && has_credentials(rq)) {
 		what.action = "auth.refuse";
 		note_route(&refused, route);
 		what.metadata = av_buf_cstr(&refused);

@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "control/accounts.h"
+#include "control/hosts.h"
 #include "control/keys.h"
 #include "control/login.h"
 #include "base/banned.h"
@@ -95,7 +96,8 @@ int api_verify(struct api *api, const struct api_route *route, struct av_str cre
 
 int api_authenticate(struct api_request *rq, struct av_err *err)
 {
-	int r = api_verify(rq->api, rq->match.route, presented(rq), api_client(rq), &rq->actor, err);
+	int r =
+	    api_verify(rq->api, rq->match.route, presented(rq), api_client(rq), &rq->actor, err);
 
 	rq->actor.trace = av_trace_trust(&rq->trace, r == 0);
 	return r;
@@ -157,5 +159,21 @@ int api_authenticate_local(struct api_request *rq, struct av_err *err)
 		    "made, with the scope metrics; or ask from the machine itself, by its loopback "
 		    "address; or start aviaryd with --metrics-public");
 	rq->api->metrics.metrics_refused += r < 0;
+	return r;
+}
+
+int api_authenticate_host(struct api_request *rq, struct av_err *err)
+{
+	struct av_str token;
+	int r;
+
+	if (!av_req_header(rq->req, "x-host-token", &token))
+		r = av_err_set(err, AV_ERR_UNAUTHORIZED,
+		    "a host token is needed, as registering a host gave it; send it as "
+		    "'X-Host-Token: ...'");
+	else
+		r = control_host_verify(rq->api->control, av_str_trim(token), rq->host_id, err);
+	if (r < 0)
+		rq->api->metrics.auth_failures++;
 	return r;
 }

@@ -30,3 +30,5 @@ int api_verify(struct api *api, const struct api_route *route, struct av_str cre
     const char *client, struct control_actor *ret, struct av_err *err);
 /* Fills rq->actor; else UNAUTHORIZED with a text that says where keys come from, or FORBIDDEN. */
 int api_authenticate(struct api_request *rq, struct av_err *err);
+/* Fills rq->host_id from X-Host-Token; else UNAUTHORIZED. */
+int api_authenticate_host(struct api_request *rq, struct av_err *err);

@@ -48,6 +48,8 @@ static const char *const kinds[CONTROL_EVENT_COUNT] = {
     [CONTROL_EVENT_TEMPLATE_CREATE] = "template.snapshot.create",
     [CONTROL_EVENT_TEMPLATE_DELETE] = "template.snapshot.delete",
     [CONTROL_EVENT_CHANNEL_DISABLE] = "channel.disable",
+    [CONTROL_EVENT_HOST_UP] = "host.up",
+    [CONTROL_EVENT_HOST_DOWN] = "host.down",
 };
 
 const char *events_kind_text(enum control_event_kind kind)
@@ -127,6 +129,15 @@ static void write_metadata(struct av_buf *out, const struct control_event *ev)
 	(void)av_buf_append_char(out, '}');
 }
 
+static const char *resource_type(const struct control_event *ev)
+{
+	if (ev->kind == CONTROL_EVENT_HOST_UP || ev->kind == CONTROL_EVENT_HOST_DOWN)
+		return "host";
+	if (ev->kind == CONTROL_EVENT_CHANNEL_DISABLE)
+		return "channel";
+	return ev->sandbox ? "sandbox" : "snapshot";
+}
+
 static void write_event(struct av_buf *out, const struct control_event *ev)
 {
 	char at[32];
@@ -139,10 +150,7 @@ static void write_event(struct av_buf *out, const struct control_event *ev)
 	write_actor(out, ev);
 	(void)av_buf_append_c(out, ",\"resource\":{\"id\":");
 	(void)av_json_write_str(out, av_str_c(ev->resource_id));
-	(void)av_buf_printf(out, ",\"type\":\"%s\"}",
-	    ev->sandbox                                 ? "sandbox"
-	    : ev->kind == CONTROL_EVENT_CHANNEL_DISABLE ? "channel"
-	                                                : "snapshot");
+	(void)av_buf_printf(out, ",\"type\":\"%s\"}", resource_type(ev));
 	write_metadata(out, ev);
 	if (ev->message) {
 		(void)av_buf_append_c(out, ",\"message\":");
@@ -257,6 +265,8 @@ static void on_event(void *ctx, const struct control_event *ev)
 	/* The vocabulary of the dialect has one word for the two. */
 	if (ev->kind == CONTROL_EVENT_SANDBOX_STATE &&
 	    strcmp(native_status(ev->from), native_status(ev->sandbox->state)) == 0)
+		return;
+	if (!ev->team_id[0])
 		return;
 	t = team_get(e, ev->team_id);
 	if (!t) {

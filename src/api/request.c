@@ -466,6 +466,7 @@ void api_on_request(void *api, struct av_req *req)
 	if ((rq->match.route->auth == API_AUTH_LOCAL && api_authenticate_local(rq, &err) < 0) ||
 	    ((rq->match.route->auth == API_AUTH_KEY || rq->match.route->auth == API_AUTH_USER) &&
 	        api_authenticate(rq, &err) < 0) ||
+	    (rq->match.route->auth == API_AUTH_HOST && api_authenticate_host(rq, &err) < 0) ||
 	    decode_params(rq, &err) < 0) {
 		api_send_err(rq, &err);
 		return;

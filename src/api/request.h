@@ -62,6 +62,7 @@ struct api_request {
 	struct api_match match;
 	struct control_actor actor;    /* valid on routes with a key */
 	char *param[API_PARAMS_MAX];   /* decoded, owned; no NUL inside */
+	char host_id[AV_ID_SIZE];      /* on routes for hosts: whose token it is */
 	char client[CLIENT_ADDR_SIZE]; /* see api_client(); empty until asked for */
 	const char *id;                /* the parameter {id}, a well-formed sandbox id; or NULL */
 	json_t *body;                  /* JSON routes: owned, never NULL */

@@ -19,6 +19,7 @@
 #define AV_ID_TEAM     "te"
 #define AV_ID_USER     "us"
 #define AV_ID_TEMPLATE "tp"
+#define AV_ID_HOST     "ho"
 #define AV_ID_AUDIT    "lo" /* what follows is a number, not random */
 
 #define AV_KEY_SECRET_LEN 40 /* hexadecimal digits; valid under every dialect's prefix */

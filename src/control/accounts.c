@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/codec.h"
-#include "control/accounts_internal.h"
+#include "control/hosts_internal.h"
 
 #include "base/banned.h"
 
@@ -362,6 +362,7 @@ int accounts_apply(struct control *c, const struct store_account_change *ch)
 	for (size_t i = 0; i < ch->n_dissolved; i++) {
 		keys_drop(c, ch->dissolved[i], NULL);
 		channels_drop_team(c, ch->dissolved[i]);
+		hosts_drop_team(c, ch->dissolved[i]);
 		t = team_find(c, ch->dissolved[i]);
 		if (t)
 			team_drop(c, t);

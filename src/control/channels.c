@@ -286,14 +286,15 @@ static const struct channel *first_of(const struct control *c, const char *team_
 	return NULL;
 }
 
-void channels_tell_all(
-    struct control *c, const char *event, const char *type, const char *resource_id)
+void channels_tell_all(struct control *c, const char *team_id, const char *event, const char *type,
+    const char *resource_id)
 {
 	const struct channel *ch;
 
 	/* Once for each team: at the first of its channels. */
 	AV_LIST_FOREACH(ch, &c->channels.all, const struct channel, link)
-	if (first_of(c, ch->rec.team_id) == ch)
+	if (first_of(c, ch->rec.team_id) == ch &&
+	    (!team_id[0] || strcmp(ch->rec.team_id, team_id) == 0))
 		make_notice(c, ch->rec.team_id, event, type, resource_id, "", NULL, true);
 }
 

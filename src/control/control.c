@@ -16,6 +16,7 @@
 #include "control/accounts_internal.h"
 #include "control/audit_internal.h"
 #include "control/backup.h"
+#include "control/hosts_internal.h"
 #include "control/templates_internal.h"
 
 #include "base/banned.h"
@@ -207,6 +208,7 @@ static void tick_periodic(struct control *c, int64_t now)
 		templates_collect(c);
 	pool_tick(c, now);
 	sampler_tick(c, now);
+	hosts_tick(c, now);
 	usage_tick(c, now);
 	channels_tick(c, now);
 	if (now >= c->next_sweep_ns) {
@@ -228,6 +230,7 @@ void control_tick(struct control *c)
 	passwords_tick(c);
 	accounts_tick(c);
 	audit_read_tick(c);
+	hosts_work(c);
 	audit_tick(c, now);
 	if (c->start)
 		start_tick(c);
@@ -244,6 +247,7 @@ void control_tick(struct control *c)
 		next = AV_MIN(next, c->next_sweep_ns);
 		next = AV_MIN(next, c->sampler.next_ns);
 		next = AV_MIN(next, c->pool.next_ns);
+		next = AV_MIN(next, c->hosts->next_ns);
 		next = AV_MIN(next, c->usage.next_ns);
 		next = AV_MIN(next, c->channels.next_ns);
 		next = AV_MIN(next, templates_next_ns(c));
@@ -337,7 +341,8 @@ int control_new(const struct control_config *config, struct control **ret, struc
 		c->config.history_max = HISTORY_MAX;
 	if (!c->config.audit_max)
 		c->config.audit_max = AUDIT_MAX;
-	if (audit_init(c) < 0) {
+	if (audit_init(c) < 0 || hosts_init(c) < 0) {
+		free(c->audit);
 		free(c);
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	}
@@ -393,6 +398,7 @@ void control_free(struct control *c)
 	}
 	free_waiters(&c->deferred);
 	free_waiters(&c->away);
+	hosts_clear(c);
 	audit_clear(c);
 	keys_clear(c);
 	passwords_clear(c);

@@ -59,6 +59,12 @@ struct control_limits {
 /* The defaults: 1 cpu, 512 MiB, 5120 MiB of disk, 1024 processes, … */
 void control_limits_init(struct control_limits *l);
 
+/* The machine that this Aviary runs on; 0: not known. */
+struct control_local {
+	char arch[16]; /* "amd64", "arm64" */
+	int64_t cpu_cores, memory_mb, disk_gb;
+};
+
 enum control_signup_policy {
 	CONTROL_SIGNUP_ACTIVATION, /* anybody, with a link that shows that the address is theirs */
 	CONTROL_SIGNUP_OPEN,       /* anybody, at once */
@@ -73,6 +79,7 @@ struct control_config {
 	int64_t history_ms;     /* how long stopped sandboxes are remembered; 0: 7 days */
 	int64_t history_max;    /* how many; 0: 10000 */
 	int64_t idempotency_ms; /* how long idempotency keys are; 0: 24 h */
+	struct control_local local;
 	int64_t audit_days; /* how long records of the audit log are kept; 0: as long as they fit */
 	int64_t audit_max;  /* how many, see audit.h; 0: AUDIT_MAX */
 	int64_t pool_max;   /* sandboxes made ahead of time; 0: none */

@@ -271,6 +271,7 @@ struct channels {
 
 struct start;
 struct audit;
+struct hosts;
 
 struct control {
 	struct control_config config;
@@ -320,6 +321,7 @@ struct control {
 	struct control_backup *backup; /* under way, or ended and waited for; NULL: none */
 	struct pool pool;
 	struct channels channels;
+	struct hosts *hosts; /* owned, see hosts_internal.h */
 	struct audit *audit; /* owned, see audit_internal.h */
 
 	const struct control_listener *listener; /* NULL: none */
@@ -535,6 +537,9 @@ void event_state(const struct sandbox *sb, enum sandbox_state from);
 void event_change(const struct change *ch, const struct av_err *err);
 void event_template(struct control *c, enum control_event_kind kind, const char *team_id,
     const char *name, const char *key_id, const struct av_err *err);
+/* team_id empty: of no team. */
+void event_host(
+    struct control *c, enum control_event_kind kind, const char *team_id, const char *id);
 void event_key_deleted(struct control *c, const char *key_id);
 void event_stopping(struct control *c);
 
@@ -565,9 +570,9 @@ void channels_announce(struct control *c, const char *team_id, const char *event
     const char *resource_id, const char *actor_id, const char *reason);
 /* That request was not made after all. */
 void channels_withdraw(struct control *c);
-/* What no record tells of, to the channels of every team. */
-void channels_tell_all(
-    struct control *c, const char *event, const char *type, const char *resource_id);
+/* What no record tells of, to the channels of one team (empty: of every team). */
+void channels_tell_all(struct control *c, const char *team_id, const char *event, const char *type,
+    const char *resource_id);
 
 /* ---- keys.c ---- */
 

@@ -111,6 +111,15 @@ void event_template(struct control *c, enum control_event_kind kind, const char 
 		tell(c, &ev, key_id);
 }
 
+void event_host(
+    struct control *c, enum control_event_kind kind, const char *team_id, const char *id)
+{
+	struct control_event ev = {.kind = kind, .team_id = team_id, .resource_id = id};
+
+	if (c->listener)
+		tell(c, &ev, NULL);
+}
+
 void event_channel_disabled(struct control *c, const char *team_id, const char *id, const char *why)
 {
 	struct control_event ev = {.kind = CONTROL_EVENT_CHANNEL_DISABLE,

@@ -20,9 +20,9 @@ enum control_event_kind {
 /* Everything is borrowed until the callback returns. */
 struct control_event {
 	enum control_event_kind kind;
-	int64_t at_ms; /* real time */
-	const char *team_id;
-	const char *resource_id; /* of the sandbox or channel; the name of a template */
+	int64_t at_ms;           /* real time */
+	const char *team_id;     /* empty: of no team, as hosts that are for all */
+	const char *resource_id; /* of the sandbox, host or channel; the name of a template */
 	const char
 	    *key_id; /* of who asked: a key or a user; NULL: nobody did, Aviary does it by itself */
 	const char *key_name;    /* NULL: not known any more */
@@ -30,7 +30,7 @@ struct control_event {
 	/* Why it ended, or was paused; NONE where there is nothing to say. */
 	enum sandbox_reason reason;
 	bool by_request; /* a resume that a request caused which needs it running */
-	const struct sandbox_info *sandbox; /* as it is now; NULL for templates */
+	const struct sandbox_info *sandbox; /* as it is now; NULL for what is none */
 	const struct av_err *err;           /* it failed; NULL: it is done */
 	const char *message;                /* for people; or NULL */
 };

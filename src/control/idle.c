@@ -15,7 +15,7 @@
 
 #include "base/avtime.h"
 #include "base/log.h"
-#include "control/control_internal.h"
+#include "control/hosts_internal.h"
 
 #include "base/banned.h"
 
@@ -193,6 +193,8 @@ void control_flush(struct control *c, bool all)
 			break;
 		sb->active_dirty = false;
 	}
-	if (all || c->started)
+	if (all || c->started) {
 		keys_flush(c);
+		hosts_flush(c);
+	}
 }

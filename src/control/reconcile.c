@@ -23,6 +23,7 @@
 #include "base/avtime.h"
 #include "base/log.h"
 #include "control/audit_internal.h"
+#include "control/hosts_internal.h"
 #include "control/accounts_internal.h"
 #include "store/channels.h"
 #include "control/templates_internal.h"
@@ -388,6 +389,7 @@ static void finish(struct control *c)
 		usage_start(c);
 		templates_start(c);
 		audit_prune_start(c);
+		hosts_start(c);
 		control_wake(c, 0);
 	}
 	if (s->err.kind == AV_ERR_NONE)
@@ -428,6 +430,8 @@ void control_driver_ready(struct control *c)
 	if (c->start)
 		control_wake(c, 0);
 	else if (c->started && !c->stopping) {
+		c->hosts->next_ns = 0; /* this one is up */
+		control_wake(c, 0);
 		sandboxes_fit_unsure(c);
 		control_sweep(c); /* what a create that lost its worker left behind */
 	}
@@ -481,6 +485,16 @@ static void on_members(void *ctx, const struct store_member *v, size_t n, const 
 		s->err = *err;
 	for (size_t i = 0; i < n; i++)
 		take_account(s, &(struct store_account_change){.member = v[i]});
+}
+
+static void on_hosts(void *ctx, const struct store_host *v, size_t n, const struct av_err *err)
+{
+	struct start *s = ctx;
+
+	if (err)
+		s->err = *err;
+	else if (hosts_load(s->c, v, n) < 0)
+		(void)av_err_set(&s->err, AV_ERR_NO_MEMORY, "out of memory");
 }
 
 static void on_channels(
@@ -574,6 +588,8 @@ int control_start(struct control *c,
 		r = store_member_list(c->store, on_members, s);
 	if (r == 0)
 		r = store_key_list(c->store, on_keys, s);
+	if (r == 0)
+		r = store_host_list(c->store, on_hosts, s);
 	if (r == 0)
 		r = store_template_list(c->store, on_templates, s);
 	if (r == 0)

@@ -20,9 +20,11 @@
 #include "base/fd.h"
 #include "base/path.h"
 #include "control/control.h"
+#include "control/hosts.h"
 #include "control/login.h"
 #include "daemon/certificate.h"
 #include "daemon/github.h"
+#include "daemon/local.h"
 #include "daemon/outbound.h"
 #include "daemon/tracing.h"
 #include "daemon/service.h"
@@ -251,6 +253,7 @@ static int listen_all(struct daemon *d, struct av_err *err)
 	    .tls = d->certificate ? certificate_tls(d->certificate) : NULL};
 	const char *host = d->config->listen_host;
 	bool v6 = strchr(host, ':') != NULL;
+	char address[72];
 	uint16_t port = 0;
 	int r = av_http_server_new(d->loop, &config, &d->server);
 
@@ -270,6 +273,8 @@ static int listen_all(struct daemon *d, struct av_err *err)
 	control_set_link_base(d->control, d->config->frontend_url ? d->config->frontend_url
 	                                  : d->config->public_url ? d->config->public_url
 	                                                          : d->url);
+	daemon_local_address(host, port, address, sizeof(address));
+	control_host_set_address(d->control, address);
 	return 0;
 }
 
@@ -460,6 +465,7 @@ static int open_control(struct daemon *d, struct av_err *err)
 	config.github = r > 0 ? &d->github.config : NULL;
 	control_limits_init(&config.limits);
 	take_quotas(d->config, &config.limits);
+	daemon_local_facts(daemon_config_get(d->config, DAEMON_OPT_STATE), &config.local);
 	av_timer_init(&d->tick, d->loop, on_tick, d);
 	r = control_new(&config, &d->control, err);
 	if (r < 0)

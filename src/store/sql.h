@@ -96,6 +96,12 @@ int sql_delivery_finish(struct store_db *db, struct store_req *r);
 int sql_delivery_page(struct store_db *db, struct store_req *r);
 int sql_delivery_again(struct store_db *db, struct store_req *r);
 
+/* sql_hosts.c */
+int sql_host_list(struct store_db *db, struct store_req *r);
+int sql_host_put(struct store_db *db, struct store_req *r);
+int sql_host_delete(struct store_db *db, struct store_req *r);
+int sql_host_touch(struct store_db *db, struct store_req *r);
+
 /* sql_usage.c */
 int sql_points_put(struct store_db *db, struct store_req *r);
 int sql_points_get(struct store_db *db, struct store_req *r);

@@ -453,6 +453,12 @@ static void call_back(struct store_req *r)
 	case STORE_OP_AUDIT_PRUNE:
 		r->fn.audit_counts(r->ctx, r->rows, err ? 0 : r->n, err);
 		break;
+	case STORE_OP_HOST_LIST:
+		r->fn.hosts(r->ctx, r->rows, err ? 0 : r->n, err);
+		break;
+	case STORE_OP_HOST_PUT:
+	case STORE_OP_HOST_DELETE:
+	case STORE_OP_HOST_TOUCH:
 	case STORE_OP_AUDIT_ADD:
 	case STORE_OP_CHANNEL_INSERT:
 	case STORE_OP_CHANNEL_UPDATE:

@@ -10,6 +10,7 @@
 #include "store/accounts.h"
 #include "store/audit.h"
 #include "store/channels.h"
+#include "store/hosts.h"
 #include "store/store.h"
 
 enum store_op {
@@ -41,6 +42,10 @@ enum store_op {
 	STORE_OP_TEMPLATE_PUBLISH,
 	STORE_OP_TEMPLATE_MARK,
 	STORE_OP_TEMPLATE_REMOVE,
+	STORE_OP_HOST_LIST,
+	STORE_OP_HOST_PUT,
+	STORE_OP_HOST_DELETE,
+	STORE_OP_HOST_TOUCH,
 	STORE_OP_AUDIT_ADD,
 	STORE_OP_AUDIT_READ,
 	STORE_OP_AUDIT_COUNT,
@@ -147,6 +152,7 @@ struct store_req {
 		store_teams_fn *teams;
 		store_members_fn *members;
 		store_audit_fn *audit;
+		store_hosts_fn *hosts;
 		store_audit_counts_fn *audit_counts;
 	} fn;
 	void *ctx;
@@ -169,6 +175,7 @@ struct store_req {
 		struct store_channel channel; /* its config is text[0] */
 		struct store_delivery_args delivery;
 		struct store_account_change account;
+		struct store_host host;
 		size_t audit_n; /* of text[0] */
 		struct store_audit_read_args audit_read;
 		struct store_audit_prune_args audit_prune;

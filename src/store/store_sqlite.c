@@ -85,6 +85,14 @@ static int run_op(struct store_db *db, struct store_req *r)
 		return sql_template_mark(db, r);
 	case STORE_OP_TEMPLATE_REMOVE:
 		return sql_template_remove(db, r);
+	case STORE_OP_HOST_LIST:
+		return sql_host_list(db, r);
+	case STORE_OP_HOST_PUT:
+		return sql_host_put(db, r);
+	case STORE_OP_HOST_DELETE:
+		return sql_host_delete(db, r);
+	case STORE_OP_HOST_TOUCH:
+		return sql_host_touch(db, r);
 	case STORE_OP_AUDIT_ADD:
 		return sql_audit_add(db, r);
 	case STORE_OP_AUDIT_READ:
@@ -138,7 +146,7 @@ static bool op_reads(enum store_op op)
 	       op == STORE_OP_USER_LIST || op == STORE_OP_TEAM_LIST || op == STORE_OP_MEMBER_LIST ||
 	       op == STORE_OP_AUDIT_READ || op == STORE_OP_AUDIT_COUNT ||
 	       op == STORE_OP_CHANNEL_LIST || op == STORE_OP_DELIVERY_NEXT ||
-	       op == STORE_OP_DELIVERY_PAGE;
+	       op == STORE_OP_DELIVERY_PAGE || op == STORE_OP_HOST_LIST;
 }
 
 /* ---- transactions ---- */
@@ -204,7 +212,7 @@ static bool op_may_lag(enum store_op op)
 	return op == STORE_OP_SANDBOX_INSERT || op == STORE_OP_SANDBOX_UPDATE ||
 	       op == STORE_OP_KEY_TOUCH || op == STORE_OP_POINTS_PUT || op == STORE_OP_USAGE_ADD ||
 	       op == STORE_OP_AUDIT_ADD || op == STORE_OP_AUDIT_PRUNE || op == STORE_OP_NOTICE ||
-	       op == STORE_OP_DELIVERY_FINISH;
+	       op == STORE_OP_DELIVERY_FINISH || op == STORE_OP_HOST_TOUCH;
 }
 
 /* Says how the next transaction is written. What cannot be said is made up for by a sync after it.

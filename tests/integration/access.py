@@ -20,16 +20,18 @@ from ws import HandshakeError, WebSocket
 
 PLACES = {"unknown": {"provider": "github", "id": "sb" + "0" * 25, "selector": "none", "name": "no-such", "build": "x", "api_key": "ke" + "0" * 25,
                       "user": "us" + "0" * 25, "sandbox": "sb" + "0" * 25, "channel": "ch" + "0" * 25,
+                      "host": "ho" + "0" * 25, "tag": "x",
                       "delivery": "00000000-0000-4000-8000-000000000000"}}
 
 # What somebody of another team is told who names a thing of ours, by the parameter of the path that says which; the
 # first one of the path counts.
-FOREIGN = {"provider": {404}, "id": {404}, "channel": {404}, "name": {404}, "api_key": {404}, "team": {403}}
+FOREIGN = {"provider": {404}, "host": {404}, "id": {404}, "channel": {404}, "name": {404}, "api_key": {404}, "team": {403}}
 # Exceptions, with the reason.
 FOREIGN_ROUTES = {
     "DELETE /v1/api-keys/{api_key}": {204},  # a key that is not there is deleted already; it must go on working
     "POST /v1/auth/switch-team": {403},  # to ours
     "POST /v1/channels/test": {502},  # nobody has the name that is called
+    "POST /v1/hosts": {403},  # of type regular, for all teams
 }
 # About the asker's own account and nothing else, and would end it or its sessions: not asked with something good.
 OWN_ACCOUNT = {"POST /v1/me/password", "DELETE /v1/me"}
@@ -68,10 +70,19 @@ ROLES = {
     "POST /v1/me/password": "member",
     "GET /v1/me/providers/{provider}/connect": "member",
     "DELETE /v1/me/providers/{provider}": "member",
+    "GET /v1/hosts": "member",
+    "POST /v1/hosts": "admin",
+    "GET /v1/hosts/{host}": "member",
+    "DELETE /v1/hosts/{host}": "admin",
+    "GET /v1/hosts/{host}/delete-preview": "admin",
+    "POST /v1/hosts/{host}/token": "admin",
+    "GET /v1/hosts/{host}/tags": "member",
+    "POST /v1/hosts/{host}/tags": "admin",
+    "DELETE /v1/hosts/{host}/tags/{tag}": "admin",
     "GET /v1/audit-logs": "member",  # of what is told to members; the test of the log asks for more
     "GET /v1/audit-logs/export": "member",
 }
-AUTHS = ("OPEN", "KEY", "USER", "FIRST", "TOKEN", "LOCAL")
+AUTHS = ("OPEN", "KEY", "USER", "FIRST", "TOKEN", "LOCAL", "HOST")
 
 
 class Route:
@@ -124,10 +135,13 @@ def test_what_is_ours(d):
     d.expect(201, "POST", "/v1/snapshots", {"sandbox_id": sb, "name": "our-template"})
     delivery = d.expect(200, "GET", f"/v1/channels/{channel}/deliveries").json()["deliveries"][0]["id"]
     d.expect(200, "POST", f"/v1/sandboxes/{sb}/resume")
+    d.expect(204, "PUT", f"/v1/admin/teams/{team}/byoc", {"enabled": True})
+    host = d.expect(201, "POST", "/v1/hosts", {"type": "byoc", "team_id": team}).json()["host"]["id"]
     key = d.expect(201, "POST", "/v1/api-keys", {"name": "our-key"}).json()
     OURS.update(provider="github", id=sb, selector=tag, name="our-template", build="x", api_key=key["id"], team=team, user=owner.user,
-                sandbox=sb, secret=key["key"], channel=channel, delivery=delivery)
-    SEEN.extend([sb, key["id"], key["key"], owner.user, "our-template", "our-key", channel, delivery, "our-channel"])
+                sandbox=sb, secret=key["key"], channel=channel, delivery=delivery, host=host, tag="x")
+    SEEN.extend([sb, key["id"], key["key"], owner.user, "our-template", "our-key", channel, delivery, "our-channel",
+                 host])
     expired = d.expect(201, "POST", "/v1/api-keys", {"scopes": ["*"]}).json()
     d.expect(201, "POST", f"/v1/api-keys/{expired['id']}/rotate", {})
     deleted = d.expect(201, "POST", "/v1/api-keys", {"scopes": ["*"]}).json()
@@ -324,6 +338,14 @@ def test_urls_with_tokens(d):
             path = route.path.replace("{id}", OURS["id"]) + "?path=/etc/passwd&token=1.aa"
             r = d.request(route.method, path, b"" if route.method == "PUT" else None, headers=head, key=False)
             ok(r.status in (400, 403), f"{route.name} with a wrong token: {r.status} {short(r.body)}")
+
+
+def test_tokens_of_hosts(d):
+    for route in [r for r in ROUTES if r.auth == "HOST"]:
+        for head in ({}, key_head(WHO["owner"]), {"X-Host-Token": WHO["owner"]}, WHO["member"].head(),
+                     {"X-Host-Token": WHO["member"].token()}):
+            r = d.request(route.method, route.path.replace("{host}", OURS["host"]), headers=head, key=False)
+            refused(r, 401, "unauthorized", f"{route.name} without the token of a host")
 
 
 def test_open_routes_tell_nothing(d):

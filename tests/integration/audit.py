@@ -21,8 +21,9 @@ INSIDE = {"EXEC", "RUN_CODE", "PROCESS_KILL", "FILE_PUT", "FILE_WRITE", "FILE_RE
           "FILE_STREAM_READ", "FILE_STAT", "FILE_LIST", "FILE_MKDIR", "FILE_MOVE", "FILE_CHMOD", "FILE_REMOVE",
           "TAR_PUT", "FILE_SIGNED_PUT"}
 NOTHING = {"SANDBOX_PING",      # says only that it is used
-           "HOST_HEARTBEAT",    # every 30 s; changes of the state are in the log as host.up and host.down
-           "CHANNEL_TEST"}      # tries what is not stored
+           "SWITCH_TEAM",       # gives a session for another team
+           "RESET",             # sends a link, or nothing: who asks is not known; its use is told
+           "HOST_HEARTBEAT"}    # every 30 s; changes of the state are in the log as host.up and host.down
 
 
 def logs(d, query=""):

@@ -119,7 +119,8 @@ def test_the_page_needs_nobody_else(d):
 def values(names):
     return {"id": UNKNOWN, "selector": "1", "name": "no-such-template", "build": "x", "api_key": "ke" + "0" * 25,
             "team": OWN["team"], "user": "us" + "0" * 25, "provider": "none", "channel": "ch" + "0" * 25,
-            "delivery": "00000000-0000-4000-8000-000000000000", "sandbox": UNKNOWN, **names}
+            "delivery": "00000000-0000-4000-8000-000000000000", "sandbox": UNKNOWN,
+            "host": "ho" + "0" * 25, "tag": "x", **names}
 
 
 def body_for(op):
@@ -131,7 +132,8 @@ def body_for(op):
     samples = {"port": 80, "sandbox_id": UNKNOWN, "timeout_sec": 1, "name": "a-name", "email": "nobody@example.com",
                "config": {"url": "https://name.invalid/"}, "provider": "webhook", "events": ["host.up"],
                "role": "member", "enabled": True,
-               "password": "correct horse", "new_password": "correct horse", "team_id": "te" + "0" * 25, "active": True}
+               "password": "correct horse", "new_password": "correct horse", "team_id": "te" + "0" * 25, "active": True,
+               "type": "regular", "token": "0" * 64, "refresh_token": "0" * 64, "address": "192.0.2.7:50051", "tag": "x"}
     body = {name: samples.get(name, "/tmp/x") for name in schema.get("required", [])}
     return body or ({"timeout_sec": 1} if "timeout_sec" in schema["properties"] else {})
 
@@ -151,7 +153,8 @@ def test_no_key_and_no_such_sandbox(d):
         errors = set(op["responses"])
         if "401" in errors and {} not in op.get("security", []):
             ask(d, method, path, 401, body_for(op), query_for(op), key=False, **values({}))
-        if "404" in errors and path != "/v1/sandboxes":
+        if "404" in errors and path not in ("/v1/sandboxes", "/v1/hosts", "/v1/hosts/register") and \
+                not path.endswith("/heartbeat"):
             body = body_for(op)
             headers = None
             if "multipart/form-data" in op.get("requestBody", {}).get("content", {}):
@@ -551,6 +554,41 @@ def test_channels(d):
     ask(d, "POST", C, 429, {**body, "name": "too-many"})
     for channel in ask(d, "GET", C, 200).json():
         ask(d, "DELETE", one, 204, channel=channel["id"])
+
+
+def test_hosts(d):
+    T, G = "/v1/hosts", "/v1/hosts/{host}"
+    local = ask(d, "GET", T, 200).json()[0]
+    busy = d.create()["id"]
+    ask(d, "DELETE", G, 409, host=local["id"])
+    d.delete(busy)
+    made = ask(d, "POST", T, 201, {"type": "regular", "provider": "metal"}).json()
+    host, token = made["host"]["id"], made["registration_token"]
+    ask(d, "POST", T, 400, {"type": "large"})
+    ask(d, "POST", T, 404, {"type": "byoc", "team_id": "te" + "0" * 25})
+    token = ask(d, "POST", G + "/token", 201, host=host).json()["registration_token"]
+    facts = {"token": token, "address": "192.0.2.7:50051", "arch": "amd64", "cpu_cores": 4}
+    ask(d, "POST", T + "/register", 401, {**facts, "token": "0" * 64}, key=False)
+    ask(d, "POST", T + "/register", 400, {**facts, "address": "here"}, key=False)
+    given = ask(d, "POST", T + "/register", 201, facts, key=False).json()
+    ask(d, "POST", T + "/register", 404, facts, key=False)
+    ask(d, "POST", T + "/auth/refresh", 400, {"refresh_token": "x"}, key=False)
+    ask(d, "POST", T + "/auth/refresh", 401, {"refresh_token": "0" * 64}, key=False)
+    given = ask(d, "POST", T + "/auth/refresh", 200, {"refresh_token": given["refresh_token"]}, key=False).json()
+    mine = {"X-Host-Token": given["token"]}
+    ask(d, "POST", G + "/heartbeat", 204, headers=mine, key=False, host=host)
+    ask(d, "POST", G + "/heartbeat", 403, headers=mine, key=False, host=local["id"])
+    ask(d, "GET", G, 200, host=host)
+    ask(d, "GET", G + "/delete-preview", 200, host=host)
+    ask(d, "POST", G + "/token", 400, host=host)
+    ask(d, "POST", G + "/tags", 204, {"tag": "gpu"}, host=host)
+    equal(ask(d, "GET", G + "/tags", 200, host=host).json(), ["gpu"], "tags")
+    ask(d, "DELETE", G + "/tags/{tag}", 204, host=host, tag="gpu")
+    for method, path in (("GET", G), ("DELETE", G), ("GET", G + "/delete-preview"), ("GET", G + "/tags"),
+                         ("POST", G + "/tags"), ("DELETE", G + "/tags/{tag}")):
+        ask(d, method, path, 400, {"tag": "x"} if method == "POST" else None, host="nonsense", tag="x")
+    ask(d, "DELETE", G, 204, host=host)
+    ask(d, "POST", G + "/heartbeat", 404, headers=mine, key=False, host=host)
 
 
 def test_audit(d):

@@ -25,6 +25,8 @@ static char db[128];
 __attribute__((unused)) static int64_t pool_max;
 __attribute__((unused)) static const struct control_outbound *outbound;
 
+__attribute__((unused)) static int64_t audit_max; /* the same */
+
 /* ---- one daemon's insides ---- */
 
 struct world {
@@ -167,6 +169,8 @@ static inline void world_open(
 	cc.node = w->node;
 	cc.outbound = outbound;
 	cc.pool_max = pool_max;
+	cc.audit_max = audit_max;
+	cc.audit_days = audit_max ? 10 : 0;
 	cc.pool_untried = true;
 	cc.pool_memory_bytes = 64 * AV_MIB;
 	control_limits_init(&cc.limits);
@@ -188,17 +192,19 @@ static inline void set_flag(void *ctx)
 /* graceful: as SIGTERM; else as if the process had been killed, as far as one can within it. */
 static inline void world_close(struct world *w, bool graceful)
 {
+	struct store *store = w->store;
+
 	w->stopped = w->closed = false;
 	if (graceful) {
 		(void)control_stop(w->control, set_flag, &w->stopped);
 		(void)run_until(w, &w->stopped);
 	}
 	av_timer_stop(&w->tick); /* the node goes first, and nobody may ask it anything then */
+	w->store = NULL; /* nobody is called any more: what would be asks the node */
 	node_close(w->node, set_flag, &w->closed);
 	(void)run_until(w, &w->closed);
-	store_close(w->store);
-	w->store = NULL; /* a wake-up may still be in the loop */
 	control_free(w->control);
+	store_close(store);
 	av_timer_stop(&w->tick);
 	av_loop_free(w->loop);
 }

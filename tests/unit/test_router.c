@@ -66,7 +66,8 @@ static void test_wrong_method(void)
 static bool is_way_in(unsigned int id)
 {
 	return id == API_ROUTE_SIGNUP || id == API_ROUTE_ACTIVATE || id == API_ROUTE_LOGIN ||
-	       id == API_ROUTE_RESET || id == API_ROUTE_RESET_CONFIRM;
+	       id == API_ROUTE_RESET || id == API_ROUTE_RESET_CONFIRM ||
+	       id == API_ROUTE_HOST_REGISTER || id == API_ROUTE_HOST_REFRESH;
 }
 
 static void test_table(void)
@@ -128,6 +129,18 @@ HANDLER(native_channel_configure)
 HANDLER(native_channel_delete)
 HANDLER(native_channel_deliveries)
 HANDLER(native_channel_redeliver)
+HANDLER(native_host_create)
+HANDLER(native_host_list)
+HANDLER(native_host_register)
+HANDLER(native_host_refresh)
+HANDLER(native_host_get)
+HANDLER(native_host_delete)
+HANDLER(native_host_delete_preview)
+HANDLER(native_host_token)
+HANDLER(native_host_tag_list)
+HANDLER(native_host_tag_add)
+HANDLER(native_host_tag_remove)
+HANDLER(native_host_heartbeat)
 HANDLER(native_audit_list)
 HANDLER(native_audit_export)
 HANDLER(native_admin_audit_list)

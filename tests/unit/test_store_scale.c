@@ -85,7 +85,8 @@ static void fill_history(sqlite3 *sql)
 static bool is_small(const char *query)
 {
 	return strstr(query, " FROM api_keys") || strstr(query, " FROM users") ||
-	       strstr(query, " FROM teams") || strstr(query, " FROM team_members") ||
+	       strstr(query, " FROM teams") || strstr(query, " FROM hosts") ||
+	       strstr(query, " FROM channels WHERE ?1 =") || strstr(query, " FROM team_members") ||
 	       strstr(query, " FROM templates");
 }
 

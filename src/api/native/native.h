@@ -31,6 +31,20 @@ void native_sandbox_usage(struct api_request *rq);
 void native_events(struct api_request *rq);
 void native_events_any(struct api_request *rq);
 
+/* hosts.c */
+void native_host_create(struct api_request *rq);
+void native_host_list(struct api_request *rq);
+void native_host_register(struct api_request *rq);
+void native_host_refresh(struct api_request *rq);
+void native_host_get(struct api_request *rq);
+void native_host_delete(struct api_request *rq);
+void native_host_delete_preview(struct api_request *rq);
+void native_host_token(struct api_request *rq);
+void native_host_tag_list(struct api_request *rq);
+void native_host_tag_add(struct api_request *rq);
+void native_host_tag_remove(struct api_request *rq);
+void native_host_heartbeat(struct api_request *rq);
+
 /* audit.c */
 void native_audit_list(struct api_request *rq);
 void native_audit_export(struct api_request *rq);

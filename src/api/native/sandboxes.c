@@ -15,6 +15,7 @@
 #include "api/native/shapes.h"
 #include "api/request.h"
 #include "base/log.h"
+#include "control/hosts.h"
 #include "base/banned.h"
 
 #define SANDBOX_JSON_MAX ((size_t)1 << 20)
@@ -97,6 +98,19 @@ static int idempotency_key(const struct api_request *rq, struct av_str *ret, str
 	return 0;
 }
 
+/* "host_id": only the one that there is. */
+static int check_host(const struct api_request *rq, struct av_err *err)
+{
+	const char *id = NULL;
+	int r = av_json_get_str(rq->body, "host_id", &id, err);
+
+	if (r == 0 && id)
+		r = control_host_placement(rq->api->control, &rq->actor, id, err);
+	if (r < 0 && err->kind == AV_ERR_INVALID && id)
+		av_err_prefix(err, "host_id");
+	return r;
+}
+
 void native_sandbox_create(struct api_request *rq)
 {
 	struct sandbox_params params = {0};
@@ -104,7 +118,7 @@ void native_sandbox_create(struct api_request *rq)
 	struct av_err err;
 
 	if (native_parse_create(rq->body, &params, &err) < 0 ||
-	    idempotency_key(rq, &params.idempotency_key, &err) < 0) {
+	    idempotency_key(rq, &params.idempotency_key, &err) < 0 || check_host(rq, &err) < 0) {
 		api_send_err(rq, &err);
 		return;
 	}
