@@ -303,7 +303,7 @@ static void on_key_deleted(void *ctx, const char *key_id)
 	while ((t = av_map_next(&e->teams, &pos)))
 		AV_LIST_FOREACH(s, &t->streams, struct event_stream, link)
 	if (strcmp(s->key_id, key_id) == 0)
-		s->on_end(s, "the API key was deleted or has expired");
+		s->on_end(s, "the API key was deleted or has expired, or the session has ended");
 }
 
 static void on_stopping(void *ctx)

@@ -35,7 +35,7 @@ struct event_team;
 struct event_stream {
 	struct av_list link, due; /* of its team; of those to be called */
 	struct event_team *team;
-	char key_id[AV_ID_SIZE];
+	char key_id[AV_ID_SIZE]; /* of the key that was shown, or of the user whose session was */
 	/* There may be something to read. May call events_again and events_close. */
 	void (*on_due)(struct event_stream *s);
 	/* It must end; why is text for people. events_close may be called. */

@@ -252,10 +252,22 @@ static void team_drop(struct control *c, struct team *t)
 	free(t);
 }
 
+/* What somebody opened with a session, or with a key of theirs, is closed when it counts no more.
+ */
+static void sessions_ended(struct control *c, const struct user *u)
+{
+	const struct key *k;
+
+	event_key_deleted(c, u->rec.id);
+	AV_LIST_FOREACH(k, &c->keys, const struct key, link)
+	if (strcmp(u->rec.status, "active") != 0 && strcmp(k->rec.user_id, u->rec.id) == 0)
+		event_key_deleted(c, k->rec.id);
+}
+
 static int user_put(struct control *c, const struct store_user *rec)
 {
 	struct user *u = user_find(c, rec->id), *fresh = NULL;
-	bool moved;
+	bool moved, ended;
 
 	if (!u) {
 		u = fresh = calloc(1, sizeof(*u));
@@ -272,6 +284,7 @@ static int user_put(struct control *c, const struct store_user *rec)
 	moved = strcmp(u->rec.email, rec->email) != 0;
 	if (moved && u->rec.email[0])
 		(void)av_map_remove(&c->accounts.users_by_email, av_str_c(u->rec.email));
+	ended = u->rec.epoch != rec->epoch;
 	c->accounts.n_unactivated -= is_unactivated(&u->rec);
 	c->accounts.n_unactivated += is_unactivated(rec);
 	u->rec = *rec; /* whose address the map borrows */
@@ -282,6 +295,8 @@ static int user_put(struct control *c, const struct store_user *rec)
 			user_drop(c, fresh);
 		return -ENOMEM;
 	}
+	if (ended)
+		sessions_ended(c, u);
 	return 0;
 }
 
@@ -333,6 +348,7 @@ static void leave(struct control *c, const struct store_account_change *ch)
 
 	if (ch->former.team_id[0]) {
 		keys_drop(c, ch->former.team_id, ch->former.user_id);
+		event_key_deleted(c, ch->former.user_id);
 		m = member_find(c, ch->former.team_id, ch->former.user_id);
 		if (m)
 			member_drop(m);

@@ -37,7 +37,7 @@ struct control_event {
 
 struct control_listener {
 	void (*on_event)(void *ctx, const struct control_event *ev);
-	/* Nothing may be told any more to whoever showed this key. */
+	/* Nothing may be told any more to whoever showed this key, or a session of this user. */
 	void (*on_key_deleted)(void *ctx, const char *key_id);
 	/* control_stop was called. */
 	void (*on_stopping)(void *ctx);

@@ -3,18 +3,21 @@
 """People: sign-up, activation, login, teams, one's own account, and what administrators do with accounts."""
 
 import base64
+import email as email_parser
 import hashlib
 import hmac
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
+import threading
 import time
 import urllib.parse
 
 import github
-from aviary_test import contains, equal, main, ok, program
+from aviary_test import Daemon, contains, equal, main, ok, program, wait_for
 
 AUTH, ME, USERS = "/v1/auth", "/v1/me", "/v1/admin/users"
 PASSWORD = "correct horse battery"
@@ -269,6 +272,107 @@ def test_private_ports(d):
     equal(ask({}).status, 401, "none")
     equal(ask(bearer(login["token"][:-3] + "AAA")).status, 401, "forged")
     d.expect(204, "DELETE", "/v1/sandboxes/" + sb, headers=bearer(login), key=False)
+
+
+def test_streams_end_with_the_session(d):
+    for what in ("password", "deactivated", "key of somebody deactivated"):
+        login = user(d)
+        head = bearer(login)
+        if what.startswith("key"):
+            key = d.expect(201, "POST", "/v1/api-keys", {}, headers=head, key=False).json()["key"]
+            head = {"X-API-Key": key}
+        conn = d.connection(20)
+        conn.request("GET", "/v1/events/stream", headers=head)
+        answer = conn.getresponse()
+        equal(answer.status, 200, what)
+        if what == "password":
+            post(d, 204, ME + "/password", {"current_password": PASSWORD, "new_password": "another password"}, login)
+        else:
+            d.expect(204, "PUT", f"{USERS}/{login['user_id']}/active", {"active": False})
+        while answer.readline():  # to its end
+            pass
+        conn.close()
+
+
+class Mail(threading.Thread):
+    """A mail server that keeps what it gets."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port, self.mails = self.listener.getsockname()[1], []
+        self.start()
+
+    def run(self):
+        while True:
+            s, _peer = self.listener.accept()
+            s.settimeout(20)
+            f, text = s.makefile("rwb"), None
+            f.write(b"220 here\r\n")
+            f.flush()
+            for line in f:
+                if text is not None and line != b".\r\n":
+                    text += line
+                    continue
+                if text is not None:
+                    self.mails.append(text.decode())
+                word = line[:4].upper()
+                text = b"" if word == b"DATA" else None
+                f.write(b"354 go on\r\n" if word == b"DATA" else b"221 bye\r\n" if word == b"QUIT" else b"250 yes\r\n")
+                f.flush()
+                if word == b"QUIT":
+                    break
+            f.close()
+            s.close()
+
+
+def test_mail_open_and_proxies(_d):
+    """A daemon with a mail server, open to all, behind a proxy."""
+    server = Mail()
+    d = Daemon(args=["--smtp-url", f"smtp://127.0.0.1:{server.port}", "--mail-from", "aviary@example.com", "--signup", "open",
+                     "--trusted-proxies", "127.0.0.1", "--frontend-url", "https://app.example.com/x"]).start(ready=False)
+    try:
+        email = address()
+        made = post(d, 201, AUTH + "/signup", {"email": email, "password": PASSWORD})
+        equal(d.expect(200, "GET", ME, key=False, headers=bearer(made)).json()["email"], email, "active at once")
+        equal(server.mails, [], "no link is needed")
+        post(d, 204, ME + "/password/reset", {"email": email})
+        wait_for(lambda: server.mails, 10, "a mail")
+        mail = email_parser.message_from_string(server.mails[0])
+        equal(mail["To"], email, "to whom")
+        link = re.search(rb"https://app\.example\.com/x/reset\?token=[0-9a-z.]+", mail.get_payload(decode=True))
+        ok(link, f"a link to the frontend: {mail}")
+        ok("token=" not in d.log_text(), "it stands nowhere else")
+        post(d, 204, ME + "/password/reset/confirm", {"token": token_of(link.group(0).decode()), "new_password": "another password"})
+
+        def knock(who, password="wrong password"):
+            return d.request("POST", AUTH + "/login", {"email": email, "password": password}, key=False,
+                             headers={"X-Forwarded-For": "6.6.6.6, " + who})
+
+        for _ in range(8):
+            last = knock("192.0.2.1")
+        equal(last.status, 429, "one client of the proxy")
+        equal(knock("192.0.2.2", "another password").status, 200, "not the other one")
+        bad = {"X-API-Key": "av_" + "0" * 40, "X-Forwarded-For": "192.0.2.3"}
+        one = f"GET {ME} HTTP/1.1\r\nHost: x\r\n" + "".join(f"{k}: {v}\r\n" for k, v in bad.items())
+        answers = d.raw((one + "\r\n").encode() * 1500 + (one + "Connection: close\r\n\r\n").encode(), timeout=40)
+        ok(answers.count(b"HTTP/1.1 401 ") >= 1000, "many are looked at")
+        r = d.request("GET", ME, headers=bad, key=False)
+        equal((r.status, r.code), (429, "rate_limited"), "keys by the thousand")
+        ok(int(r.headers["Retry-After"]) > 0, "when to try again")
+        d.expect(200, "GET", ME, headers={"X-Forwarded-For": "192.0.2.3"})
+        d.expect(401, "GET", ME, headers={"X-API-Key": bad["X-API-Key"], "X-Forwarded-For": "192.0.2.4"}, key=False)
+        d.stop()
+        d.args += ["--signup", "closed"]
+        d.start(ready=False)
+        r = d.request("POST", AUTH + "/signup", {"email": address(), "password": PASSWORD}, key=False)
+        equal((r.status, r.code), (403, "forbidden"), "closed")
+        contains(r.message, "aviary users create", "the cure")
+        equal(knock("192.0.2.1", "another password").status, 200, "accounts are still there")
+        d.stop()
+    finally:
+        d.sweep()
+        d.remove_dir()
 
 
 def test_an_account_ends(d):

@@ -24,7 +24,7 @@ static const char *addr(const char *peer, const char *const *headers)
 	return text;
 }
 
-#define FROM(peer, ...) addr(peer, (const char *const[]){__VA_ARGS__ __VA_OPT__(,) NULL})
+#define FROM(peer, ...) addr(peer, (const char *const[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
 
 static void test_without_a_proxy(void)
 {
@@ -33,14 +33,16 @@ static void test_without_a_proxy(void)
 	is_str(FROM("[2001:db8:1:2:3:4:5:6]:80"), "2001:db8:1:2::", "a network of IPv6");
 	is_str(FROM("[::ffff:192.0.2.1]:80"), "192.0.2.1", "IPv4 as IPv6");
 	is_str(FROM("unix:pid=1,uid=0"), "local", "a unix socket");
-	is_str(FROM("192.0.2.1:1", "x-forwarded-for", "6.6.6.6"), "192.0.2.1", "nobody is believed");
+	is_str(
+	    FROM("192.0.2.1:1", "x-forwarded-for", "6.6.6.6"), "192.0.2.1", "nobody is believed");
 	is_str(FROM("127.0.0.1:1", "forwarded", "for=6.6.6.6"), "127.0.0.1", "nor loopback");
 }
 
 static void test_behind_proxies(void)
 {
 	is_int(trusted_proxies_parse("127.0.0.1, 10.0.0.0/8,fd00::/8", &trusted, NULL), 0, "three");
-	is_str(FROM("127.0.0.1:1", "x-forwarded-for", "192.0.2.9"), "192.0.2.9", "as the proxy says");
+	is_str(
+	    FROM("127.0.0.1:1", "x-forwarded-for", "192.0.2.9"), "192.0.2.9", "as the proxy says");
 	is_str(FROM("127.0.0.1:1", "x-forwarded-for", "6.6.6.6, 192.0.2.9"), "192.0.2.9",
 	    "not as the client says");
 	is_str(FROM("127.0.0.1:1", "x-forwarded-for", "6.6.6.6,192.0.2.9, 10.1.2.3"), "192.0.2.9",
@@ -59,7 +61,8 @@ static void test_behind_proxies(void)
 	           "6.6.6.6"),
 	    "192.0.2.9", "Forwarded comes first");
 	is_str(FROM("127.0.0.1:1", "forwarded", "for=unknown"), "127.0.0.1", "unknown");
-	is_str(FROM("11.0.0.1:1", "x-forwarded-for", "6.6.6.6"), "11.0.0.1", "outside of the range");
+	is_str(
+	    FROM("11.0.0.1:1", "x-forwarded-for", "6.6.6.6"), "11.0.0.1", "outside of the range");
 }
 
 static void test_ranges(void)

@@ -315,7 +315,8 @@ int follower_open(struct follower *f, struct av_err *err)
 
 	f->stream.on_due = on_due;
 	f->stream.on_end = on_end;
-	memcpy(f->stream.key_id, f->actor.key_id, AV_ID_SIZE);
+	memcpy(
+	    f->stream.key_id, f->actor.key_id[0] ? f->actor.key_id : f->actor.user_id, AV_ID_SIZE);
 	av_timer_init(&f->keepalive, f->api->loop, on_keepalive, f);
 	r = events_open(hub(f), f->actor.team_id, &f->stream, err);
 	if (r < 0)
