@@ -143,6 +143,38 @@ def test_logs(d):
     equal((out, p.returncode), (b"one\ntwo\n", 0), "followed to the end")
 
 
+def test_events(d):
+    def opened(n):
+        return d.metrics()["aviary_event_streams_open"] == n
+    people = command(d, ["events", "work", "-e", "capsule.pause", "-e", "capsule.resume"], stdin=subprocess.DEVNULL)
+    lines = command(d, ["events", "--json"], stdin=subprocess.DEVNULL)
+    wait_for(lambda: opened(2), 20, "both follow")
+    aviary(d, "pause", "work")
+    contains(people.stdout.readline().decode(), "capsule.pause", "for people")
+    first = json.loads(lines.stdout.readline())
+    equal((first["event"], first["metadata"]["to"]), ("capsule.state.changed", "paused"), "an object a line")
+    os.kill(d.pids()["daemon"], signal.SIGKILL)
+    wait_for(lambda: is_up(d) and opened(2), 30, "they come back")
+    aviary(d, "resume", "work")
+    text = people.stdout.readline().decode()
+    contains(text, "capsule.resume", "it goes on")
+    contains(text, "by admin", "and says who did it")
+    for p in (people, lines):
+        p.send_signal(signal.SIGINT)
+        err = p.communicate(timeout=20)[1].decode()
+        equal(p.returncode, 130, "interrupted")
+        contains(err, "restarted", "what is missing is said")
+    contains(aviary(d, "events", "-e", "nonsense", code=125)[1], "capsule.create", "what there is")
+    aviary(d, "events", "nosuch", code=125)
+
+
+def is_up(d):
+    try:
+        return d.request("GET", "/ready", key=False).status == 200
+    except OSError:
+        return False
+
+
 def test_copy(d):
     box, _ = aviary(d, "create", "-q", "--name", "copy")
     with tempfile.TemporaryDirectory() as local:
