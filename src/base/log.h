@@ -6,7 +6,8 @@
  * NULL. Values may come from an attacker: a line is one line of printable ASCII in both formats,
  * whatever bytes they hold (the rest is escaped as in JSON), so that nobody can forge a line or
  * speak to a terminal; a value is cut after AV_LOG_VALUE_MAX bytes. Secrets are no values: keys,
- * tokens, bodies, query strings and headers of requests are never logged at any level. Should one
+ * tokens, bodies, query strings and headers of requests are never logged at any level
+ * (links for activation are, to be handed on where no mail server is: control/links.c). Should one
  * get into a value all the same (somebody puts a key into a path), what looks like an API key ("_"
  * and 40 hexadecimal digits) or a JSON Web Token ("eyJ…") is replaced by "(hidden)".
  *

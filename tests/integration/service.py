@@ -197,6 +197,39 @@ def test_logs_keep_secrets_and_their_shape(_d):
 test_logs_keep_secrets_and_their_shape.timeout_s = 120
 
 
+def test_configuration_is_shown_and_checked(d):
+    conf = os.path.join(d.dir, "shown.conf")
+    with open(conf, "w", encoding="utf-8") as f:
+        f.write("log-level = warn\ninternet = off\n")
+    env = {**{k: v for k, v in os.environ.items() if not k.startswith("AVIARY_")}, "AVIARY_POOL": "3"}
+
+    def config(*words, **more):
+        return subprocess.run([program("aviary"), "config", *words], capture_output=True, text=True, timeout=30, check=False,
+                              env={**env, **more})
+
+    r = config("show", "--config", conf)
+    equal((r.returncode, r.stderr), (0, ""), "show")
+    for line in (r"pool +3 +AVIARY_POOL\n", rf"log-level +warn +{conf}:1\n", rf"internet +no +{conf}:2\n",
+                 r"listen +127.0.0.1:7878 +default\n", r"domain +- +not set\n"):
+        ok(re.search(line, r.stdout), f"{line} in {r.stdout}")
+    shown = {o["name"]: o for o in json.loads(config("show", "--json", "--config", conf).stdout)["options"]}
+    equal(shown["pool"], {"name": "pool", "value": "3", "origin": "AVIARY_POOL"}, "as JSON")
+    r = config("show", AVIARY_LOGLEVEL="debug", AVIARY_CONFIG_DIR=d.dir)
+    contains(r.stderr, "AVIARY_LOGLEVEL is no option of aviaryd (did you mean AVIARY_LOG_LEVEL?)", "a misspelt variable")
+    r = config("show", "--config", conf, AVIARY_DISK="floppy")
+    equal(r.returncode, 2, "one that would not start")
+    contains(r.stderr, "AVIARY_DISK: bad value for --disk: floppy", "and why, with the place")
+    r = config("check", conf)
+    equal((r.returncode, r.stdout), (0, f"{conf}: no mistakes\n"), "check")
+    with open(conf, "w", encoding="utf-8") as f:
+        f.write("lisen = 127.0.0.1:1\ndisk = floppy\n# fine\npool = many\nallow-net = 10.0.0.0/99\n")
+    r = config("check", conf)
+    equal((r.returncode, r.stdout.count("\n")), (2, 4), f"all mistakes: {r.stdout}")
+    for part in (f"{conf}:1: unknown key 'lisen' (did you mean 'listen'?)", f"{conf}:2: bad value for --disk: floppy",
+                 f"{conf}:4: 'many' is not a number", f"{conf}:5: --allow-net: '10.0.0.0/99'"):
+        contains(r.stdout, part, "each with its line")
+
+
 def test_memory_of_the_daemon_is_its_own(d):
     if d.sanitized():
         raise Skip("an instrumented daemon")
