@@ -303,7 +303,7 @@ struct control {
 	int64_t last_created_ms;
 	int64_t clock_offset_ms; /* real time minus boot time, when last looked; 0: never */
 	int64_t forget_from_ns;  /* boot time: see clock.c */
-	int64_t wake_ns; /* what the clock was told */
+	int64_t wake_ns;         /* what the clock was told */
 	int64_t next_deadline_ns, next_flush_ns, next_sweep_ns, next_retry_ns;
 	bool sweeping; /* a sweep is under way */
 
@@ -600,6 +600,8 @@ void teams_sweep(struct control *c);
 
 /* Forgets a key that expired CONTROL_KEY_KEEP_MS ago; then the next one. */
 void key_forget_old(struct control *c);
+/* Of its own. */
+bool key_has_quota(const struct key *k);
 
 /* ---- quota.c ---- */
 

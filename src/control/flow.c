@@ -282,13 +282,16 @@ int user_keep_admin(const struct control *c, const struct user *u, struct av_err
 	    "%s is the only administrator of this Aviary; make another one first", u->rec.id);
 }
 
-int actor_need_whole(const struct control_actor *a, struct av_err *err)
+int actor_need_whole(const struct control *c, const struct control_actor *a, struct av_err *err)
 {
-	if (!a->key_id[0] || a->scopes == CONTROL_SCOPE_ALL)
+	const struct key *k = a->key_id[0] ? key_find(c, a->key_id) : NULL;
+
+	if (!a->key_id[0] ||
+	    (k && a->scopes == CONTROL_SCOPE_ALL && !k->rec.expires_ms && !key_has_quota(k)))
 		return 0;
 	return av_err_set(err, AV_ERR_FORBIDDEN,
-	    "this gives the rights of a whole account, which an API key with fewer scopes than * "
-	    "does not have; log in");
+	    "this gives the rights of a whole account, which an API key with fewer scopes than *, "
+	    "with an end or with a quota does not have; log in");
 }
 
 struct user *actor_user(const struct control *c, const struct control_actor *a, struct av_err *err)

@@ -408,7 +408,7 @@ int control_me_disconnect_github(struct control *c, const struct control_actor *
     void *ctx, struct node_call **ret, struct av_err *err)
 {
 	struct flow *f;
-	int r = actor_need_whole(a, err);
+	int r = actor_need_whole(c, a, err);
 
 	if (r < 0 || (r = flow_new(&f, c, a, disconnect_begin, flow_answer_done, ctx, err)) < 0)
 		return r;

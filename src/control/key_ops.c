@@ -71,8 +71,10 @@ static int not_found(const char *id, struct av_err *err)
 
 /* ---- what is allowed ---- */
 
-static bool has_quota(const struct store_quota *q)
+bool key_has_quota(const struct key *k)
 {
+	const struct store_quota *q = &k->rec.quota;
+
 	return q->sandboxes || q->cpu_milli || q->memory_bytes || q->disk_bytes ||
 	       q->creates_per_minute;
 }
@@ -86,7 +88,7 @@ static int may_change(struct account_op *op, struct av_err *err)
 	if (r < 0)
 		return r;
 	own = op->actor.key_id[0] ? key_find(op->c, op->actor.key_id) : NULL;
-	if (own && has_quota(&own->rec.quota))
+	if (own && key_has_quota(own))
 		return av_err_set(err, AV_ERR_FORBIDDEN,
 		    "an API key with a quota of its own makes, changes and rotates no keys; use "
 		    "another key, or log in");
@@ -452,7 +454,7 @@ static int begin_forget(struct account_op *op, struct av_err *err)
 static void answer_forgotten(struct account_op *op, const struct av_err *err)
 {
 	op->c->forgetting_keys = false;
-	if (!err && find_old(op->c))
+	if (!err && find_old(op->c) && clock_may_forget(op->c))
 		key_forget_old(op->c);
 }
 

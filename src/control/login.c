@@ -133,7 +133,7 @@ int control_switch_team(struct control *c, const struct control_actor *a, const 
     control_login_fn *fn, void *ctx, struct node_call **ret, struct av_err *err)
 {
 	struct flow *f;
-	int r = actor_need_whole(a, err);
+	int r = actor_need_whole(c, a, err);
 
 	if (r == 0 && !av_id_valid(av_str_c(team_id), AV_ID_TEAM))
 		r = av_err_set(err, AV_ERR_INVALID, "'%.64s' is not the id of a team", team_id);

@@ -91,7 +91,7 @@ int user_may_go(const struct user *u, struct av_err *err);
 void user_remove(struct account_op *op, const struct user *u);
 /* FORBIDDEN unless the actor may do all that its user may: it is a session, or a key with every
  * scope. */
-int actor_need_whole(const struct control_actor *a, struct av_err *err);
+int actor_need_whole(const struct control *c, const struct control_actor *a, struct av_err *err);
 /* UNAUTHORIZED: the actor's user is gone. */
 struct user *actor_user(const struct control *c, const struct control_actor *a, struct av_err *err);
 

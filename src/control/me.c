@@ -31,7 +31,7 @@ int control_me_rename(struct control *c, const struct control_actor *a, struct a
 {
 	char text[STORE_NAME_SIZE];
 	struct flow *f;
-	int r = actor_need_whole(a, err);
+	int r = actor_need_whole(c, a, err);
 
 	if (r < 0 || (r = person_name_take(text, name, err)) < 0 ||
 	    (r = flow_new(&f, c, a, rename_begin, flow_answer_login, ctx, err)) < 0)
@@ -122,7 +122,7 @@ int control_me_password(struct control *c, const struct control_actor *a, struct
 {
 	const struct user *u;
 	struct flow *f;
-	int r = actor_need_whole(a, err);
+	int r = actor_need_whole(c, a, err);
 
 	if (r < 0 || (r = password_validate("new_password", fresh, err)) < 0)
 		return r;
@@ -204,7 +204,7 @@ int control_me_delete(struct control *c, const struct control_actor *a, struct a
 {
 	const struct user *u;
 	struct flow *f;
-	int r = actor_need_whole(a, err);
+	int r = actor_need_whole(c, a, err);
 
 	if (r < 0)
 		return r;

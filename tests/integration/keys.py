@@ -58,6 +58,11 @@ def test_no_key_is_more_than_its_maker(d):
     equal(made["expires_at"], small["expires_at"], "what says no end ends with it")
     first = d.expect(200, "GET", K).json()[-1]["id"]
     equal(d.request("POST", f"{K}/{first}/rotate", {}, headers=mine, key=False).status, 403, "no rotating upwards")
+    team = d.expect(200, "GET", "/v1/limits").json()["team_id"]
+    for bound in ({"expires_in_sec": 600}, {"quota": {"sandboxes": 1}}):
+        wide = d.expect(201, "POST", K, {"scopes": ["*"], **bound}).json()["key"]
+        r = d.request("POST", "/v1/auth/switch-team", {"team_id": team}, headers=head(wide), key=False)
+        equal(r.status, 403, f"no session, which would have no bounds, from a key with {bound}")
     for body in ({"expires_at": "2020-01-01T00:00:00Z"}, {"expires_at": "soon"}, {"expires_in_sec": 0}, {"scopes": []},
                  {"expires_in_sec": 5, "expires_at": "2099-01-01T00:00:00Z"}, {"quota": {"gpus": 1}}):
         d.expect(400, "POST", K, body)
