@@ -214,6 +214,12 @@ def test_configuration_is_shown_and_checked(d):
         ok(re.search(line, r.stdout), f"{line} in {r.stdout}")
     shown = {o["name"]: o for o in json.loads(config("show", "--json", "--config", conf).stdout)["options"]}
     equal(shown["pool"], {"name": "pool", "value": "3", "origin": "AVIARY_POOL"}, "as JSON")
+    top = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+    for page, form in (("docs/configuration.md", "`{}`"), ("man/aviaryd.8", "\\-{}")):
+        with open(os.path.join(top, page), encoding="utf-8") as f:
+            text = f.read()
+        missing = [o for o in shown if form.format(o.replace("-", "\\-") if "man" in page else o) not in text]
+        equal(missing, [], f"options that {page} does not have")
     r = config("show", AVIARY_LOGLEVEL="debug", AVIARY_CONFIG_DIR=d.dir)
     contains(r.stderr, "AVIARY_LOGLEVEL is no option of aviaryd (did you mean AVIARY_LOG_LEVEL?)", "a misspelt variable")
     r = config("show", "--config", conf, AVIARY_DISK="floppy")
