@@ -91,5 +91,20 @@ void channel_rest(struct channel *ch);
 
 /* ---- channels.c ---- */
 
+#define ID_CHANNEL          "ch"
+#define CHANNEL_PAYLOAD_MAX ((size_t)8 * 1024)
+
+/* Takes rec's config over on success. ret may be NULL. -ENOMEM. */
+int channel_add(struct control *c, struct store_channel *rec, struct channel **ret);
+/* Of that team; NULL. */
+struct channel *channel_find(struct control *c, const char *team_id, const char *id);
+/* INVALID: no id of a channel; NOT_FOUND. */
+int channel_not_there(const char *id, struct av_err *err);
+
 /* Writes it as disabled. */
 void channel_disable(struct channel *ch, const char *reason);
+
+/* ---- channel_ops.c ---- */
+
+/* Frees who still waits. */
+void channel_ops_clear(struct control *c);

@@ -304,6 +304,15 @@ def test_killed_between_commit_and_word(_d):
         own.remove_dir()
 
 
+def test_hosts(d):
+    channel = make(d, "hosts", events=["host.up", "host.down"])
+    os.kill(d.pids()["daemon"], signal.SIGKILL)
+    wait_for(lambda: ready(d), 30, "the daemon is back")
+    event = told("/hosts", 1)[-1]
+    equal((event["event"], event["actor"], event["resource"]["type"]), ("host.up", {"type": "system"}, "host"), "the host is up")
+    remove(d, channel)
+
+
 def test_a_team_goes(d):
     """With its channels, and what waits in them."""
     who = people.add(d, "chan-owner")[0]
