@@ -16,7 +16,7 @@
 #include "net/otlp.h"
 #include "base/banned.h"
 
-#define ROWS_MAX 32
+#define ROWS_MAX 48
 
 struct row {
 	const char *name;
@@ -80,6 +80,9 @@ static void queues(struct rows *r, const struct api *a, const struct control_que
 	add(r, "passwords", q->passwords, q->passwords_max);
 	add(r, "passwords_running", q->passwords_running, q->passwords_running_max);
 	add(r, "audit", q->audit, q->audit_max);
+	add(r, "audit_readers", q->audit_readers, q->audit_readers_max);
+	add(r, "host_changes", q->host_changes, 0);
+	add(r, "backups", q->backups, 1);
 	add(r, "channels_waiting", q->channels_waiting, q->channels_max);
 	add(r, "channels_sending", q->channels_sending, q->channels_sending_max);
 	add(r, "outbound", outbound.open, AV_FETCH_CALLS_MAX);
@@ -104,6 +107,7 @@ static void tables(struct rows *r, const struct control_queues *q,
 	add(r, "users", q->users, q->users_max);
 	add(r, "teams", q->teams, 0);
 	add(r, "keys", q->keys, 0);
+	add(r, "hosts", q->hosts, q->hosts_max);
 	add(r, "channels", q->channels, q->channels_max);
 	add(r, "throttled", q->throttled, q->throttled_max);
 	add(r, "pool", q->pool, q->pool_max);

@@ -28,6 +28,7 @@
 #define AUDIT_STEP        1000
 #define AUDIT_LOOK_MAX    200000 /* records looked at for one page */
 #define AUDIT_PAGE_MAX    200
+#define AUDIT_READERS_MAX 64 /* at once, of all teams */
 #define AUDIT_DAYS        90
 #define AUDIT_MAX         1000000
 #define AUDIT_MAX_MIN     1000

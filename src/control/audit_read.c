@@ -17,7 +17,6 @@
 
 #include "base/banned.h"
 
-#define READERS_MAX  64
 #define READERS_TEAM 8
 
 /* ---- ids ---- */
@@ -278,12 +277,12 @@ static int check_readers(const struct control *c, const struct control_actor *a,
 
 	AV_LIST_FOREACH(rd, &au->readers, const struct audit_reader, link)
 	n += strcmp(rd->team_id, a->team_id) == 0;
-	if (n < READERS_TEAM && au->n_readers < READERS_MAX)
+	if (n < READERS_TEAM && au->n_readers < AUDIT_READERS_MAX)
 		return 0;
 	return av_err_set(err, AV_ERR_RATE_LIMITED,
 	    "%zu requests of your team and %zu of all read the audit log; %d and %d may at once: "
 	    "try again",
-	    n, au->n_readers, READERS_TEAM, READERS_MAX);
+	    n, au->n_readers, READERS_TEAM, AUDIT_READERS_MAX);
 }
 
 int control_audit_read(struct control *c, const struct control_actor *a,

@@ -7,8 +7,11 @@
 #include "base/avtime.h"
 #include "control/accounts.h"
 #include "control/audit.h"
+#include "control/audit_internal.h"
 #include "control/channels.h"
 #include "control/control_internal.h"
+#include "control/hosts.h"
+#include "control/hosts_internal.h"
 
 #include "base/banned.h"
 
@@ -95,6 +98,12 @@ void control_get_queues(const struct control *c, struct control_queues *ret)
 	    .audit_max = AUDIT_WAITING_MAX,
 	    .channels = channels.channels,
 	    .channels_max = CHANNELS_MAX,
+	    .audit_readers = c->audit->n_readers,
+	    .audit_readers_max = AUDIT_READERS_MAX,
+	    .hosts = c->hosts->n,
+	    .hosts_max = HOSTS_MAX,
+	    .host_changes = list_length(&c->hosts->queue) + (c->hosts->under_way != NULL),
+	    .backups = c->backup != NULL,
 	    .channels_waiting = channels.waiting,
 	    .channels_sending = channels.sending,
 	    .channels_sending_max = CHANNEL_SENDING_MAX,

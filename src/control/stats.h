@@ -47,6 +47,10 @@ struct control_queues {
 	size_t throttled, throttled_max;                 /* who is counted for rate limits */
 	size_t audit, audit_max;                         /* records not written yet */
 	size_t channels, channels_max;
+	size_t audit_readers, audit_readers_max;
+	size_t hosts, hosts_max;
+	size_t host_changes;     /* waiting and under way */
+	size_t backups;          /* under way: one at most */
 	size_t channels_waiting; /* with something to send */
 	size_t channels_sending, channels_sending_max;
 };

@@ -45,10 +45,10 @@ BENCH_ROWS = {
     "agent_private_mib": "aviary_sandboxes_memory_bytes{}",
     "daemon_rss_mib": "process_resident_memory_bytes{}",
 }
-QUEUES = ("store", "work", "trace_spans", "creates", "changes", "changes_waiting", "ending", "ending_retries", "account_changes", "passwords", "passwords_running", "audit", "channels_waiting", "channels_sending", "outbound", "spawn_waiting",
+QUEUES = ("store", "work", "trace_spans", "creates", "changes", "changes_waiting", "ending", "ending_retries", "account_changes", "passwords", "passwords_running", "audit", "audit_readers", "host_changes", "backups", "channels_waiting", "channels_sending", "outbound", "spawn_waiting",
           "spawn_sent", "worker_jobs", "worker_creating", "worker_destroying", "worker_snapshotting", "worker_freezing",
           "worker_trash")
-TABLES = ("sandboxes", "templates", "users", "teams", "keys", "channels", "throttled", "pool", "event_streams", "event_rings", "events_kept", "worker_slots")
+TABLES = ("sandboxes", "templates", "users", "teams", "keys", "hosts", "channels", "throttled", "pool", "event_streams", "event_rings", "events_kept", "worker_slots")
 BUFFERS = ("exec_output", "kernel_results", "events")
 
 
