@@ -152,6 +152,10 @@ static int open_signals(void)
 static int prepare(struct supervisor *s, struct av_err *err)
 {
 	umask(0);
+	/* First: who is told to stop while it starts stops in order. */
+	s->signals = open_signals();
+	if (s->signals < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, s->signals, "signalfd");
 	/* Orphaned agents come here, so that none stays a zombie. */
 	if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "prctl");
@@ -172,8 +176,7 @@ static int prepare(struct supervisor *s, struct av_err *err)
 		return r;
 	if (pipe2(s->lifeline, O_CLOEXEC) < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "pipe");
-	s->signals = open_signals();
-	return s->signals < 0 ? av_err_sys(err, AV_ERR_INTERNAL, s->signals, "signalfd") : 0;
+	return 0;
 }
 
 /* ---- credentials ---- */

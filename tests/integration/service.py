@@ -297,7 +297,10 @@ def test_control_group_of_its_own(_d):
                        capture_output=True, text=True, timeout=30, check=False)
     ok(r.returncode != 0, "a group that is not there is refused")
     contains(r.stderr, f"there is no control group {group}", "and named")
-    os.mkdir(tree[0] + group)
+    # A hybrid: systemd delegates in the trees of controllers as well.
+    memory = [m[4] for m in mounts if re.search(r" - cgroup \S+ \S*\bmemory\b", " ".join(m))][:1]
+    for top in tree[:1] + memory:
+        os.mkdir(top + group)
     try:
         own.start()
         sandbox = own.create()["id"]
@@ -307,19 +310,24 @@ def test_control_group_of_its_own(_d):
         ok(found[0].startswith(tree[0] + group + "/aviary-"), f"below the one asked for: {found[0]}")
         with open(found[0] + "/cgroup.procs", encoding="ascii") as f:
             ok(f.read().strip(), "with processes in it")
+        for top in memory:
+            limited = [t for t, _dirs, _files in os.walk(top + group) if os.path.basename(t) == sandbox]
+            equal(len(limited), 1, "the same in the tree of memory")
         own.kill()
         r = subprocess.run([program("aviary"), "cleanup", "--state", own.state, "--run", own.run], timeout=60,
                            capture_output=True, text=True, check=False)
         equal((r.returncode, r.stderr), (0, ""), "cleanup")
         equal(os.path.isdir(found[0]), False, "cleanup finds it without being told where")
-        equal([d for d in os.listdir(tree[0] + group) if d.startswith("aviary-")], [], "and its parent")
+        for top in tree[:1] + memory:
+            equal([d for d in os.listdir(top + group) if d.startswith("aviary-")], [], f"and its parent in {top}")
         own.stop()
         nothing_left(own)
     finally:
         own.sweep()
         own.remove_dir()
-        for top, _dirs, _files in os.walk(tree[0] + group, topdown=False):
-            os.rmdir(top)
+        for start in tree[:1] + memory:
+            for top, _dirs, _files in os.walk(start + group, topdown=False):
+                os.rmdir(top)
 
 
 main(globals())
