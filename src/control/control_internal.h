@@ -238,6 +238,7 @@ struct accounts {
 	struct account_op *under_way; /* with the store */
 	struct av_list preparing;     /* struct account_op: their passwords are being hashed */
 	size_t n_unactivated;         /* users in state "inactive" */
+	int64_t forget_ns;            /* room among them is made from this boot time on again */
 	char link_base[256];          /* see login.h */
 };
 

@@ -6,10 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/avtime.h"
 #include "control/login_internal.h"
 
 #include "base/banned.h"
 
+#define FORGET_NS      (60 * AV_NS_PER_S)
 #define UNACTIVATED_MS (24LL * 3600 * 1000) /* how long an account waits before it is forgotten */
 
 /* ---- signing up ---- */
@@ -46,7 +48,10 @@ static int check_room(struct control *c, struct av_err *err)
 		    CONTROL_USERS_MAX);
 	if (c->accounts.n_unactivated < CONTROL_UNACTIVATED_MAX)
 		return 0;
-	accounts_forget_unactivated(c, CONTROL_ACTIVATION_S * 1000LL);
+	if (control_boot_ns(c) >= c->accounts.forget_ns) {
+		c->accounts.forget_ns = control_boot_ns(c) + FORGET_NS;
+		accounts_forget_unactivated(c, CONTROL_ACTIVATION_S * 1000LL);
+	}
 	return av_err_set_retry(err, AV_ERR_BUSY, 60,
 	    "%d accounts wait for activation, the most there can be; try again in a minute",
 	    CONTROL_UNACTIVATED_MAX);

@@ -19,6 +19,14 @@ static struct user *find(const struct control *c, const char *id, struct av_err 
 	return u;
 }
 
+/* A key whose scopes are only those of administration does not become an administrator's whole
+ * account. */
+static int need_over(const struct control *c, const struct control_actor *a, const struct user *u,
+    struct av_err *err)
+{
+	return u->rec.is_admin ? actor_need_whole(c, a, err) : 0;
+}
+
 static int check_free(
     const struct control *c, const char *email, const struct user *but, struct av_err *err)
 {
@@ -68,10 +76,12 @@ int control_user_create(struct control *c, const struct control_actor *a,
 	f->fn.user = fn;
 	f->is_admin = n->is_admin;
 	f->wants_link = n->password.n == 0;
-	r = email_take(f->email, n->email, err);
+	r = n->is_admin ? actor_need_whole(c, a, err) : 0;
+	if (r == 0)
+		r = email_take(f->email, n->email, err);
 	if (r == 0 && n->name.n)
 		r = person_name_take(f->name, n->name, err);
-	else
+	else if (r == 0)
 		person_name_of_email(f->name, f->email);
 	if (r == 0 && n->password.n)
 		r = password_validate("password", n->password, err);
@@ -103,6 +113,9 @@ static int change_begin(struct account_op *op, struct av_err *err)
 		return -ENOENT;
 	if (f->email[0])
 		r = check_free(op->c, f->email, u, err);
+	if (r == 0)
+		r = f->is_set_admin ? actor_need_whole(op->c, &op->actor, err)
+		                    : need_over(op->c, &op->actor, u, err);
 	if (r == 0 && f->is_set_admin && !f->is_admin)
 		r = user_keep_admin(op->c, u, err);
 	if (r < 0)
@@ -197,9 +210,10 @@ static int set_password_begin(struct account_op *op, struct av_err *err)
 	struct flow *f = (struct flow *)op;
 	const struct user *u = find(op->c, f->user_id, err);
 	struct store_user *rec;
+	int r = 0;
 
-	if (!u)
-		return -ENOENT;
+	if (!u || (r = need_over(op->c, &op->actor, u, err)) < 0)
+		return u ? r : -ENOENT;
 	rec = user_edit(op, u);
 	memcpy(rec->password, f->hash, sizeof(rec->password));
 	rec->epoch++;
@@ -232,10 +246,13 @@ int control_user_link(struct control *c, const struct control_actor *a, const ch
 {
 	const struct user *u = find(c, user_id, err);
 	enum control_link_kind kind;
+	int r;
 
-	(void)a;
 	if (!u)
 		return -ENOENT;
+	r = need_over(c, a, u, err);
+	if (r < 0)
+		return r;
 	if (strcmp(u->rec.status, "disabled") == 0)
 		return av_err_set(err, AV_ERR_ACCOUNT_DISABLED,
 		    "user %s is deactivated; activate the account first", u->rec.id);

@@ -17,6 +17,7 @@ import time
 import urllib.parse
 
 import github
+import ws
 from aviary_test import Daemon, contains, equal, main, ok, program, wait_for
 
 AUTH, ME, USERS = "/v1/auth", "/v1/me", "/v1/admin/users"
@@ -271,6 +272,14 @@ def test_private_ports(d):
     equal(ask(bearer(other)).status, 404, "another team's")
     equal(ask({}).status, 401, "none")
     equal(ask(bearer(login["token"][:-3] + "AAA")).status, 401, "forged")
+    for headers, first in ((bearer(login), []), ({}, [{"type": "auth", "token": login["token"]}])):
+        with ws.WebSocket(d.host, d.port, f"/v1/capsules/{sb}/exec/stream", headers=headers) as s:
+            for message in first + [{"type": "start", "cmd": "echo", "args": ["hello"]}]:
+                s.send_json(message)
+            types = []
+            while "exit" not in types and "error" not in types:
+                types.append(s.recv_json()["type"])
+            equal(types, ["start", "stdout", "exit"], "a conversation")
     d.expect(204, "DELETE", "/v1/sandboxes/" + sb, headers=bearer(login), key=False)
 
 
@@ -424,6 +433,17 @@ def test_administration(d):
     d.expect(200, "PATCH", path, {"is_admin": False})
     equal(d.request("GET", USERS, headers=bearer(login), key=False).status, 403, "from the next request on")
     d.expect(404, "PATCH", f"{USERS}/us{'0' * 25}", {"name": "x"})
+    # A key for administration alone does not become more.
+    key = {"X-API-Key": d.expect(201, "POST", "/v1/api-keys", {"scopes": ["admin", "account"]}).json()["key"]}
+    root = f"{USERS}/{d.expect(200, 'GET', ME).json()['user_id']}"
+    for method, p, body in (("POST", root + "/link", None), ("PUT", root + "/password", {"new_password": PASSWORD}),
+                            ("PATCH", root, {"email": "mine@example.com"}), ("PATCH", path, {"is_admin": True}),
+                            ("POST", USERS, {"email": address(), "is_admin": True}), ("PATCH", ME, {"name": "x"}),
+                            ("POST", ME + "/password", {"new_password": PASSWORD}),
+                            ("POST", AUTH + "/switch-team", {"team_id": login["team_id"]})):
+        r = d.request(method, p, body, headers=key, key=False)
+        equal((r.status, r.code), (403, "forbidden"), f"{method} {p} with a narrow key")
+    d.expect(201, "POST", path + "/link", headers=key, key=False)
     # The first administrator can get an address, and with it a password.
     admin = d.expect(200, "GET", ME).json()["user_id"]
     d.expect(200, "PATCH", f"{USERS}/{admin}", {"email": "root@example.com"})
