@@ -453,7 +453,60 @@ def test_downgrade_is_refused(_d):
         d.remove_dir()
 
 
-for _function in (test_upgrade_after_a_stop, test_upgrade_after_kill):
+def go_back(d, version):
+    """As docs/operations.md says it, with the daemon stopped."""
+    kept = f"{database(d)}.v{version}"
+    equal(os.stat(kept).st_mode & 0o777, 0o600, "the database of before is kept, for nobody else to read")
+    equal(os.stat(kept).st_uid, os.stat(database(d)).st_uid, "it is the daemon's")
+    for end in ("-wal", "-shm"):
+        if os.path.exists(database(d) + end):
+            os.unlink(database(d) + end)
+    os.rename(kept, database(d))
+
+
+def test_forward_and_back(_d):
+    """The older build on the database that the upgrade kept, and forward once more."""
+    old, new = versions()
+    if old == new:
+        raise aviary_test.Skip("both builds write the same version of the database")
+    d = Daemon()
+    args = d.args
+    try:
+        use(OLD["build"])
+        d.args = options_known(args)
+        d.start()
+        sandbox = d.create()["id"]
+        d.exec(sandbox, "echo content >/root/file")
+        key = d.key
+        equal(d.stop(), 0, "exit status of the old daemon")
+        use(NEW)
+        d.args = args
+        d.start()
+        later = d.create()["id"]
+        equal(d.stop(), 0, "exit status of the new daemon")
+        go_back(d, old)
+        use(OLD["build"])
+        d.args = options_known(args)
+        d.start()
+        equal(d.key, key, "the key stays")
+        equal(d.exec(sandbox, "cat /root/file")["stdout"], "content\n", "the sandbox of before goes on")
+        equal(d.request("GET", path(later)).status, 404, "one of the new version is not known")
+        d.delete(d.create()["id"])
+        equal(d.stop(), 0, "exit status of the old daemon")
+        use(NEW)
+        d.args = args
+        d.start()
+        equal(d.exec(sandbox, "cat /root/file")["stdout"], "content\n", "forward once more")
+        d.delete_all()
+        equal(d.stop(), 0, "exit status")
+        aviary_test.nothing_left(d)
+    finally:
+        use(NEW)
+        d.sweep()
+        d.remove_dir()
+
+
+for _function in (test_upgrade_after_a_stop, test_upgrade_after_kill, test_forward_and_back):
     _function.timeout_s = 120
 
 if __name__ == "__main__":
