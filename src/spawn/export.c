@@ -134,6 +134,7 @@ static int export_layer(void *arg, struct chore_result *res, struct av_err *err)
 	struct exporting *e = arg;
 	struct spawn_export_end end = {.magic = SPAWN_EXPORT_MAGIC};
 	(void)res;
+	av_close_fd(&e->reader);
 	int r = put_layer(e, err);
 	if (r == -EPIPE)
 		return -ECANCELED; /* nobody reads any more */
@@ -183,6 +184,7 @@ static void start(struct exporting *e, struct job *j)
 	}
 	memcpy(e->id, j->request.u.template.template_id, sizeof(e->id));
 	e->pipe = p[1];
+	e->reader = p[0];
 	int r = chore_start(&e->chore, &e->sp->loop, export_layer, e, exported, e);
 	av_close_fd(&e->pipe);
 	if (r < 0)

@@ -20,7 +20,9 @@ struct exporting {
 	struct exports *of;
 	char id[TEMPLATE_ID_SIZE];
 	struct spawner *sp;
-	int pipe; /* of the child: owned until it runs */
+	int pipe;   /* of the child: owned until it runs */
+	int reader; /* the other end, which the child must not keep open: it would wait for itself
+	             */
 };
 
 struct exports {

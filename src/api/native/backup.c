@@ -34,6 +34,7 @@
 #define PIECE     65536
 #define HASH_SIZE 32
 #define TEXT_SIZE 512
+#define IDLE_MS   (15 * 60 * 1000) /* of the worker: it may compare a large layer first */
 
 enum phase { COPYING, DATABASE, BETWEEN, OPENING, LAYER, ENDED };
 
@@ -46,6 +47,7 @@ struct backup {
 	uint64_t database_bytes;
 	struct av_watch *watch; /* on a pipe; NULL: none */
 	struct av_defer go;
+	struct av_timer idle;
 	size_t next;    /* template to come */
 	size_t without; /* templates that are not in it */
 	size_t kept;    /* bytes at the beginning of piece: the last that came, not passed on yet */
@@ -63,6 +65,7 @@ static void backup_gone(struct api_request *rq, int status)
 		av_log(AV_LOG_WARN, "a backup did not end: its file is of no use", "error",
 		    strerror(-status), NULL);
 	av_defer_stop(&b->go);
+	av_timer_stop(&b->idle);
 	av_watch_free(b->watch);
 	av_close_fd(&b->fd);
 	control_backup_end(b->source);
@@ -146,6 +149,7 @@ static void end_layer(struct backup *b)
 	            ? control_backup_closed(b->source, b->piece, &err)
 	            : av_err_set(&err, AV_ERR_INTERNAL, "the worker died while it read a template");
 
+	av_timer_stop(&b->idle);
 	av_watch_free(b->watch);
 	b->watch = NULL;
 	av_close_fd(&b->fd);
@@ -170,6 +174,7 @@ static void on_pipe(void *ctx, int events)
 	size_t have, out;
 
 	(void)events;
+	av_timer_start(&b->idle, IDLE_MS);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
@@ -188,6 +193,15 @@ static void on_pipe(void *ctx, int events)
 		(void)av_watch_set(b->watch, 0);
 }
 
+static void on_idle(void *ctx)
+{
+	struct av_err err;
+
+	(void)av_err_set(&err, AV_ERR_UNAVAILABLE,
+	    "the worker gave nothing of a template for %d minutes", IDLE_MS / 60000);
+	fail(ctx, &err);
+}
+
 static void on_layer(void *ctx, int fd, const struct av_err *err)
 {
 	struct backup *b = ctx;
@@ -195,6 +209,7 @@ static void on_layer(void *ctx, int fd, const struct av_err *err)
 
 	if (!err) {
 		b->phase = LAYER;
+		av_timer_start(&b->idle, IDLE_MS);
 		b->fd = fd;
 		b->kept = 0;
 		b->sent = false;
@@ -306,6 +321,7 @@ void native_backup(struct api_request *rq)
 	b->rq = rq;
 	b->fd = -1;
 	av_defer_init(&b->go, go_on, b);
+	av_timer_init(&b->idle, rq->api->loop, on_idle, b);
 	crypto_generichash_blake2b_init(&b->hash, NULL, 0, HASH_SIZE);
 	if (control_backup_begin(rq->api->control, &rq->actor, on_copy, b, &b->source, &err) < 0) {
 		free(b);
