@@ -240,7 +240,7 @@ static const char *const examples[] = {"aviary hosts create regular\tfor all tea
 
 const struct command command_hosts = {
     .name = "hosts",
-    .usage = "ls | show HOST… | create TYPE | rm HOST… | token HOST | tag HOST [TAG…]",
+    .usage = "ls | show HOST… | create TYPE | rm HOST… | token HOST | tag HOST TAG…",
     .summary = "machines that run sandboxes",
     .description =
         "Lists and records hosts. The machine that aviaryd runs on is there by itself, and all "

@@ -331,7 +331,7 @@ static const char *const examples[] = {
 
 const struct command command_users = {
     .name = "users",
-    .usage = "ls | create EMAIL | update | activate | deactivate | link | password USER",
+    .usage = "ls | create EMAIL | update, activate, deactivate, link, password USER",
     .summary = "accounts of people, for administrators",
     .description =
         "People log in with an address and a password, or with GitHub where that is configured. "

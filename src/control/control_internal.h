@@ -421,11 +421,6 @@ int control_check_number(struct av_err *err, const char *name, const char *unit,
 /* What the agent of this sandbox is told; *ret_envs is owned. */
 int sandbox_agent_envs(const struct control *c, const struct store_sandbox *rec, char **ret_envs);
 void create_take_evidence(struct store_evidence *dst, const struct driver_evidence *ev);
-/* What a create may ask for at most. */
-struct create_bounds {
-	int64_t cpu_max, memory_max, disk_max;
-};
-void create_bounds_get(const struct control *c, struct create_bounds *ret);
 /* What the driver is told for a create that wishes nothing; id empty. */
 int create_default_spec(struct control *c, struct driver_spec *ret) AV_MUST_CHECK;
 /* Lives, or is being made: what the machine has under this id is no orphan. */
@@ -610,6 +605,11 @@ bool key_has_quota(const struct key *k);
  * with what refused it in cr->refusal. */
 int quota_check_create(struct control *c, struct creation *cr, struct av_err *err);
 int quota_check_resume(struct control *c, const struct sandbox *sb, struct av_err *err);
+/* What a create may ask for at most. */
+struct create_bounds {
+	int64_t cpu_max, memory_max, disk_max;
+};
+void create_bounds_get(const struct control *c, struct create_bounds *ret);
 /* A refusal was answered. */
 void quota_count_refusal(struct control *c, struct quota_refusal r);
 struct control_quota quota_of_store(const struct store_quota *q);

@@ -51,18 +51,6 @@ static int64_t or_default(int64_t value, int64_t fallback)
 	return value ? value : fallback;
 }
 
-void create_bounds_get(const struct control *c, struct create_bounds *ret)
-{
-	const struct control_limits *l = &c->limits;
-	const struct driver_caps *caps = node_caps(c->node);
-
-	ret->cpu_max = or_default(l->cpu_milli_max, AV_MAX((int64_t)caps->host_cpus, 1) * 1000);
-	ret->memory_max = or_default(
-	    l->memory_max, caps->host_memory_bytes ? (int64_t)caps->host_memory_bytes : INT64_MAX);
-	ret->disk_max =
-	    caps->disk_max_bytes ? AV_MIN((int64_t)caps->disk_max_bytes, l->disk_max) : l->disk_max;
-}
-
 /* The request first, then the template, then this Aviary's defaults. */
 static int take_limits(const struct control *c, const struct sandbox_params *p,
     const struct template *t, struct store_sandbox *rec, struct av_err *err)

@@ -266,6 +266,20 @@ static int check_rate(
 	return 0;
 }
 
+void create_bounds_get(const struct control *c, struct create_bounds *ret)
+{
+	const struct control_limits *l = &c->limits;
+	const struct driver_caps *caps = node_caps(c->node);
+
+	ret->cpu_max =
+	    l->cpu_milli_max ? l->cpu_milli_max : AV_MAX((int64_t)caps->host_cpus, 1) * 1000;
+	ret->memory_max = l->memory_max             ? l->memory_max
+	                  : caps->host_memory_bytes ? (int64_t)caps->host_memory_bytes
+	                                            : INT64_MAX;
+	ret->disk_max =
+	    caps->disk_max_bytes ? AV_MIN((int64_t)caps->disk_max_bytes, l->disk_max) : l->disk_max;
+}
+
 /* ---- asked ---- */
 
 int quota_check_create(struct control *c, struct creation *cr, struct av_err *err)

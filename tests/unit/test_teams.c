@@ -299,7 +299,7 @@ static void test_bounds(struct world *w)
 	ok(r.kind == AV_ERR_QUOTA, "and no more: %s", r.message);
 }
 
-/* With all that belongs to it; and a death just after finishes it at the next start. */
+/* With all that belongs to it. (A death just then: tests/integration/teams.py.) */
 static void test_deleting(struct world *w, struct fake_machine *m, const struct person *ann)
 {
 	struct control_actor owner = w->actor, a = session(w, ann, ann->team);
@@ -316,12 +316,13 @@ static void test_deleting(struct world *w, struct fake_machine *m, const struct 
 	d = WAIT(control_team_delete(w->control, &a, on_done, &got, NULL, &err));
 	is_int(d.kind, 0, "she deletes her team");
 	ok(!is_good(w, key.message, NULL), "its key is gone");
-	world_close(w, false);
-	world_open(w, m, NULL);
 	w->actor = a;
 	run_for(w, 300);
 	d = get(w, sb.id);
 	ok(d.state == SANDBOX_STOPPED && d.reason == SANDBOX_REASON_DELETED, "and the sandbox");
+	world_close(w, false);
+	world_open(w, m, NULL);
+	ok(!is_good(w, key.message, NULL), "also after a death");
 	w->actor = owner;
 }
 
