@@ -10,8 +10,8 @@
  * record as soon as one can be written.
  *
  * What is kept is bounded by age and by number. When there are too many, the oldest go of that team
- * which has the most: nobody can push out what others did. A clock that was set forward makes
- * nothing old before it has stayed so for a day.
+ * which has the most: nobody can push out what others did. A clock that was set
+ * makes nothing old for a day (clock.c).
  *
  * Attacker: whoever can send a request. Each text is bounded, made valid UTF-8 without control
  * characters, and only ever shown as a JSON string. Refusals and failures are written at a bounded

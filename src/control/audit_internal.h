@@ -59,8 +59,6 @@ struct audit {
 	struct av_map teams; /* id -> struct audit_team */
 	int64_t total;       /* of all teams */
 	bool counted, pruning, pruning_old;
-	int64_t looked_real_ms, looked_ns; /* the clocks, when they were compared last */
-	int64_t trust_ns;                  /* boot time from which on the clock is believed */
 
 	struct av_list readers;      /* struct audit_reader that wait for their turn */
 	struct audit_reader *reader; /* with the store */

@@ -12,12 +12,9 @@
 
 #include "base/banned.h"
 
-#define AT_ONCE     200
-#define SLACK       64 /* to be pruned in pieces, not one by one */
-#define HOUR_NS     (3600 * AV_NS_PER_S)
-#define DAY_MS      (24LL * 3600 * 1000)
-#define JUMP_MS     (3600LL * 1000)
-#define DISTRUST_NS (24 * HOUR_NS)
+#define AT_ONCE 200
+#define SLACK   64 /* to be pruned in pieces, not one by one */
+#define DAY_MS  (24LL * 3600 * 1000)
 
 struct audit_team *audit_team_get(struct control *c, const char *id)
 {
@@ -95,20 +92,6 @@ static void on_pruned(
 		audit_prune(c);
 }
 
-/* Whether the clock has run as time does since it was looked at last. */
-static bool clock_is_trusted(struct control *c)
-{
-	int64_t real = control_real_ms(c), now = control_boot_ns(c);
-	struct audit *a = c->audit;
-	int64_t jump = real - a->looked_real_ms - (now - a->looked_ns) / AV_NS_PER_MS;
-
-	a->looked_real_ms = real;
-	a->looked_ns = now;
-	if (jump > JUMP_MS || jump < -JUMP_MS)
-		a->trust_ns = now + DISTRUST_NS;
-	return now >= a->trust_ns;
-}
-
 void audit_prune(struct control *c)
 {
 	const int64_t slack = c->config.audit_max / 1000 + SLACK;
@@ -151,20 +134,14 @@ static void on_counted(
 void audit_prune_old(struct control *c)
 {
 	struct audit *a = c->audit;
-	bool trusted = clock_is_trusted(c);
 
 	if (!a->counted)
 		(void)store_audit_count(c->store, on_counted, c);
-	a->pruning_old = trusted && c->config.audit_days > 0;
+	a->pruning_old = c->config.audit_days > 0 && clock_may_forget(c);
 	audit_prune(c);
 }
 
 void audit_prune_start(struct control *c)
 {
-	struct audit *a = c->audit;
-
-	a->looked_real_ms = control_real_ms(c);
-	a->looked_ns = control_boot_ns(c);
-	a->trust_ns = a->looked_ns + HOUR_NS;
 	(void)store_audit_count(c->store, on_counted, c);
 }

@@ -115,6 +115,15 @@ static void on_signed_up(void *ctx, const struct control_login *l, const struct 
 	native_send_private(rq, 201, &out);
 }
 
+/* People type passwords into the wrong field. */
+static void note_email(struct api_request *rq, const char *email)
+{
+	const char *at = email ? strchr(email, '@') : NULL;
+
+	if (at && at != email && strchr(at, '.'))
+		api_audit_note(rq, "email", email);
+}
+
 /* {"email","password","name"} */
 void native_signup(struct api_request *rq)
 {
@@ -128,7 +137,7 @@ void native_signup(struct api_request *rq)
 		goto fail;
 	s.email = av_str_c(email);
 	s.name = av_str_c(name);
-	api_audit_note(rq, "email", email ? email : "");
+	note_email(rq, email);
 	if (control_sign_up(rq->api->control, &s, on_signed_up, rq, &rq->call, &err) < 0)
 		goto fail;
 	native_wipe_secrets(rq);
@@ -160,7 +169,7 @@ void native_login(struct api_request *rq)
 	struct av_err err;
 
 	if (av_json_get_str(rq->body, "email", &email, &err) == 0)
-		api_audit_note(rq, "email", email ? email : "");
+		note_email(rq, email);
 	if (av_json_get_str(rq->body, "email", &email, &err) < 0 ||
 	    native_get_secret(rq, "password", &password, &err) < 0 ||
 	    native_need("password", password, &err) < 0 ||

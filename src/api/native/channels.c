@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "api/native/shapes.h"
+#include "api/audit.h"
 #include "api/request.h"
 #include "base/avtime.h"
 #include "base/num.h"
@@ -155,6 +156,8 @@ static void on_created(
     void *ctx, const struct control_channel *v, size_t n, const struct av_err *err)
 {
 	(void)n;
+	if (!err)
+		api_audit_about(ctx, v->id);
 	send_one(ctx, 201, v, err);
 }
 
