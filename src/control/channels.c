@@ -10,8 +10,9 @@
 #include <string.h>
 
 #include "base/ids.h"
+#include "base/jsontext.h"
 #include "base/log.h"
-#include "control/accounts.h"
+#include "control/audit.h"
 #include "control/channels_internal.h"
 
 #include "base/banned.h"
@@ -199,6 +200,21 @@ void channels_tell_all(struct control *c, const char *team_id, const char *event
 
 /* ---- disabling ---- */
 
+/* For whoever asks later why. */
+static void audit_disabled(const struct channel *ch)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf metadata = AV_BUF_INIT(AUDIT_METADATA_MAX - 1);
+
+	(void)av_buf_append_c(&metadata, "{\"reason\":");
+	(void)av_json_write_ascii(&metadata, av_str_c(ch->rec.disabled_reason));
+	(void)av_buf_append_char(&metadata, '}');
+	control_audit(ch->c, &(struct control_audit){.action = "channel.disable",
+	                         .resource_id = ch->rec.id,
+	                         .by_system = true,
+	                         .team_id = ch->rec.team_id,
+	                         .metadata = av_buf_cstr(&metadata)});
+}
+
 static void on_disabled(void *ctx, const struct av_err *err)
 {
 	struct channel *ch = ctx;
@@ -218,6 +234,7 @@ static void on_disabled(void *ctx, const struct av_err *err)
 		return;
 	}
 	channel_rest(ch);
+	audit_disabled(ch);
 	event_channel_disabled(ch->c, ch->rec.team_id, ch->rec.id, ch->rec.disabled_reason);
 }
 

@@ -13,7 +13,7 @@
 
 #include "base/banned.h"
 
-#define PRUNE_EVERY 64 /* deliveries */
+#define PRUNE_ONE_OF 64 /* changes of a log, by chance: seq is of all channels */
 
 /* ---- channels ---- */
 
@@ -137,6 +137,23 @@ int sql_channel_drop_team(struct store_db *db, const char *team_id, struct av_er
 
 /* ---- notices ---- */
 
+/* Now and then: what is over and too old goes. */
+static int prune_log(struct store_db *db, const char *id, struct av_err *err)
+{
+	sqlite3_stmt *st;
+	uint8_t chance;
+
+	sqlite3_randomness(sizeof(chance), &chance);
+	if (chance % PRUNE_ONE_OF != 0)
+		return 0;
+	st = sql_stmt(db, ST_DELIVERY_PRUNE);
+	if (!st)
+		return sql_error(db, err, "cannot record the delivery");
+	sql_bind_text(st, 1, id);
+	(void)sqlite3_bind_int(st, 2, STORE_LOG_MAX);
+	return sql_run(db, st, "cannot record the delivery", err);
+}
+
 /* The oldest of those that are too many. */
 static int drop_oldest(struct store_db *db, const char *id, struct av_err *err)
 {
@@ -160,9 +177,10 @@ static int drop_oldest(struct store_db *db, const char *id, struct av_err *err)
 		return sql_error(db, err, "cannot record the event");
 	sql_bind_text(st, 1, id);
 	(void)sqlite3_bind_int64(st, 2, seq);
-	if (sql_run(db, st, "cannot record the event", err) < 0)
+	if (sql_run(db, st, "cannot record the event", err) < 0 ||
+	    count_dropped(db, id, sqlite3_changes(db->sql), err) < 0)
 		return -EIO;
-	return count_dropped(db, id, sqlite3_changes(db->sql), err);
+	return prune_log(db, id, err);
 }
 
 int sql_notice_put(struct store_db *db, const struct store_notice_text *n, struct av_err *err)
@@ -276,15 +294,8 @@ int sql_delivery_finish(struct store_db *db, struct store_req *r)
 	if (sql_run(db, st, "cannot record the delivery", &r->err) < 0 ||
 	    write_health(db, d, r->args.delivery.failing_ms, &r->err) < 0)
 		return -EIO;
-	if (d->seq % PRUNE_EVERY == 0) {
-		st = sql_stmt(db, ST_DELIVERY_PRUNE);
-		if (!st)
-			return sql_error(db, &r->err, "cannot record the delivery");
-		sql_bind_text(st, 1, d->channel_id);
-		(void)sqlite3_bind_int(st, 2, STORE_LOG_MAX);
-		if (sql_run(db, st, "cannot record the delivery", &r->err) < 0)
-			return -EIO;
-	}
+	if (prune_log(db, d->channel_id, &r->err) < 0)
+		return -EIO;
 	return sql_delivery_next(db, r);
 }
 

@@ -396,6 +396,8 @@ def test_changes(d):
     d.delete(d.create()["id"])
     wait_for(lambda: not get(d, channel)["enabled"], 10, "gone for good: disabled")
     contains(get(d, channel)["disabled_reason"], "410", "why")
+    wait_for(lambda: "channel.disable" in d.expect(200, "GET", "/v1/audit-logs?action=channel.disable").body.decode(), 10,
+             "the audit log tells of it")
     dropped = deliveries(d, channel)["deliveries"][0]
     equal(dropped["state"], "dropped", "what waited is dropped")
     equal(d.expect(409, "POST", f"{path}/deliveries/{dropped['id']}/redeliver").code, "invalid_state", "not now")

@@ -359,12 +359,38 @@ static void test_bounds(struct world *w)
 	is_int(under_way(), 0, "what is deleted is not sent");
 }
 
+static void on_page(void *ctx, const struct store_delivery *v, size_t n, const struct av_err *err)
+{
+	struct answer *a = ctx;
+
+	take_err(a, err);
+	a->n = n;
+	a->memory_bytes = n ? v[n - 1].seq : 0;
+}
+
+/* All of its deliveries. */
+static size_t count(struct world *w, const char *id)
+{
+	struct answer a = {.memory_bytes = INT64_MAX};
+	size_t n = 0;
+
+	do {
+		a.done = false;
+		if (store_delivery_page(w->store, id, a.memory_bytes, 1000, on_page, &a) < 0)
+			return 0;
+		(void)run_until(w, &a.done);
+		n += a.n;
+	} while (a.n == 1000);
+	return n;
+}
+
 static void test_overflow(struct world *w)
 {
 	const struct store_notice notice = {
 	    .team_id = w->actor.team_id, .event = "host.up", .body = "{}", .at_ms = 1};
 	struct look l = make(w, "full", "u", "host.up");
 	struct answer a = {0};
+	size_t n;
 
 	for (int i = 0; i < STORE_PENDING_MAX + 4; i++)
 		(void)store_notice_put(w->store, &notice, NULL, NULL);
@@ -372,6 +398,13 @@ static void test_overflow(struct world *w)
 	(void)run_until(w, &a.done);
 	l = see(w, l.id);
 	ok(l.pending == STORE_PENDING_MAX && l.dropped == 5, "the oldest are dropped and counted");
+	a.done = false;
+	for (int i = 0; i < 3000; i++)
+		(void)store_notice_put(w->store, &notice, NULL, NULL);
+	(void)store_notice_put(w->store, &notice, on_done, &a);
+	(void)run_until(w, &a.done);
+	n = count(w, l.id);
+	ok(n >= STORE_PENDING_MAX + STORE_LOG_MAX && n < 2500, "the log is bounded: %zu", n);
 	drop(w, l.id);
 }
 
