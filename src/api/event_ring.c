@@ -33,6 +33,12 @@ void event_ring_clear(struct event_ring *r)
 {
 	while (r->first < r->next)
 		drop_first(r);
+	av_freep(&r->items);
+}
+
+size_t event_ring_cost(const struct event_ring *r)
+{
+	return r->items ? r->bytes + EVENT_RING_MAX * sizeof(*r->items) : 0;
 }
 
 void event_ring_lose(struct event_ring *r)
@@ -46,7 +52,10 @@ void event_ring_push(struct event_ring *r, uint32_t kind, const char *about, str
 	char *copy = text.n <= EVENT_RING_BYTES ? av_str_dup(text) : NULL;
 	struct event_item *it;
 
-	if (!copy) {
+	if (copy && !r->items)
+		r->items = calloc(EVENT_RING_MAX, sizeof(*r->items));
+	if (!copy || !r->items) {
+		free(copy);
 		event_ring_lose(r);
 		return;
 	}

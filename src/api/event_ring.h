@@ -3,7 +3,8 @@
  * event_ring.h - the newest events of a team, as text, for readers that each are somewhere in it
  *
  * Events have numbers from 1 on, without holes. The ring keeps at most EVENT_RING_MAX of them and
- * EVENT_RING_BYTES of text; what is older has gone, which readers see from the numbers.
+ * EVENT_RING_BYTES of text; what is older has gone, which readers see from the numbers. One that is
+ * empty holds no memory.
  */
 #pragma once
 
@@ -23,13 +24,16 @@ struct event_item {
 };
 
 struct event_ring {
-	struct event_item items[EVENT_RING_MAX]; /* number modulo EVENT_RING_MAX */
-	uint64_t first, next;                    /* there are first..next-1 */
-	size_t bytes;
+	struct event_item *items; /* EVENT_RING_MAX, number modulo that; NULL: none are kept */
+	uint64_t first, next;     /* there are first..next-1 */
+	size_t bytes;             /* of text */
 };
 
 void event_ring_init(struct event_ring *r);
+/* Those that are kept go; numbers go on. */
 void event_ring_clear(struct event_ring *r);
+/* Bytes of memory that it holds. */
+size_t event_ring_cost(const struct event_ring *r);
 /* As number r->next; text is copied. An event that cannot be kept (no memory, over
  * EVENT_RING_BYTES) empties the ring and takes its number all the same: who reads sees that
  * something is missing. */

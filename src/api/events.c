@@ -25,14 +25,17 @@
 struct event_team {
 	char id[AV_ID_SIZE];
 	struct event_ring ring;
+	struct av_list by_use;  /* e->by_use */
 	struct av_list streams; /* struct event_stream */
 	size_t n_streams;
 };
 
 struct events {
 	struct api *api;
-	struct av_map teams; /* id -> struct event_team; they come with users, and stay */
-	struct av_list due;  /* struct event_stream, by their member due */
+	struct av_map teams;   /* id -> struct event_team; they come with users, and stay */
+	struct av_list by_use; /* those of which events are kept, quiet for longest first */
+	size_t bytes;          /* what their rings hold */
+	struct av_list due;    /* struct event_stream, by their member due */
 	struct av_timer turn;
 	size_t n_streams;
 	uint32_t epoch;
@@ -187,6 +190,7 @@ static struct event_team *team_get(struct events *e, const char *id)
 		return NULL;
 	}
 	event_ring_init(&t->ring);
+	av_list_init(&t->by_use);
 	av_list_init(&t->streams);
 	return t;
 }
@@ -254,6 +258,24 @@ void events_close(struct events *e, struct event_stream *s)
 
 /* ---- from control ---- */
 
+/* Readers of a ring that is emptied are told of a gap, so those go last that have some. */
+static void make_room(struct events *e, const struct event_team *but)
+{
+	struct event_team *t;
+
+	for (int with_readers = 0; with_readers < 2; with_readers++)
+		AV_LIST_FOREACH(t, &e->by_use, struct event_team, by_use)
+		{
+			if (e->bytes <= EVENTS_KEPT_BYTES)
+				return;
+			if (t == but || (t->n_streams > 0) != with_readers)
+				continue;
+			e->bytes -= event_ring_cost(&t->ring);
+			event_ring_clear(&t->ring);
+			av_list_remove(&t->by_use);
+		}
+}
+
 static void on_event(void *ctx, const struct control_event *ev)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf json = AV_BUF_INIT(EVENT_TEXT_MAX);
@@ -261,6 +283,7 @@ static void on_event(void *ctx, const struct control_event *ev)
 	struct events *e = ctx;
 	struct event_team *t;
 	struct event_stream *s;
+	size_t before;
 
 	/* The vocabulary of the dialect has one word for the two. */
 	if (ev->kind == CONTROL_EVENT_SANDBOX_STATE &&
@@ -273,6 +296,7 @@ static void on_event(void *ctx, const struct control_event *ev)
 		av_log(AV_LOG_WARN, "no memory to tell an event", "id", ev->resource_id, NULL);
 		return;
 	}
+	before = event_ring_cost(&t->ring);
 	write_event(&json, ev);
 	(void)av_buf_append_c(&text, "id: ");
 	events_write_id(e, &text, t->ring.next);
@@ -287,6 +311,10 @@ static void on_event(void *ctx, const struct control_event *ev)
 		event_ring_push(
 		    &t->ring, ev->kind, ev->sandbox ? ev->resource_id : "", av_buf_str(&text));
 	}
+	e->bytes = e->bytes - before + event_ring_cost(&t->ring);
+	av_list_remove(&t->by_use);
+	av_list_append(&e->by_use, &t->by_use);
+	make_room(e, t);
 	e->api->metrics.events++;
 	AV_LIST_FOREACH(s, &t->streams, struct event_stream, link)
 	if (av_list_empty(&s->due))
@@ -332,6 +360,7 @@ int events_new(struct api *api, struct events **ret)
 		return -ENOMEM;
 	e->api = api;
 	av_map_init(&e->teams);
+	av_list_init(&e->by_use);
 	av_list_init(&e->due);
 	av_timer_init(&e->turn, api->loop, on_turn, e);
 	av_random(&e->epoch, sizeof(e->epoch));
@@ -365,8 +394,7 @@ void events_get_stats(const struct events *e, struct events_stats *ret)
 	size_t pos = 0;
 
 	*ret = (struct events_stats){.streams = e->n_streams, .rings = e->teams.n};
-	while ((t = av_map_next(&e->teams, &pos))) {
+	while ((t = av_map_next(&e->teams, &pos)))
 		ret->kept += (size_t)(t->ring.next - t->ring.first);
-		ret->bytes += t->ring.bytes;
-	}
+	ret->bytes = e->bytes;
 }

@@ -26,6 +26,8 @@
 #define EVENTS_STREAMS_TEAM 64
 #define EVENTS_STREAMS_MAX  512
 #define EVENTS_TURN         32
+/* Of all teams together; beyond it those go whose team was quiet for longest. */
+#define EVENTS_KEPT_BYTES ((size_t)32 << 20)
 
 struct api;
 struct events;

@@ -122,7 +122,7 @@ static void buffers(struct rows *r, const struct api *a, const struct events_sta
 {
 	add(r, "exec_output", a->collected_bytes, FOREGROUND_TOTAL_MAX);
 	add(r, "kernel_results", a->kernel_bytes, KERNEL_RUN_TOTAL_MAX);
-	add(r, "events", events->bytes, events->rings * EVENT_RING_BYTES);
+	add(r, "events", events->bytes, EVENTS_KEPT_BYTES);
 }
 
 void metrics_write_queues(

@@ -48,12 +48,14 @@ int curl_lib_load(struct av_err *err)
 	handle = dlopen(LIBCURL, RTLD_NOW | RTLD_LOCAL);
 	if (!handle)
 		return av_err_set(err, AV_ERR_UNSUPPORTED,
-		    "requests to other servers and mail need libcurl (%s), which cannot be loaded: %s; "
+		    "requests to other servers and mail need libcurl (%s), which cannot be loaded: "
+		    "%s; "
 		    "install libcurl4",
 		    LIBCURL, dlerror());
 	if (!find_all(handle, &missing))
 		return av_err_set(err, AV_ERR_UNSUPPORTED,
-		    "requests to other servers and mail need a newer libcurl: %s has no %s; install "
+		    "requests to other servers and mail need a newer libcurl: %s has no %s; "
+		    "install "
 		    "libcurl4",
 		    LIBCURL, missing);
 	ready = true;

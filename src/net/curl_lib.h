@@ -3,9 +3,9 @@
  * curl_lib.h - the functions of libcurl that fetch*.c and mail.c call; instead of <curl/curl.h>
  *
  * Linked in, libcurl brings thirty libraries (two of TLS, LDAP, Kerberos, ...), which cost every
- * daemon 4 MiB of memory and its start 5 ms, also those that never ask another server for anything. So
- * it is opened with dlopen(3) when it is first used, as OpenSSL is (tls_lib.h); the names below then
- * stand for what was found.
+ * daemon 4 MiB of memory and its start 5 ms, also those that never ask another server for anything.
+ * So it is opened with dlopen(3) when it is first used, as OpenSSL is (tls_lib.h); the names below
+ * then stand for what was found.
  */
 #pragma once
 

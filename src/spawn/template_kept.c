@@ -234,7 +234,8 @@ void template_kept_forget(struct template_store *t, const char *id)
 		drop(k);
 		return;
 	}
-	/* Somebody waits for the check; the mark no longer fits: dropped when there must be room. */
+	/* Somebody waits for the check; the mark no longer fits: dropped when there must be room.
+	 */
 	k->verified = false;
 	k->mark = (struct template_mark){0};
 }

@@ -200,7 +200,7 @@ static inline void world_close(struct world *w, bool graceful)
 		(void)run_until(w, &w->stopped);
 	}
 	av_timer_stop(&w->tick); /* the node goes first, and nobody may ask it anything then */
-	w->store = NULL; /* nobody is called any more: what would be asks the node */
+	w->store = NULL;         /* nobody is called any more: what would be asks the node */
 	node_close(w->node, set_flag, &w->closed);
 	(void)run_until(w, &w->closed);
 	control_free(w->control);

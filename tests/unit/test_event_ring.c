@@ -77,6 +77,12 @@ static void test_bytes(void)
 	event_ring_lose(&ring);
 	event_ring_push(&ring, 3, "", AV_STR("event 104"));
 	ok(ring.first == 104 && event_ring_get(&ring, 104), "so does one that cannot be written");
+	ok(event_ring_cost(&ring) > ring.bytes, "what it holds is counted");
+	event_ring_clear(&ring);
+	ok(event_ring_cost(&ring) == 0 && ring.first == 105 && !event_ring_get(&ring, 104),
+	    "an emptied one holds nothing, and its numbers go on");
+	event_ring_push(&ring, 3, "", AV_STR("event 105"));
+	ok(event_ring_get(&ring, 105), "with the next one");
 	event_ring_clear(&ring);
 	free(text);
 }

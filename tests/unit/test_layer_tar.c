@@ -27,12 +27,14 @@ static char archive[64];
 
 /* Names of every kind; some with attributes, where the file system has them. */
 static const char make_tree[] =
-    "cd \"$1\" && umask 022 && mkdir -p t/a/b t/closed && echo one >t/a/one && ln t/a/one t/a/b/two "
+    "cd \"$1\" && umask 022 && mkdir -p t/a/b t/closed && echo one >t/a/one && ln t/a/one "
+    "t/a/b/two "
     "&& ln t/a/one t/three && : >t/empty && ln -s ../one t/a/b/link && ln -s /etc/passwd t/out && "
     "mkfifo t/pipe && truncate -s 3G t/hole && truncate -s 1M t/mixed && echo x >>t/mixed && "
     "printf y | dd of=t/mixed bs=1 seek=300000 conv=notrunc 2>/dev/null && "
     "head -c 200000 /dev/urandom >t/random && chmod 4711 t/random && "
-    "touch -d '1960-01-02 03:04:05.25 UTC' t/empty && touch -d '2040-01-01 00:00:00 UTC' t/out -h && "
+    "touch -d '1960-01-02 03:04:05.25 UTC' t/empty && touch -d '2040-01-01 00:00:00 UTC' t/out -h "
+    "&& "
     "long=$(printf %0250d 0) && mkdir -p t/$long/$long && echo deep >t/$long/$long/$long && "
     "ln -s $long/$long/$long t/longlink && echo in >t/closed/in && chmod 0500 t/closed && "
     "touch -d '1999-12-31 23:59:59.999999999 UTC' t/a/b t/a t";
@@ -116,7 +118,8 @@ static void test_round_trip(void)
 	struct stat st;
 
 	is_int(sh(make_tree, top), 0, "a tree");
-	for (const char *const *name = (const char *const[]){"t/a", "t/random", NULL}; *name; name++) {
+	for (const char *const *name = (const char *const[]){"t/a", "t/random", NULL}; *name;
+	     name++) {
 		(void)setxattr(in_top(*name), "user.plain", "v", 1, 0);
 		(void)setxattr(in_top(*name), "user.odd=%name", "\n=\0x", 4, 0);
 		(void)setxattr(in_top(*name), "trusted.overlay.opaque", "y", 1, 0);
@@ -134,10 +137,11 @@ static void test_round_trip(void)
 	    "holes are holes");
 	ok(stat(in_top("copy/t/three"), &st) == 0 && st.st_nlink == 3, "three names of one file");
 	ok(access(in_top("copy/links"), F_OK) < 0, "nothing else is left");
-	is_int(sh("cd \"$1\" && rm -rf unpacked && mkdir unpacked && tar --warning=none -xpf archive "
-	          "-C unpacked && cmp t/mixed unpacked/templates/x/t/mixed && "
-	          "cmp t/a/b/two unpacked/templates/x/t/a/b/two",
-	           top),
+	is_int(
+	    sh("cd \"$1\" && rm -rf unpacked && mkdir unpacked && tar --warning=none -xpf archive "
+	       "-C unpacked && cmp t/mixed unpacked/templates/x/t/mixed && "
+	       "cmp t/a/b/two unpacked/templates/x/t/a/b/two",
+	        top),
 	    0, "tar(1) reads it, too");
 }
 
@@ -176,7 +180,8 @@ static void test_damage(void)
 {
 	size_t n = 0, taken = 0, tried = 0;
 
-	(void)sh("cd \"$1\" && mkdir s && echo x >s/x && ln s/x s/y && mkdir s/d && echo z >s/d/z", top);
+	(void)sh(
+	    "cd \"$1\" && mkdir s && echo x >s/x && ln s/x s/y && mkdir s/d && echo z >s/d/z", top);
 	is_int(write_archive("s"), 0, "a small tree");
 	char *bytes = load(&n);
 	for (size_t cut = 0; cut + 2 * TAR_BLOCK < n; cut += TAR_BLOCK, tried++) {
@@ -204,9 +209,11 @@ static void test_foreign(void)
 	    "mkdir -p templates/x && echo evil >templates/x/../../evil2 && tar -cf archive -P "
 	    "--transform 's,^evil2,templates/x/../../../escaped,' evil2",
 	    "ln -s / templates/x/t && tar -cf archive templates/x/t; rm templates/x/t; mkdir -p "
-	    "templates/x/t; echo evil >templates/x/t/escaped; tar -rf archive templates/x/t/escaped",
+	    "templates/x/t; echo evil >templates/x/t/escaped; tar -rf archive "
+	    "templates/x/t/escaped",
 	    "mkdir -p templates/x/t; echo e >templates/x/t/f; tar -cf archive templates/x/t",
-	    "mkdir -p templates/x/t; echo e >templates/x/t/f; ln -f templates/x/t/f templates/x/t/g; "
+	    "mkdir -p templates/x/t; echo e >templates/x/t/f; ln -f templates/x/t/f "
+	    "templates/x/t/g; "
 	    "tar -cf archive templates/x/t/f templates/x/t/g",
 	    "mkdir -p templates/y/t; tar -cf archive templates/y/t",
 	    "tar -cf archive /etc/hostname 2>/dev/null",
@@ -219,7 +226,8 @@ static void test_foreign(void)
 		char script[1024];
 
 		(void)snprintf(script, sizeof(script),
-		    "cd \"$1\" && rm -rf templates && mkdir -p templates/x && { %s; }; rm -rf templates",
+		    "cd \"$1\" && rm -rf templates && mkdir -p templates/x && { %s; }; rm -rf "
+		    "templates",
 		    scripts[i]);
 		(void)sh(script, top);
 		ok(read_again() < 0, "archive %zu is refused", i);
