@@ -348,6 +348,20 @@ def test_tokens_of_hosts(d):
             refused(r, 401, "unauthorized", f"{route.name} without the token of a host")
 
 
+def test_ports(d):
+    """A private port, which nobody serves: who may is told so."""
+    def status(head):
+        r = d.request("GET", "/", headers={"Host": f"8000-{OURS['id']}.localhost:{d.port}", **head}, key=False)
+        return r.status
+    for name, head, expected in (("no key", {}, 401), ("a key of nobody", key_head("av_" + "0" * 40), 401),
+                                 ("an expired key", key_head(WHO["expired"]), 401),
+                                 ("a deleted key", key_head(WHO["deleted"]), 401),
+                                 ("another team's", key_head(WHO["foreign"]), 404),
+                                 ("no scope", key_head(WHO["narrow"]["sandboxes:write"]), 403),
+                                 ("a member", WHO["member"].head(), 502), ("the owner", key_head(WHO["owner"]), 502)):
+        equal(status(head), expected, f"a port with {name}")
+
+
 def test_open_routes_tell_nothing(d):
     for route in [r for r in ROUTES if r.auth == "OPEN" and r.method == "GET"]:
         r = ask(d, route, {}, OURS)

@@ -71,11 +71,11 @@ def test_no_key_is_more_than_its_maker(d):
 def test_rotation(d):
     key = d.expect(201, "POST", K, {"name": "rotating", "expires_in_sec": 3600}).json()
     d.expect(400, "POST", f"{K}/{key['id']}/rotate", {"grace_sec": -1})
-    fresh = d.expect(201, "POST", f"{K}/{key['id']}/rotate", {"grace_sec": 2}).json()
+    fresh = d.expect(201, "POST", f"{K}/{key['id']}/rotate", {"grace_sec": 4}).json()
     equal((fresh["name"], fresh["scopes"]), (key["name"], key["scopes"]), "the new one is like it")
     ok(fresh["id"] != key["id"] and fresh["key"] != key["key"] and not fresh["expired"], "and another")
     equal((works(d, key["key"]), works(d, fresh["key"])), (200, 200), "for a while both are good")
-    wait_for(lambda: works(d, key["key"]) == 401, 10, "the old one ends")
+    wait_for(lambda: works(d, key["key"]) == 401, 20, "the old one ends")
     r = d.request("GET", "/v1/sandboxes", headers=head(key["key"]), key=False)
     contains(r.message, "expired", "and says why")
     equal(works(d, fresh["key"]), 200, "the new one goes on")

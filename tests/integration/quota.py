@@ -74,7 +74,7 @@ def test_what_is_named(d):
     set_quota(d, creates_per_minute=1)
     d.create()
     r = d.expect(429, "POST", "/v1/sandboxes", {})
-    ok(50 <= int(r.headers["Retry-After"]) <= 60, f"Retry-After: {r.headers['Retry-After']}")
+    ok(30 <= int(r.headers["Retry-After"]) <= 60, f"Retry-After: {r.headers['Retry-After']}")
     equal(limits(d)["creates_per_minute"]["used"], 1, "what was used of the minute")
     set_quota(d, creates_per_minute=0)
 
