@@ -10,12 +10,15 @@ import http.server
 import json
 import os
 import re
+import shutil
 import signal
 import socket
+import ssl
 import threading
 import time
 import uuid
 
+import certs
 import people
 from aviary_test import Daemon, SLOW, contains, equal, main, nothing_left, ok, wait_for
 
@@ -463,6 +466,32 @@ def test_tries(d):
         contains(r.message, text, "why")
     equal(attempt(502, "webhook", {"url": "http://127.0.0.1:1/"}).code, "upstream_error", "nobody there")
     equal(attempt(400, "webhook", {}).code, "invalid_request", "no URL")
+
+
+def test_certificates_are_checked(d):
+    """Nothing is sent to a server whose certificate nobody vouches for."""
+    authority = certs.Authority()
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*authority.server("receiver"))
+        got = []
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            def serve():
+                conn = server.accept()[0]
+                conn.settimeout(10)
+                try:
+                    with context.wrap_socket(conn, server_side=True) as tls:
+                        got.append(tls.recv(65536))
+                except OSError:
+                    got.append(b"")
+            threading.Thread(target=serve, daemon=True).start()
+            url = f"https://127.0.0.1:{server.getsockname()[1]}/"
+            r = d.expect(502, "POST", "/v1/channels/test", {"provider": "webhook", "config": {"url": url}}, timeout=40)
+        contains(r.message.lower(), "certificate", "why")
+        wait_for(lambda: got, 15, "the handshake is over")
+        equal(got, [b""], "nothing was sent")
+    finally:
+        shutil.rmtree(authority.dir)
 
 
 def test_addresses(_d):
