@@ -130,7 +130,8 @@ static bool is_own_cookie(struct av_str pair)
 		pair = av_str_n(pair.p + 1, pair.n - 1);
 	(void)av_str_cut(&pair, '=', &name);
 	name = av_str_trim(name);
-	if (av_proxy_is_key(av_str_trim(pair)))
+	/* Without '=' it is all name. */
+	if (av_proxy_is_key(av_str_trim(pair)) || av_proxy_is_key(name))
 		return true;
 	return av_str_ieq(name, AV_STR(AV_PROXY_COOKIE)) ||
 	       av_str_ieq(name, AV_STR(AV_PROXY_COOKIE_SECURE));

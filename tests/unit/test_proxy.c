@@ -143,6 +143,8 @@ static void test_request(void)
 	add("authorization", "Bearer " AV_SESSION_PREFIX "e30.c2Vzc2lvbg");
 	add("x-token", AV_SESSION_PREFIX "e30.c2Vzc2lvbg");
 	add("cookie", "a=b; t=" AV_SESSION_PREFIX "e30.c2Vzc2lvbg");
+	add("cookie", AV_SESSION_PREFIX "e30.c2Vzc2lvbg;");
+	add("cookie", "=" AV_SESSION_PREFIX "e30.c2Vzc2lvbg; c=d");
 	ok(!strstr(passed_on(&route), "c2Vzc2lvbg"), "sessions of ours");
 	add("x-theirs", "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.dGhlaXJz");
 	ok(strstr(passed_on(&route), "dGhlaXJz"), "tokens of the application stay");
