@@ -448,5 +448,7 @@ int main(void)
 	test_restart(&w, &m, false);
 	test_gone(&w);
 	fake_machine_clear(&m);
+	(void)unlink(db);
+	(void)rmdir(dir);
 	return tap_done();
 }
