@@ -116,6 +116,37 @@ def test_doctor_says_what_is_weaker(d):
     ok("tmpfs" in text or "memory" in text, f"the disk lies in memory: {text}")
 
 
+def test_backup_and_restore(d):
+    """By the user who runs it; what was made without root is not restored with it."""
+    sandbox = d.create()["id"]
+    equal(d.exec(sandbox, "mkdir /root/w; cd /root/w; echo x >a; ln a b; chmod 0 a; mkdir -m 0 closed; mkfifo p")["exit_code"],
+          0, "files that an ordinary user could not read")
+    d.expect(201, "POST", "/v1/snapshots", {"sandbox_id": sandbox, "name": "kept", "stop": True})
+    file = os.path.join(d.dir, "b.tar.zst")
+    cli(d, "backup", file)
+    other = aviary_test.Daemon(popen=d.popen, owner=d.popen.get("user"))
+    try:
+        if os.geteuid() == 0:
+            r = subprocess.run([program("aviary"), "restore", file, "--state", os.path.join(other.dir, "root")],
+                               capture_output=True, timeout=60, check=False)
+            ok(r.returncode != 0 and b"as an ordinary user" in r.stderr, f"root is told: {r.stderr!r}")
+        cli(d, "restore", file, "--state", other.state)
+        os.makedirs(os.path.dirname(other.credentials))
+        shutil.copy(d.credentials, other.credentials)
+        for path in (os.path.dirname(other.credentials), other.credentials):
+            os.chown(path, os.stat(d.credentials).st_uid, -1)
+        other.start()
+        again = other.create(template="kept")["id"]
+        equal(other.exec(again, "cd /root/w; cat a; stat -c '%a %h' a closed; test -p p")["stdout"], "x\n0 2\n0 2\n",
+              "the files are there")
+        other.delete_all()
+        other.stop()
+    finally:
+        other.sweep()
+        other.remove_dir()
+    d.expect(204, "DELETE", "/v1/snapshots/kept")
+
+
 def test_many(d):
     ids = [d.create()["id"] for _ in range(10)]
     for i in ids:
