@@ -146,14 +146,7 @@ def test_a_disk_that_breaks(_d):
     with daemon(before=lambda d: mount("-o", "loop", image.name, db(d)), after=lambda d: umount(db(d))) as d:
         keep = d.create()["id"]
         key = d.expect(201, "POST", "/v1/api-keys", {"name": "kept"}).json()
-        fd = os.open(db(d), os.O_RDONLY)
-        try:
-            libc = ctypes.CDLL(None, use_errno=True)
-            flags = ctypes.c_uint32(2)  # what was synced stays, nothing else is written
-            if libc.ioctl(fd, EXT4_IOC_SHUTDOWN, ctypes.byref(flags)) != 0:
-                raise aviary_test.Skip("this kernel cannot shut ext4 down")
-        finally:
-            os.close(fd)
+        break_disk(db(d))
         refused(d.request("POST", "/v1/sandboxes", {}), (500, 503, 507), "disk", "database")
         refused(d.request("POST", "/v1/api-keys", {"name": "x"}), (500, 503, 507), "disk", "database")
         serves_reads(d, keep)
@@ -166,6 +159,72 @@ def test_a_disk_that_breaks(_d):
         known(d, [keep])
         equal(d.exec(keep, "echo alive")["stdout"], "alive\n", "the sandbox never noticed")
     image.close()
+
+
+def break_disk(path):
+    """What was synced stays, nothing else does, and every access fails until it is mounted afresh."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        flags = ctypes.c_uint32(2)
+        if ctypes.CDLL(None, use_errno=True).ioctl(fd, EXT4_IOC_SHUTDOWN, ctypes.byref(flags)) != 0:
+            raise aviary_test.Skip("this kernel cannot shut ext4 down")
+    finally:
+        os.close(fd)
+
+
+def test_the_power_goes(_d):
+    """T50: under a load of snapshots and keys the whole state is cut off from its disk, and what was not synced is lost."""
+    image = tempfile.NamedTemporaryFile(prefix="aviary-disk-")  # pylint: disable=consider-using-with
+    image.truncate(60 << 30)  # sparse; above the room that the host's disk is to keep
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,nodiscard", image.name], check=True,
+                   capture_output=True, timeout=60)
+    state = lambda d: under(d, "state")  # noqa: E731
+    keys, templates, stop = [], {}, threading.Event()
+
+    def load(d):
+        n = 0
+        with contextlib.suppress(Exception):
+            while not stop.is_set():
+                n += 1
+                keys.append(d.expect(201, "POST", "/v1/api-keys", {"name": f"{n}"}).json()["key"])
+                sandbox = d.create()["id"]
+                text = d.exec(sandbox, f"head -c 100000 /dev/urandom >/root/r; echo {n} >>/root/r; sha256sum </root/r")["stdout"]
+                name = f"t{threading.get_ident()}-{n}"
+                d.expect(201, "POST", "/v1/snapshots", {"sandbox_id": sandbox, "name": name, "stop": True})
+                templates[name] = text
+
+    with daemon(args=("--disk", "none"), before=lambda d: mount("-o", "loop", image.name, state(d)),
+                after=lambda d: umount(state(d))) as d:
+        threads = [threading.Thread(target=load, args=(d,), daemon=True) for _ in range(2)]
+        for t in threads:
+            t.start()
+        wait_for(lambda: len(templates) > 3 and len(keys) > 5, 30, "a load")
+        break_disk(state(d))
+        stop.set()
+        d.kill()
+        for t in threads:
+            t.join(30)
+        answered, made = list(keys), dict(templates)
+        d.sweep()
+        wait_for(lambda: subprocess.run(["umount", state(d)], check=False, capture_output=True).returncode == 0, 20,
+                 "the disk is let go")
+        mount("-o", "loop", image.name, state(d))
+        d.start()
+        for key in answered:
+            d.expect(200, "GET", "/v1/sandboxes", headers={"X-API-Key": key}, key=False)
+        listed = {t["name"] for t in d.expect(200, "GET", "/v1/snapshots").json()}
+        for name, text in made.items():
+            ok(name in listed, f"{name} was answered and is there")
+        for name in sorted(n for n in listed if n.startswith("t") and "-" in n):
+            sandbox = d.create(template=name)["id"]  # its files are compared with their checksum first
+            got = d.exec(sandbox, "sha256sum </root/r")["stdout"]
+            ok(name not in made or got == made[name], f"{name} is whole")
+            d.delete(sandbox)
+        print(f"# {len(answered)} keys and {len(made)} snapshots were answered and are there")
+    image.close()
+
+
+test_the_power_goes.timeout_s = 150
 
 
 def cpu_s(pid):
