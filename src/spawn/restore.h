@@ -9,7 +9,7 @@
  *   templates/<id>/meta        a template's record, then its layer: root/, usr/, links/
  *   aviary-backup-end          BACKUP_HEAD_SIZE bytes of text: the BLAKE2b-256 of all before it
  *
- * All of it is in docs/decisions/0015.
+ * All of it is in docs/decisions/0016.
  */
 #pragma once
 
