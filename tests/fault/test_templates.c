@@ -349,20 +349,21 @@ static void test_tampering(struct spawn_client *c)
 	create(c, t.id, t.seal, id);
 	destroy(c, id);
 	struct template_meta m;
+	const ssize_t size = (ssize_t)template_meta_size(TEMPLATE_VERSION);
 	snprintf(path, sizeof(path), "%s/templates/%s", c->state, t.id);
 	AV_CLEANUP(av_closep) int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	ok(dir >= 0, "open the template");
 	AV_CLEANUP(av_closep) int fd = open(meta, O_RDWR | O_CLOEXEC);
-	ok(fd >= 0 && read(fd, &m, sizeof(m)) == sizeof(m), "read the record");
+	ok(fd >= 0 && read(fd, &m, sizeof(m)) == size, "read the record");
 	write_at(meta, 8, "\377");
 	is_refused(c, t.id, t.seal, "a version of tomorrow");
-	ok(pwrite(fd, &m, sizeof(m), 0) == sizeof(m), "put back");
+	ok(pwrite(fd, &m, (size_t)size, 0) == size, "put back");
 	write_at(meta, 150, "x");
 	is_refused(c, t.id, t.seal, "a flipped byte in the record");
-	ok(pwrite(fd, &m, sizeof(m), 0) == sizeof(m), "put back");
+	ok(pwrite(fd, &m, (size_t)size, 0) == size, "put back");
 	ok(ftruncate(fd, 100) == 0, "truncate");
 	is_refused(c, t.id, t.seal, "a truncated record");
-	ok(pwrite(fd, &m, sizeof(m), 0) == sizeof(m), "put back");
+	ok(pwrite(fd, &m, (size_t)size, 0) == size, "put back");
 	create(c, t.id, t.seal, id);
 	destroy(c, id);
 	if (in_image)
