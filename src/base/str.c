@@ -188,6 +188,14 @@ char *av_str_dup(struct av_str s)
 	return copy;
 }
 
+void *av_mem_dup(const void *p, size_t n)
+{
+	void *copy = malloc(n ? n : 1);
+	if (copy && n)
+		memcpy(copy, p, n);
+	return copy;
+}
+
 int av_str_copy(char *dst, size_t size, struct av_str s)
 {
 	if (s.n >= size)

@@ -54,6 +54,8 @@ size_t av_utf8_char(struct av_str s);
 size_t av_utf8_incomplete_tail(struct av_str s);
 /* A heap copy with NUL appended; NULL when out of memory. The caller frees. */
 char *av_str_dup(struct av_str s) AV_MUST_CHECK;
+/* The bytes alone. NULL without memory. */
+void *av_mem_dup(const void *p, size_t n) AV_MUST_CHECK;
 /* Copies into dst (size bytes with the NUL). -ENAMETOOLONG if it does not fit, -EINVAL on NUL. */
 int av_str_copy(char *dst, size_t size, struct av_str s) AV_MUST_CHECK;
 

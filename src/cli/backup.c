@@ -3,7 +3,8 @@
  * backup.c - aviary backup: the whole state of a daemon in one file
  *
  * The daemon makes the archive (tar); here it is compressed where that is asked for, written beside
- * its name, brought to the disk, and given the name as the last step. So what has the name is whole.
+ * its name, brought to the disk, and given the name as the last step. So what has the name is
+ * whole.
  */
 #include <archive.h>
 #include <archive_entry.h>
@@ -119,7 +120,7 @@ static int left_out(const struct sink *s)
 		return -1;
 	without += strlen("\nwithout ");
 	return av_parse_u64(av_str_n(without, strcspn(without, "\n")), 0, INT_MAX, &n) < 0 ? -1
-	                                                                                  : (int)n;
+	                                                                                   : (int)n;
 }
 
 /* ---- the command ---- */
@@ -185,8 +186,9 @@ static int take(struct cli *cli, struct sink *s, const char *beside, const char 
 		return EXIT_PLATFORM;
 	}
 	if (r > 0)
-		cli_warn("%d templates could not be read and are not in the backup: the daemon's log "
-		         "names them; delete them or make them again",
+		cli_warn(
+		    "%d templates could not be read and are not in the backup: the daemon's log "
+		    "names them; delete them or make them again",
 		    r);
 	return r > 0 ? 1 : 0;
 }

@@ -93,7 +93,8 @@ static int restore(struct cli *cli, const char *file, const char *state, const c
 		return EXIT_PLATFORM;
 	}
 	if (cli_find_program("aviary-spawn", "spawn", program, sizeof(program)) < 0) {
-		cli_warn("aviary-spawn is not beside this program nor in libexec; reinstall Aviary");
+		cli_warn(
+		    "aviary-spawn is not beside this program nor in libexec; reinstall Aviary");
 		return EXIT_PLATFORM;
 	}
 	(void)signal(SIGPIPE, SIG_IGN);
@@ -125,8 +126,8 @@ static int run(struct cli *cli, const struct args *args)
 }
 
 static const struct option_spec options[] = {
-    {"state", 0, OPTION_TEXT, "DIR", "state directory to make: missing or empty (default: as aviaryd)",
-        COMPLETE_FILES},
+    {"state", 0, OPTION_TEXT, "DIR",
+        "state directory to make: missing or empty (default: as aviaryd)", COMPLETE_FILES},
     {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
 

@@ -285,7 +285,6 @@ struct control {
 	struct av_map creations;  /* idem_key -> struct creation */
 	struct av_list creating;  /* struct creation, all of them */
 	struct av_list templates; /* struct template, oldest first */
-	bool collect_templates;   /* somebody who used one is gone */
 	size_t n_ending, n_changes;
 
 	uint8_t sign_key[CONTROL_KEY_BYTES]; /* see sign.h */
@@ -306,14 +305,16 @@ struct control {
 	int64_t forget_from_ns;  /* boot time: see clock.c */
 	int64_t wake_ns;         /* what the clock was told */
 	int64_t next_deadline_ns, next_flush_ns, next_sweep_ns, next_retry_ns;
-	bool sweeping; /* a sweep is under way */
-
-	struct start *start; /* while control_start goes on */
+	bool collect_templates; /* somebody who used one is gone */
+	bool sweeping;          /* a sweep is under way */
 	bool has_sign_key;
 	bool started;
 	bool stopping;
-	int64_t stop_deadline_ns;
 	bool stop_flushing;
+	bool forgetting_keys;
+
+	struct start *start; /* while control_start goes on */
+	int64_t stop_deadline_ns;
 	void (*on_stopped)(void *ctx);
 	void *on_stopped_ctx;
 
@@ -331,7 +332,6 @@ struct control {
 	struct control_stats stats;
 	struct av_hist timings[CONTROL_TIMING_COUNT];
 	uint64_t quota_refused[CONTROL_QUOTA_OF_COUNT][CONTROL_QUOTA_COUNT];
-	bool forgetting_keys;
 };
 
 /* ---- clock.c ---- */

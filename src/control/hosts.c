@@ -512,7 +512,7 @@ void hosts_start(struct control *c)
 		av_id_make(rec.id, AV_ID_HOST);
 		rec.created_ms = control_real_ms(c);
 		(void)snprintf(rec.status, sizeof(rec.status), "online");
-		if (!host_add(c, &rec)) {
+		if (!host_add(c, &rec) || !hs->local) {
 			av_log(AV_LOG_WARN, "no memory for the record of this host", NULL);
 			return;
 		}

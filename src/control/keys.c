@@ -79,7 +79,7 @@ int key_put(struct control *c, const struct store_key *rec)
 
 	if (!k)
 		return key_add(c, rec);
-	memcpy(k->rec.name, rec->name, sizeof(k->rec.name));
+	(void)snprintf(k->rec.name, sizeof(k->rec.name), "%s", rec->name);
 	k->rec.expires_ms = rec->expires_ms;
 	k->rec.quota = rec->quota;
 	if (key_is_expired(c, k))

@@ -220,6 +220,7 @@ int daemon_launch(const struct daemon_config *c, struct av_err *err)
 	    (r = daemon_launch_check(c, err)) < 0 || (r = daemon_find_user(c, &user, err)) < 0 ||
 	    (r = daemon_launch_argv(c, &user, spawn, self, &argv, err)) < 0)
 		return r;
+	assert(argv);
 	(void)execv(spawn, argv);
 	r = av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot start %s", spawn);
 	daemon_launch_argv_free(argv);

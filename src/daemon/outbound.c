@@ -184,9 +184,11 @@ int outbound_new(struct av_loop *loop, const struct daemon_config *config, struc
     struct av_err *err)
 {
 	struct outbound *o = calloc(1, sizeof(*o));
-	int r =
-	    o ? read_options(o, config, err) : av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	int r;
 
+	if (!o)
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	r = read_options(o, config, err);
 	if (r == 0 && av_fetch_new(loop, &o->fetch) < 0)
 		r = av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	if (r < 0) {

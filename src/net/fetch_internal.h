@@ -29,20 +29,20 @@ struct av_fetch_call {
 	void *ctx;
 	bool muted; /* the loop's: the callback must not come */
 	atomic_bool canceled;
+	bool has_body;
+	bool plain; /* mail: no TLS */
+	bool cut_wanted, cut, too_large, head_too_large;
+	enum fetch_rule rule;
 
 	/* Sets the options of call->easy that are the protocol's. CURLE_OK or what failed. */
 	CURLcode (*setup)(struct av_fetch_call *call);
-	enum fetch_rule rule;
 	struct av_reach reach;
 	char *method, *url; /* owned */
 	struct curl_slist *headers, *recipients;
-	struct av_buf body; /* of the request, or the message */
-	bool has_body;
+	struct av_buf body;           /* of the request, or the message */
 	char *user, *password, *from; /* mail; owned, the password is wiped */
-	bool plain;                   /* mail: no TLS */
 	uint32_t timeout_ms, redirects;
 	size_t response_max;
-	bool cut_wanted;
 
 	CURLU *parsed;
 	CURL *easy;
@@ -51,8 +51,7 @@ struct av_fetch_call {
 	size_t sent;                    /* of the message */
 
 	struct av_buf head, in;
-	size_t head_bytes; /* of all answers on the way */
-	bool cut, too_large, head_too_large;
+	size_t head_bytes;   /* of all answers on the way */
 	const char *refused; /* what the last refused address was */
 	long status;
 	struct av_err err;

@@ -182,7 +182,7 @@ static bool checksum_ok(const struct header *h)
 
 static int take_header(struct tar_in *t, const struct header *h, struct tar_member *m)
 {
-	uint64_t mode, uid, gid, size, mtime, dev[2] = {0};
+	uint64_t mode = 0, uid = 0, gid = 0, size = 0, mtime = 0, dev[2] = {0};
 
 	if (octal(h->mode, sizeof(h->mode), &mode) < 0 || octal(h->uid, sizeof(h->uid), &uid) < 0 ||
 	    octal(h->gid, sizeof(h->gid), &gid) < 0 || octal(h->size, sizeof(h->size), &size) < 0 ||
@@ -568,7 +568,7 @@ static int write_range(struct untar *u, struct tar_in *t, int fd, uint64_t at, u
 /* One decimal line of a sparse file's map; *used counts its bytes. */
 static int map_line(struct tar_in *t, uint64_t *used, uint64_t *ret)
 {
-	char digits[24];
+	char digits[24] = "";
 	size_t n = 0;
 
 	for (; n < sizeof(digits); n++) {

@@ -22,11 +22,8 @@ int store_audit_add(
 	if (n == 0 || n > STORE_AUDIT_BATCH_MAX)
 		return store_submit(s, r, -EINVAL);
 	r->args.audit_n = n;
-	r->text[0] = malloc(n * sizeof(*v));
-	if (!r->text[0])
-		return store_submit(s, r, -ENOMEM);
-	memcpy(r->text[0], v, n * sizeof(*v));
-	return store_submit(s, r, 0);
+	r->text[0] = av_mem_dup(v, n * sizeof(*v));
+	return store_submit(s, r, r->text[0] ? 0 : -ENOMEM);
 }
 
 int store_audit_read(

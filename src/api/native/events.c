@@ -358,18 +358,16 @@ void native_events(struct api_request *rq)
 {
 	struct follower *f = calloc(1, sizeof(*f));
 	struct av_err err;
-	int r = 0;
+	int r;
 
-	if (!f)
-		r = av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
-	if (r == 0) {
-		*f = (struct follower){.api = rq->api,
-		    .rq = rq,
-		    .actor = rq->actor,
-		    .put = put_sse,
-		    .finish = finish_sse};
-		r = follower_parse(f, rq, &err);
+	if (!f) {
+		(void)av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
+		api_send_err(rq, &err);
+		return;
 	}
+	*f = (struct follower){
+	    .api = rq->api, .rq = rq, .actor = rq->actor, .put = put_sse, .finish = finish_sse};
+	r = follower_parse(f, rq, &err);
 	if (r == 0)
 		r = follower_open(f, &err);
 	if (r < 0) {
