@@ -371,7 +371,7 @@ static int check_member(const struct tar_in *t, const struct tar_member *m, stru
 
 int tar_in_next(struct tar_in *t, struct tar_member *ret, struct av_err *err)
 {
-	struct header h;
+	struct header h = {0};
 	struct tar_member m;
 	int r = skip(t, t->left + t->padding, err);
 
