@@ -33,6 +33,7 @@ mount --bind {dir}/lib /var/lib
 mount -t proc proc /proc
 echo "aviary-test:x:{uid}:{uid}::/run/home:/bin/sh" >>/etc/passwd
 mkdir -p /run/user/{uid} /run/home
+cp -r {dir}/bin /run/programs
 chown {uid}:{uid} /run/user/{uid} /run/home
 exec {systemd} --system --unit=aviary-test.target --log-target=console --show-status=no --log-level=info
 """
@@ -80,7 +81,8 @@ class Machine:
             self.unit(name + ".target", "[Unit]\nDefaultDependencies=no\n")
         self.unit("aviary-test.target", "[Unit]\nWants=aviary.service\n")
         with open(os.path.join(UNITS, "aviary.service.in"), encoding="utf-8") as f:
-            self.unit("aviary.service", f.read().replace("@bindir@", os.path.dirname(program("aviaryd"))))
+            # Not where the build is: that may be below /tmp, and the service has another one.
+            self.unit("aviary.service", f.read().replace("@bindir@", "/run/programs"))
         shutil.copy(os.path.join(UNITS, "aviary-sandboxes.service"), self.units)
         self.unit("aviary.service.d/test.conf", f"[Service]\nWatchdogSec={watchdog_s}\n"
                   f"StandardError=append:{self.dir}/service.log\n"
