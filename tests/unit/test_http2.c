@@ -589,8 +589,9 @@ static void test_bad_heads(void)
 		raw_frame(&b, 1, 5, 1, head, n);
 		raw_server(&p, av_buf_str(&b));
 		drain(&p.server, NULL);
-		ok((p.server.heads == 1) == cases[i].seen, "%s %s %s: %s", cases[i].path,
-		    cases[i].authority, cases[i].name, cases[i].value);
+		ok((p.server.heads == 1) == cases[i].seen, "%s %s %s: %.*s", cases[i].path,
+		    cases[i].authority, cases[i].name, (int)strcspn(cases[i].value, "\r\n"),
+		    cases[i].value);
 		pair_clear(&p);
 		ok(p.server.closes == p.server.heads, "closed if seen");
 	}
