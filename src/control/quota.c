@@ -379,6 +379,14 @@ static void tell_quotas(struct control *c, const struct control_actor *a, const 
 		}
 }
 
+/* Units, rounded down: what is told is allowed. */
+static double whole(int64_t n, int64_t unit)
+{
+	int64_t units = n / unit;
+
+	return (double)units;
+}
+
 static void tell_of_sandboxes(const struct control *c, const struct each *e)
 {
 	const struct control_limits *l = &c->limits;
@@ -386,14 +394,14 @@ static void tell_of_sandboxes(const struct control *c, const struct each *e)
 
 	create_bounds_get(c, &b);
 	tell(e, "sandbox", "cpus_max", "", (double)b.cpu_max / 1000, -1);
-	tell(e, "sandbox", "memory_mb_min", " MiB", (double)l->memory_min / AV_MIB, -1);
+	tell(e, "sandbox", "memory_mb_min", " MiB", whole(l->memory_min, AV_MIB), -1);
 	if (b.memory_max != INT64_MAX)
-		tell(e, "sandbox", "memory_mb_max", " MiB", (double)b.memory_max / AV_MIB, -1);
-	tell(e, "sandbox", "disk_mb_min", " MiB", (double)l->disk_min / AV_MIB, -1);
-	tell(e, "sandbox", "disk_mb_max", " MiB", (double)b.disk_max / AV_MIB, -1);
+		tell(e, "sandbox", "memory_mb_max", " MiB", whole(b.memory_max, AV_MIB), -1);
+	tell(e, "sandbox", "disk_mb_min", " MiB", whole(l->disk_min, AV_MIB), -1);
+	tell(e, "sandbox", "disk_mb_max", " MiB", whole(b.disk_max, AV_MIB), -1);
 	tell(e, "sandbox", "pids_max", "", (double)l->pids_max, -1);
-	tell(e, "sandbox", "timeout_sec_max", " s", (double)l->timeout_max_ms / 1000, -1);
-	tell(e, "sandbox", "max_lifetime_sec_max", " s", (double)l->lifetime_max_ms / 1000, -1);
+	tell(e, "sandbox", "timeout_sec_max", " s", whole(l->timeout_max_ms, 1000), -1);
+	tell(e, "sandbox", "max_lifetime_sec_max", " s", whole(l->lifetime_max_ms, 1000), -1);
 	tell(e, "sandbox", "metadata_entries", "", SANDBOX_METADATA_MAX, -1);
 	tell(e, "sandbox", "envs_entries", "", SANDBOX_ENVS_MAX, -1);
 	tell(e, "sandbox", "tags", "", SANDBOX_TAGS_MAX, -1);
@@ -414,8 +422,8 @@ static void tell_of_team(
 	    t ? (double)av_list_count(&t->members) : -1);
 	tell(e, "server", "sandboxes", "", (double)c->limits.sandboxes_max, -1);
 	tell(e, "server", "templates", "", TEMPLATES_MAX, -1);
-	tell(e, "team", "idempotency_key_sec", " s", (double)c->config.idempotency_ms / 1000, -1);
-	tell(e, "team", "history_sec", " s", (double)c->config.history_ms / 1000, -1);
+	tell(e, "team", "idempotency_key_sec", " s", whole(c->config.idempotency_ms, 1000), -1);
+	tell(e, "team", "history_sec", " s", whole(c->config.history_ms, 1000), -1);
 }
 
 void control_limits_each(struct control *c, const struct control_actor *a,
