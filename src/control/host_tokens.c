@@ -15,49 +15,24 @@
 #include "base/num.h"
 #include "control/audit_internal.h"
 #include "control/hosts_internal.h"
+#include "control/jwt.h"
 
 #include "base/banned.h"
 
-#define TOKEN_MAX   2048
-#define PAYLOAD_MAX 1024
-#define VARIANT     sodium_base64_VARIANT_URLSAFE_NO_PADDING
-#define FAMILY_HEX  32
-#define CORES_MAX   65536
-#define MEMORY_MAX  ((int64_t)1 << 40) /* MiB */
-#define DISK_MAX    ((int64_t)1 << 40) /* GiB */
-#define WHO         "this host token is not valid; register again, or refresh it"
+#define FAMILY_HEX 32
+#define CORES_MAX  65536
+#define MEMORY_MAX ((int64_t)1 << 40) /* MiB */
+#define DISK_MAX   ((int64_t)1 << 40) /* GiB */
+#define WHO        "this host token is not valid; register again, or refresh it"
 
-/* {"alg":"HS256","typ":"JWT"}, as every token begins. */
-#define HEADER "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9."
+/* {"alg":"HS256","typ":"JWT"} */
+static const struct jwt_kind token_kind = {"aviary host", "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9."};
 
 /* ---- the token of a host ---- */
 
-static void sign(
-    const struct control *c, struct av_str text, uint8_t ret[static crypto_auth_hmacsha256_BYTES])
-{
-	static const char purpose[] = "aviary host";
-	uint8_t key[crypto_auth_hmacsha256_BYTES];
-
-	static_assert(crypto_auth_hmacsha256_BYTES == crypto_auth_hmacsha256_KEYBYTES, "a key");
-	assert(c->has_sign_key);
-	(void)crypto_auth_hmacsha256(key, (const uint8_t *)purpose, sizeof(purpose), c->sign_key);
-	(void)crypto_auth_hmacsha256(ret, (const uint8_t *)text.p, text.n, key);
-	explicit_bzero(key, sizeof(key));
-}
-
-static void append_base64(struct av_buf *out, struct av_str bytes)
-{
-	char text[sodium_base64_ENCODED_LEN(PAYLOAD_MAX, VARIANT)];
-
-	assert(bytes.n <= PAYLOAD_MAX);
-	(void)sodium_bin2base64(text, sizeof(text), (const uint8_t *)bytes.p, bytes.n, VARIANT);
-	(void)av_buf_append_c(out, text);
-}
-
 int host_token_issue(const struct control *c, const struct host *h, struct av_buf *out)
 {
-	AV_CLEANUP(av_buf_clear) struct av_buf payload = AV_BUF_INIT(PAYLOAD_MAX);
-	uint8_t mac[crypto_auth_hmacsha256_BYTES];
+	AV_CLEANUP(av_buf_clear) struct av_buf payload = AV_BUF_INIT(JWT_PAYLOAD_MAX);
 	int64_t now_s = control_real_ms(c) / 1000;
 
 	(void)av_buf_printf(&payload,
@@ -66,57 +41,17 @@ int host_token_issue(const struct control *c, const struct host *h, struct av_bu
 	    h->rec.id, h->rec.id, h->rec.epoch, now_s, now_s + HOST_TOKEN_S);
 	if (av_buf_error(&payload) < 0)
 		return -ENOMEM;
-	(void)av_buf_append_c(out, HEADER);
-	append_base64(out, av_buf_str(&payload));
-	if (av_buf_error(out) < 0)
-		return -ENOMEM;
-	sign(c, av_buf_str(out), mac);
-	(void)av_buf_append_char(out, '.');
-	append_base64(out, av_str_n((const char *)mac, sizeof(mac)));
-	return av_buf_error(out);
-}
-
-static ssize_t decode(struct av_str text, uint8_t *ret, size_t size)
-{
-	const char *end = NULL;
-	size_t n;
-
-	if (sodium_base642bin(ret, size, text.p, text.n, NULL, &n, &end, VARIANT) != 0 ||
-	    end != text.p + text.n)
-		return -EINVAL;
-	return (ssize_t)n;
-}
-
-/* The payload of a token that was signed here. */
-static ssize_t open_token(
-    const struct control *c, struct av_str token, uint8_t ret[static PAYLOAD_MAX])
-{
-	uint8_t want[crypto_auth_hmacsha256_BYTES], got[crypto_auth_hmacsha256_BYTES];
-	struct av_str rest = token, payload;
-
-	if (token.n > TOKEN_MAX || !av_str_starts(token, AV_STR(HEADER)))
-		return -EINVAL;
-	rest = av_str_n(token.p + strlen(HEADER), token.n - strlen(HEADER));
-	if (!av_str_cut(&rest, '.', &payload) || decode(rest, got, sizeof(got)) != sizeof(got))
-		return -EINVAL;
-	sign(c, av_str_n(token.p, strlen(HEADER) + payload.n), want);
-	if (sodium_memcmp(want, got, sizeof(got)) != 0)
-		return -EINVAL;
-	return decode(payload, ret, PAYLOAD_MAX);
+	return jwt_issue(c, &token_kind, av_buf_str(&payload), out);
 }
 
 int control_host_verify(const struct control *c, struct av_str token,
     char ret_id[static AV_ID_SIZE], struct av_err *err)
 {
-	AV_CLEANUP(av_json_decrefp) json_t *j = NULL;
+	AV_CLEANUP(av_json_decrefp) json_t *j = jwt_open(c, &token_kind, token);
 	const char *id = NULL, *typ = NULL;
 	int64_t epoch = 0, expires_s = 0;
-	uint8_t payload[PAYLOAD_MAX];
 	const struct host *h;
-	ssize_t n = open_token(c, token, payload);
 
-	if (n >= 0)
-		j = av_json_parse_object(av_str_n((const char *)payload, (size_t)n), NULL);
 	if (!j || av_json_get_str(j, "typ", &typ, NULL) < 0 ||
 	    av_json_get_str(j, "host_id", &id, NULL) < 0 || !typ || !id ||
 	    strcmp(typ, "host") != 0 || !av_id_valid(av_str_c(id), AV_ID_HOST) ||
