@@ -123,6 +123,30 @@ void cli_print_json(const struct cli *cli, const json_t *j)
 	putchar('\n');
 }
 
+const char *cli_text(const json_t *o, const char *field)
+{
+	const char *s = json_string_value(json_object_get(o, field));
+
+	return s && s[0] ? s : "-";
+}
+
+bool cli_print_rows(
+    const struct cli *cli, const struct args *args, const json_t *rows, const char *field)
+{
+	const json_t *row;
+	size_t i;
+
+	if (cli->json) {
+		cli_print_json(cli, rows);
+		return true;
+	}
+	if (!args_flag(args, "quiet"))
+		return false;
+	json_array_foreach (rows, i, row)
+		printf("%s\n", cli_text(row, field));
+	return true;
+}
+
 void cli_print_reply(const struct cli *cli, const json_t *reply, const char *field)
 {
 	const char *text = json_string_value(json_object_get(reply, field));

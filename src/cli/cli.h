@@ -77,6 +77,12 @@ void cli_print_safe(FILE *f, const char *text);
 
 /* Prints the JSON (indented on a terminal) and a newline. */
 void cli_print_json(const struct cli *cli, const json_t *j);
+/* A member that is text, for a table; "-" when there is none, or an empty one. */
+const char *cli_text(const json_t *o, const char *field);
+/* Rows as JSON where that was asked for, or with --quiet the field of each on a line of its own.
+ * False: neither was asked for, a table is wanted. */
+bool cli_print_rows(
+    const struct cli *cli, const struct args *args, const json_t *rows, const char *field);
 /* The last of a command: the reply as JSON where that was asked for, else one text of it and a
  * newline. */
 void cli_print_reply(const struct cli *cli, const json_t *reply, const char *field);

@@ -14,12 +14,6 @@
 
 #include "base/banned.h"
 
-static const char *text_of(const json_t *o, const char *field)
-{
-	const char *s = json_string_value(json_object_get(o, field));
-	return s ? s : "-";
-}
-
 static int list(struct cli *cli, const struct args *args)
 {
 	static const char *const titles[] = {
@@ -33,25 +27,18 @@ static int list(struct cli *cli, const struct args *args)
 
 	if (cli_call(cli, "GET", NULL, &all, &err, "/v1/hosts") < 0)
 		return cli_fail(cli, &err, NULL);
-	if (cli->json) {
-		cli_print_json(cli, all);
+	if (cli_print_rows(cli, args, all, "id"))
 		return 0;
-	}
-	if (args_flag(args, "quiet")) {
-		json_array_foreach (all, i, o)
-			printf("%s\n", text_of(o, "id"));
-		return 0;
-	}
 	table_init(&t, AV_ARRAY_LEN(titles), titles);
 	t.right[5] = t.right[6] = t.right[7] = true;
 	json_array_foreach (all, i, o) {
 		json_int_t mb = json_integer_value(json_object_get(o, "memory_mb"));
 
-		table_cell(&t, "%s", text_of(o, "id"));
-		table_cell(&t, "%s", text_of(o, "type"));
-		table_cell(&t, "%s", text_of(o, "status"));
-		table_cell(&t, "%s", text_of(o, "address"));
-		table_cell(&t, "%s", text_of(o, "arch"));
+		table_cell(&t, "%s", cli_text(o, "id"));
+		table_cell(&t, "%s", cli_text(o, "type"));
+		table_cell(&t, "%s", cli_text(o, "status"));
+		table_cell(&t, "%s", cli_text(o, "address"));
+		table_cell(&t, "%s", cli_text(o, "arch"));
 		table_cell(&t, "%" JSON_INTEGER_FORMAT,
 		    json_integer_value(json_object_get(o, "cpu_cores")));
 		table_cell(&t, "%s", mb > 0 ? av_format_size((uint64_t)mb * AV_MIB, size) : "-");
@@ -101,8 +88,8 @@ static void print_registration(struct cli *cli, const json_t *reply)
 		cli_print_json(cli, reply);
 		return;
 	}
-	printf("host   %s\n", text_of(json_object_get(reply, "host"), "id"));
-	printf("token  %s\n", text_of(reply, "registration_token"));
+	printf("host   %s\n", cli_text(json_object_get(reply, "host"), "id"));
+	printf("token  %s\n", cli_text(reply, "registration_token"));
 	if (cli->err_is_tty)
 		fputs("The token is good once and for an hour; it is not shown again.\n", stderr);
 }

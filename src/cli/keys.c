@@ -26,11 +26,11 @@ static int find(
 	if (r < 0)
 		return r;
 	json_array_foreach (list, i, key) {
-		bool exact = strcmp(verb_text(key, "id"), what) == 0;
+		bool exact = strcmp(cli_text(key, "id"), what) == 0;
 
-		if (!exact && strcmp(verb_text(key, "name"), what) != 0 &&
+		if (!exact && strcmp(cli_text(key, "name"), what) != 0 &&
 		    !(strlen(what) > 2 &&
-		        av_str_starts(av_str_c(verb_text(key, "id")), av_str_c(what))))
+		        av_str_starts(av_str_c(cli_text(key, "id")), av_str_c(what))))
 			continue;
 		found = key;
 		n = exact ? 1 : n + 1;
@@ -43,7 +43,7 @@ static int find(
 	if (n > 1)
 		return av_err_set(err, AV_ERR_CONFLICT,
 		    "%zu keys are called so; give the id of one ('aviary keys ls')", n);
-	return av_str_copy(ret_id, AV_ID_SIZE, av_str_c(verb_text(found, "id")));
+	return av_str_copy(ret_id, AV_ID_SIZE, av_str_c(cli_text(found, "id")));
 }
 
 static void add_row(struct table *t, const json_t *key)
@@ -57,10 +57,10 @@ static void add_row(struct table *t, const json_t *key)
 	json_array_foreach (json_object_get(key, "scopes"), i, scope)
 		(void)av_buf_printf(&scopes, "%s%s", i ? " " : "", json_string_value(scope));
 	quota_print(json_object_get(key, "quota"), quota, sizeof(quota));
-	table_cell(t, "%s", verb_text(key, "id"));
-	table_cell(t, "%s", verb_text(key, "name"));
-	table_cell(t, "%s", verb_text(key, "key_prefix"));
-	table_cell(t, "%s", verb_text(key, "creator_email"));
+	table_cell(t, "%s", cli_text(key, "id"));
+	table_cell(t, "%s", cli_text(key, "name"));
+	table_cell(t, "%s", cli_text(key, "key_prefix"));
+	table_cell(t, "%s", cli_text(key, "creator_email"));
 	table_cell(t, "%s", av_buf_cstr(&scopes));
 	table_cell(t, "%s",
 	    json_is_true(json_object_get(key, "expired")) ? "expired"
@@ -85,15 +85,8 @@ static int list(struct cli *cli, const struct args *args)
 		return status;
 	if (cli_call(cli, "GET", NULL, &reply, &err, "/v1/api-keys") < 0)
 		return cli_fail(cli, &err, NULL);
-	if (cli->json) {
-		cli_print_json(cli, reply);
+	if (cli_print_rows(cli, args, reply, "id"))
 		return 0;
-	}
-	if (args_flag(args, "quiet")) {
-		json_array_foreach (reply, i, key)
-			printf("%s\n", verb_text(key, "id"));
-		return 0;
-	}
 	table_init(&t, AV_ARRAY_LEN(titles), titles);
 	t.right[7] = t.right[8] = true;
 	json_array_foreach (reply, i, key)
@@ -107,7 +100,7 @@ static void show_secret(const struct cli *cli, const json_t *key)
 {
 	cli_print_reply(cli, key, "key");
 	if (!cli->json && cli->out_is_tty)
-		fprintf(stderr, "key %s: this is shown once; keep it\n", verb_text(key, "id"));
+		fprintf(stderr, "key %s: this is shown once; keep it\n", cli_text(key, "id"));
 }
 
 static int fill_create(const struct args *args, json_t *body, struct av_err *err)

@@ -36,15 +36,15 @@ static int run(struct cli *cli, const struct args *args)
 	json_array_foreach (json_object_get(reply, "limits"), i, limit) {
 		const json_t *used = json_object_get(limit, "used");
 
-		table_cell(&t, "%s", verb_text(limit, "name"));
-		table_cell(&t, "%s", verb_text(limit, "of"));
+		table_cell(&t, "%s", cli_text(limit, "name"));
+		table_cell(&t, "%s", cli_text(limit, "of"));
 		table_cell(&t, "%.10g", json_number_value(json_object_get(limit, "value")));
 		if (json_is_number(used))
 			table_cell(&t, "%.10g", json_number_value(used));
 		else
 			table_cell(&t, "-");
-		table_cell(&t, "%s", verb_text(limit, "unit"));
-		table_cell(&t, "%s", verb_text(limit, "origin"));
+		table_cell(&t, "%s", cli_text(limit, "unit"));
+		table_cell(&t, "%s", cli_text(limit, "origin"));
 	}
 	table_print(&t, cli_bold(cli), cli_plain(cli));
 	return 0;

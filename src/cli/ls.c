@@ -13,12 +13,6 @@
 
 #include "base/banned.h"
 
-static const char *text_of(const json_t *o, const char *field)
-{
-	const char *s = json_string_value(json_object_get(o, field));
-	return s && s[0] ? s : "-";
-}
-
 static void cell_size_mb(struct table *t, const json_t *sandbox, const char *field)
 {
 	char buf[24];
@@ -31,11 +25,11 @@ static void add_row(struct table *t, const json_t *sandbox)
 	const json_t *cpus = json_object_get(sandbox, "cpus");
 	if (!cpus)
 		cpus = json_object_get(sandbox, "vcpus");
-	table_cell(t, "%s", text_of(sandbox, "id"));
-	table_cell(t, "%s", text_of(json_object_get(sandbox, "metadata"), "name"));
-	table_cell(t, "%s", text_of(sandbox, "status"));
-	table_cell(t, "%s", text_of(sandbox, "isolation"));
-	table_cell(t, "%s", text_of(sandbox, "template"));
+	table_cell(t, "%s", cli_text(sandbox, "id"));
+	table_cell(t, "%s", cli_text(json_object_get(sandbox, "metadata"), "name"));
+	table_cell(t, "%s", cli_text(sandbox, "status"));
+	table_cell(t, "%s", cli_text(sandbox, "isolation"));
+	table_cell(t, "%s", cli_text(sandbox, "template"));
 	table_cell(t, "%g", json_number_value(cpus));
 	cell_size_mb(t, sandbox, "memory_mb");
 	cell_size_mb(t, sandbox, "disk_mb");
@@ -89,7 +83,7 @@ static int run(struct cli *cli, const struct args *args)
 	const json_t *sandbox;
 	if (args_flag(args, "quiet")) {
 		json_array_foreach (list, i, sandbox)
-			printf("%s\n", text_of(sandbox, "id"));
+			printf("%s\n", cli_text(sandbox, "id"));
 		return 0;
 	}
 	if (json_array_size(list) == 0 && cli->out_is_tty) {

@@ -19,7 +19,7 @@ static int own_team(struct cli *cli, char ret_id[static AV_ID_SIZE], struct av_e
 	AV_CLEANUP(av_json_decrefp) json_t *reply = NULL;
 	int r = cli_call(cli, "GET", NULL, &reply, err, "/v1/limits");
 
-	return r < 0 ? r : av_str_copy(ret_id, AV_ID_SIZE, av_str_c(verb_text(reply, "team_id")));
+	return r < 0 ? r : av_str_copy(ret_id, AV_ID_SIZE, av_str_c(cli_text(reply, "team_id")));
 }
 
 /* Pages of 100. */
@@ -54,8 +54,8 @@ static int find_team(
 	if (r < 0)
 		return r;
 	json_array_foreach (reply, i, team)
-		if (strcmp(verb_text(team, "name"), what) == 0 ||
-		    strcmp(verb_text(team, "slug"), what) == 0) {
+		if (strcmp(cli_text(team, "name"), what) == 0 ||
+		    strcmp(cli_text(team, "slug"), what) == 0) {
 			found = team;
 			n++;
 		}
@@ -63,7 +63,7 @@ static int find_team(
 		return av_err_set(err, n ? AV_ERR_CONFLICT : AV_ERR_NOT_FOUND,
 		    "%s team is called so; 'aviary teams ls%s' shows their ids",
 		    n ? "more than one" : "no", all ? " --all" : "");
-	return av_str_copy(ret_id, AV_ID_SIZE, av_str_c(verb_text(found, "id")));
+	return av_str_copy(ret_id, AV_ID_SIZE, av_str_c(cli_text(found, "id")));
 }
 
 /* ---- teams ---- */
@@ -73,10 +73,10 @@ static void add_team(struct table *t, const json_t *team, bool all)
 	char quota[160];
 
 	quota_print(json_object_get(team, "quota"), quota, sizeof(quota));
-	table_cell(t, "%s", verb_text(team, "id"));
-	table_cell(t, "%s", verb_text(team, "name"));
-	table_cell(t, "%s", verb_text(team, "slug"));
-	table_cell(t, "%s", verb_text(team, all ? "owner_email" : "role"));
+	table_cell(t, "%s", cli_text(team, "id"));
+	table_cell(t, "%s", cli_text(team, "name"));
+	table_cell(t, "%s", cli_text(team, "slug"));
+	table_cell(t, "%s", cli_text(team, all ? "owner_email" : "role"));
 	table_cell(t, "%s", quota);
 	table_age(t, json_string_value(json_object_get(team, "created_at")));
 }
@@ -122,10 +122,10 @@ static void print_members(const struct cli *cli, const json_t *members)
 	table_init(&t, AV_ARRAY_LEN(titles), titles);
 	t.right[4] = true;
 	json_array_foreach (members, i, m) {
-		table_cell(&t, "%s", verb_text(m, "user_id"));
-		table_cell(&t, "%s", verb_text(m, "email"));
-		table_cell(&t, "%s", verb_text(m, "name"));
-		table_cell(&t, "%s", verb_text(m, "role"));
+		table_cell(&t, "%s", cli_text(m, "user_id"));
+		table_cell(&t, "%s", cli_text(m, "email"));
+		table_cell(&t, "%s", cli_text(m, "name"));
+		table_cell(&t, "%s", cli_text(m, "role"));
 		table_age(&t, json_string_value(json_object_get(m, "joined_at")));
 	}
 	table_print(&t, cli_bold(cli), cli_plain(cli));
@@ -155,8 +155,8 @@ static int show(struct cli *cli, const struct args *args)
 
 		quota_print(json_object_get(team, "quota"), quota, sizeof(quota));
 		printf("%s%s%s  %s (%s), you are its %s\nquota of its own: %s\n\n", cli_bold(cli),
-		    verb_text(team, "name"), cli_plain(cli), verb_text(team, "id"),
-		    verb_text(team, "slug"), verb_text(team, "role"), quota);
+		    cli_text(team, "name"), cli_plain(cli), cli_text(team, "id"),
+		    cli_text(team, "slug"), cli_text(team, "role"), quota);
 	}
 	print_members(cli, json_object_get(reply, "members"));
 	return 0;
@@ -242,9 +242,9 @@ static int find_member(struct cli *cli, const char *what, char ret_team[static A
 	if (r < 0)
 		return r;
 	json_array_foreach (members, i, m)
-		if (strcmp(verb_text(m, "user_id"), what) == 0 ||
-		    av_str_ieq(av_str_c(verb_text(m, "email")), av_str_c(what)))
-			return av_str_copy(ret_user, AV_ID_SIZE, av_str_c(verb_text(m, "user_id")));
+		if (strcmp(cli_text(m, "user_id"), what) == 0 ||
+		    av_str_ieq(av_str_c(cli_text(m, "email")), av_str_c(what)))
+			return av_str_copy(ret_user, AV_ID_SIZE, av_str_c(cli_text(m, "user_id")));
 	return av_err_set(err, AV_ERR_NOT_FOUND,
 	    "nobody in the team has this address or id; 'aviary teams members' lists them");
 }

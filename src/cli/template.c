@@ -17,12 +17,6 @@
 
 #include "base/banned.h"
 
-static const char *text_of(const json_t *o, const char *field)
-{
-	const char *s = json_string_value(json_object_get(o, field));
-	return s ? s : "-";
-}
-
 static void cell_size(struct table *t, const json_t *o, const char *field, uint64_t scale)
 {
 	char buf[24];
@@ -44,20 +38,13 @@ static int list(struct cli *cli, const struct args *args)
 		return status;
 	if (cli_call(cli, "GET", NULL, &all, &err, "/v1/snapshots") < 0)
 		return cli_fail(cli, &err, NULL);
-	if (cli->json) {
-		cli_print_json(cli, all);
+	if (cli_print_rows(cli, args, all, "name"))
 		return 0;
-	}
-	if (args_flag(args, "quiet")) {
-		json_array_foreach (all, i, o)
-			printf("%s\n", text_of(o, "name"));
-		return 0;
-	}
 	table_init(&t, AV_ARRAY_LEN(titles), titles);
 	t.right[3] = t.right[4] = t.right[5] = t.right[6] = t.right[7] = true;
 	json_array_foreach (all, i, o) {
-		table_cell(&t, "%s", text_of(o, "name"));
-		table_cell(&t, "%s", text_of(o, "type"));
+		table_cell(&t, "%s", cli_text(o, "name"));
+		table_cell(&t, "%s", cli_text(o, "type"));
 		table_cell(&t, "%s", json_is_true(json_object_get(o, "platform")) ? "yes" : "no");
 		cell_size(&t, o, "size_bytes", 1);
 		cell_size(&t, o, "memory_mb", AV_MIB);

@@ -20,21 +20,14 @@
 #define PASSWORD_MAX 1024
 #define PAGES_MAX    1000
 
-static const char *text_of(const json_t *o, const char *field)
-{
-	const char *s = json_string_value(json_object_get(o, field));
-
-	return s && s[0] ? s : "-";
-}
-
 /* ---- looking ---- */
 
 static void add_row(struct table *t, const json_t *u)
 {
-	table_cell(t, "%s", text_of(u, "id"));
-	table_cell(t, "%s", text_of(u, "email"));
-	table_cell(t, "%s", text_of(u, "name"));
-	table_cell(t, "%s", text_of(u, "status"));
+	table_cell(t, "%s", cli_text(u, "id"));
+	table_cell(t, "%s", cli_text(u, "email"));
+	table_cell(t, "%s", cli_text(u, "name"));
+	table_cell(t, "%s", cli_text(u, "status"));
 	table_cell(t, "%s", json_is_true(json_object_get(u, "is_admin")) ? "yes" : "");
 	table_cell(
 	    t, "%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(u, "teams_joined")));
@@ -75,15 +68,8 @@ static int list(struct cli *cli, const struct args *args)
 
 	if (!all)
 		return cli_fail(cli, &err, NULL);
-	if (cli->json) {
-		cli_print_json(cli, all);
+	if (cli_print_rows(cli, args, all, "id"))
 		return 0;
-	}
-	if (args_flag(args, "quiet")) {
-		json_array_foreach (all, i, u)
-			printf("%s\n", text_of(u, "id"));
-		return 0;
-	}
 	table_init(&t, AV_ARRAY_LEN(titles), titles);
 	t.right[5] = t.right[6] = true;
 	json_array_foreach (all, i, u)
@@ -201,7 +187,7 @@ static int create(struct cli *cli, const struct args *args)
 		return 0;
 	}
 	url = json_string_value(json_object_get(json_object_get(reply, "link"), "url"));
-	printf("%s\n", text_of(reply, "id"));
+	printf("%s\n", cli_text(reply, "id"));
 	if (url)
 		printf("%s\n", url);
 	return 0;

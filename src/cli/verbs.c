@@ -39,13 +39,6 @@ int verbs_run(struct cli *cli, const struct args *args, const struct verb *v, si
 	return cli_usage_error(cli, "%s %s? There are %s", command, verb, av_buf_cstr(&names));
 }
 
-const char *verb_text(const json_t *o, const char *field)
-{
-	const char *s = json_string_value(json_object_get(o, field));
-
-	return s && s[0] ? s : "-";
-}
-
 /* ---- quotas ---- */
 
 enum kind { COUNT, MILLI, SIZE };

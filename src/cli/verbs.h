@@ -16,9 +16,6 @@ struct verb {
 /* Runs the one that the first operand names; a usage error otherwise. */
 int verbs_run(struct cli *cli, const struct args *args, const struct verb *v, size_t n);
 
-/* A member that is text; "-" when there is none, or an empty one. */
-const char *verb_text(const json_t *o, const char *field);
-
 /* NAME=VALUE pairs as a quota: sandboxes, cpus, memory (4G), disk, creates; the value none takes
  * one away. NULL with *err set. */
 json_t *quota_parse(const char *const *pairs, size_t n, struct av_err *err);

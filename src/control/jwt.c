@@ -38,8 +38,8 @@ static void append_base64(struct av_buf *out, struct av_str bytes)
 	(void)av_buf_append_c(out, text);
 }
 
-int jwt_issue(const struct control *c, const struct jwt_kind *kind, struct av_str payload,
-    struct av_buf *out)
+int jwt_issue(
+    const struct control *c, const struct jwt_kind *kind, struct av_str payload, struct av_buf *out)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf token = AV_BUF_INIT(2 * JWT_MAX);
 	uint8_t mac[MAC_BYTES];
