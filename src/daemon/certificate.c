@@ -304,7 +304,8 @@ static void take(struct certificate *c)
 		    strerrordesc_np(-r), NULL);
 		if (r == -EPIPE)
 			(void)av_watch_set(c->watch, 0);
-		rest(c);
+		if (c->state != LOADING) /* else on_loaded() does, with what the thread has */
+			rest(c);
 		return;
 	}
 	if (c->state != ASKED) { /* too late, or not asked for */

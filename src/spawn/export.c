@@ -151,11 +151,13 @@ static void start(struct exporting *e, struct job *j);
 static void exported(void *ctx, int error, const struct chore_result *res)
 {
 	struct exporting *e = ctx;
-	struct job *next = AV_LIST_FIRST(&e->of->waiting, struct job, node);
+	struct job *next;
 	if (error < 0 && error != -ECANCELED)
 		av_log(AV_LOG_WARN, "a template does not go into the backup", "id", e->id, "error",
 		    res->text[0] ? res->text : strerror(-error), NULL);
-	if (next) {
+	/* One that cannot be started is answered: then it is the next one's turn. */
+	while (
+	    !chore_runs(&e->chore) && (next = AV_LIST_FIRST(&e->of->waiting, struct job, node))) {
 		av_list_remove(&next->node);
 		start(e, next);
 	}

@@ -238,6 +238,9 @@ static int take_xattr(struct tar_in *t, struct av_str name, struct av_str value)
 	for (size_t i = 0; i < name.n; i++) {
 		uint64_t byte = 0;
 
+		if (name.p[i] ==
+		    '\0') /* it would end the name early, and what follows be a length */
+			return -EINVAL;
 		if (name.p[i] != '%') {
 			(void)av_buf_append_char(&t->xattrs, name.p[i]);
 			continue;

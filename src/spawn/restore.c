@@ -94,6 +94,7 @@ static int check_empty(const struct restore *r, struct av_err *err)
 static int open_state(struct restore *r, struct av_err *err)
 {
 	const char *path = r->o->state_dir;
+	struct stat st;
 	int res = instance_make_parents(path, 0711);
 
 	if (res < 0)
@@ -103,7 +104,17 @@ static int open_state(struct restore *r, struct av_err *err)
 	r->state = open(path, OPEN_DIR | O_NOFOLLOW | O_CLOEXEC);
 	if (r->state < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open %s", path);
+	/* Whoever owns it could put something else in the place of what is written here. */
+	if (fstat(r->state, &st) < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot look at %s", path);
+	if (st.st_uid != geteuid())
+		return av_err_set(err, AV_ERR_FORBIDDEN,
+		    "%s belongs to user %u: name a directory that is missing, or one of your own, "
+		    "with --state",
+		    path, (unsigned int)st.st_uid);
 	res = check_empty(r, err);
+	if (res == 0 && fchmod(r->state, 0700) < 0)
+		res = av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot close %s to others", path);
 	if (res == 0)
 		res = instance_lock(path, "--state", &r->lock, err);
 	return res < 0 ? res : check_empty(r, err);

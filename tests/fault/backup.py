@@ -230,7 +230,7 @@ def check_live(other, stable):
 
 
 def check_load(other, load, began, ended):
-    """Answered before the backup began: there; asked for after it ended: not."""
+    """What was there all the time of the backup is there; what was deleted before it began does not come back."""
     for sandbox, at in load.made.items():
         status = other.request("GET", f"/v1/sandboxes/{sandbox}").status
         if at < began:
@@ -298,7 +298,7 @@ def test_a_stopped_reader_ends_its_backup_and_nobody_elses(d):
     sandbox = d.create()["id"]
     d.exec(sandbox, "head -c 30000000 /dev/urandom >/root/r")
     made = d.expect(201, "POST", "/v1/snapshots", {"sandbox_id": sandbox, "name": "held", "stop": True}).json()
-    where = os.path.join(d.state, "templates", made["id"]) if "id" in made else None
+    where = os.path.join(d.state, "templates", made["id"])
     for _ in range(4):  # more than the worker lets go on at once
         with contextlib.closing(d.connection()) as conn:
             conn.request("GET", "/v1/admin/backup", headers={"X-API-Key": d.key})
@@ -312,10 +312,8 @@ def test_a_stopped_reader_ends_its_backup_and_nobody_elses(d):
         r = aviary(d, "backup", file_of(d, "second.tar"), check=False)
         ok(r.returncode != 0 and b"another backup" in r.stderr, f"a second one is refused: {r.stderr!r}")
         ok(not os.path.exists(file_of(d, "second.tar")), "and leaves no file")
-        if where:
-            ok(os.path.isdir(where), "its files wait for the backup")
-    if where:
-        wait_for(lambda: not os.path.isdir(where), 20, "then they go")
+        ok(os.path.isdir(where), "its files wait for the backup")
+    wait_for(lambda: not os.path.isdir(where), 20, "then they go")
     wait_for(lambda: d.request("GET", "/v1/admin/backup").status == 200, 10, "another backup")
 
 
@@ -361,6 +359,13 @@ def test_what_is_refused(d):
         ok(r.returncode != 0, f"{state} is refused")
         contains(r.stderr.decode(), part, "with the reason")
     d.expect(200, "GET", "/v1/sandboxes")
+    if os.geteuid() == 0:
+        theirs = os.path.join(d.dir, "theirs")
+        os.mkdir(theirs, 0o755)
+        os.chown(theirs, 12345, 12345)
+        r = aviary(d, "restore", good, "--state", theirs, check=False)
+        ok(r.returncode != 0 and not os.listdir(theirs), "into somebody else's directory nothing is restored")
+        contains(r.stderr.decode(), "belongs to user 12345", "with the reason")
     # A directory that is there and empty, from standard input.
     state = os.path.join(d.dir, "empty")
     os.mkdir(state)
