@@ -91,14 +91,11 @@ static void take_user(const struct control *c, const char *id, char ret_id[stati
 
 static void take_key(const struct control *c, const char *id, struct store_audit *rec)
 {
-	const struct key *k;
+	const struct key *k = key_find(c, id);
 
 	(void)snprintf(rec->actor_id, sizeof(rec->actor_id), "%s", id);
-	AV_LIST_FOREACH(k, &c->keys, const struct key, link)
-	if (strcmp(k->rec.id, id) == 0) {
+	if (k)
 		audit_text(rec->actor_name, sizeof(rec->actor_name), k->rec.name);
-		return;
-	}
 }
 
 static void take_actor(
@@ -196,7 +193,9 @@ void control_audit(struct control *c, const struct control_audit *what)
 
 	if (status == STORE_AUDIT_FAILURE && !what->by_system && !failure_fits(c, team))
 		return;
-	e = c->audit->n_waiting < AUDIT_WAITING_MAX ? calloc(1, sizeof(*e)) : NULL;
+	/* A disk that hangs answers nothing of what was sent. */
+	e = c->audit->n_waiting + c->audit->n_sent < AUDIT_WAITING_MAX ? calloc(1, sizeof(*e))
+	                                                               : NULL;
 	if (!e) {
 		c->audit->stats.lost++;
 		c->audit->lost_untold++;
@@ -282,6 +281,7 @@ static void tell_omitted(struct control *c)
 
 static void batch_free(struct audit_batch *b)
 {
+	b->c->audit->n_sent -= b->n;
 	av_list_remove(&b->link);
 	free(b);
 }
@@ -354,6 +354,7 @@ static struct audit_batch *take_batch(struct control *c)
 		a->n_waiting--;
 		free(e);
 	}
+	a->n_sent += b->n;
 	return b;
 }
 
@@ -433,6 +434,6 @@ void audit_clear(struct control *c)
 void control_audit_stats(const struct control *c, struct control_audit_stats *ret)
 {
 	*ret = c->audit->stats;
-	ret->waiting = c->audit->n_waiting;
+	ret->waiting = c->audit->n_waiting + c->audit->n_sent;
 	ret->kept = (uint64_t)c->audit->total;
 }

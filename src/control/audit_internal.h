@@ -49,6 +49,7 @@ struct audit_batch {
 struct audit {
 	struct av_list waiting; /* struct audit_entry, oldest first */
 	size_t n_waiting;
+	size_t n_sent;          /* in batches that the store has not answered */
 	struct av_list batches; /* struct audit_batch */
 	int64_t flush_ns;       /* boot time; INT64_MAX: nothing waits */
 	int64_t retry_ns;       /* nothing is written before; 0: the last time went well */

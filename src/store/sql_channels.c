@@ -198,10 +198,11 @@ int sql_notice_put(struct store_db *db, const struct store_notice_text *n, struc
 		return -EIO;
 	if (sqlite3_changes(db->sql) == 0)
 		return 0;
-	ids = sql_stmt(db, ST_CHANNEL_OF_TEAM);
+	ids = sql_stmt(db, ST_CHANNEL_OF_EVENT);
 	if (!ids)
 		return sql_error(db, err, "cannot record the event");
 	sql_bind_text(ids, 1, n->team_id);
+	sql_bind_text(ids, 2, n->event);
 	while (r == 0 && (code = sqlite3_step(ids)) == SQLITE_ROW)
 		r = drop_oldest(db, (const char *)sqlite3_column_text(ids, 0), err);
 	if (r == 0 && code != SQLITE_DONE)
