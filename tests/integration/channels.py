@@ -180,7 +180,7 @@ def test_a_whole_life_in_order(d):
 
 
 def test_by_itself(d):
-    """What nobody asked for has no actor; only what is wanted is told; a failed create is told as an end."""
+    """What nobody asked for has no actor; only what is wanted is told."""
     channel = make(d, "few", events=["capsule.destroyed"])
     sb = d.create(max_lifetime_sec=1)
     event = told("/few", 1, 30)[0]
@@ -421,8 +421,7 @@ def test_chats(d):
         "telegram": {"bot_token": "123:ABC-def", "chat_id": "-100200"},
         "matrix": {"homeserver_url": f"{R.url}/", "access_token": "syt_token", "room_id": "!abc:example.com"},
     }
-    key = d.expect(201, "POST", "/v1/api-keys", {"name": "<@everyone> [x](http://evil)"}).json()["key"] \
-        if d.request("GET", "/v1/api-keys").status == 200 else d.key
+    key = d.expect(201, "POST", "/v1/api-keys", {"name": "<@everyone> [x](http://evil)"}).json()["key"]
     channels = [make(d, f"chat-{p}", c, ["capsule.created"], p) for p, c in chats.items()]
     sb = d.expect(201, "POST", "/v1/sandboxes", {}, headers={"X-API-Key": key}).json()
     d.ids.add(sb["id"])
