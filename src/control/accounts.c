@@ -71,7 +71,8 @@ static void describe_user(const struct user *u, struct control_user *ret)
 	    .is_admin = u->rec.is_admin,
 	    .has_password = u->rec.password[0] != '\0',
 	    .has_github = u->rec.github_id[0] != '\0',
-	    .created_ms = u->rec.created_ms};
+	    .created_ms = u->rec.created_ms,
+	    .epoch = u->rec.epoch};
 }
 
 static void describe_team(const struct team *t, struct control_team *ret)

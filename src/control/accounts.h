@@ -49,6 +49,7 @@ struct control_user {
 	const char *status; /* "inactive" (not activated yet), "active", "disabled" */
 	bool is_admin, has_password, has_github;
 	int64_t created_ms;
+	int64_t epoch; /* a new password raises it, and voids what was signed before */
 };
 struct control_team {
 	const char *id, *name, *slug;

@@ -33,7 +33,6 @@ struct flow {
 		node_done_fn *done;
 		control_user_fn *user;
 	} fn;
-	enum control_link_kind link; /* of token */
 	bool wants_link, active, is_set_admin, is_admin, may_sign_up;
 	char user_id[AV_ID_SIZE];
 	char team_id[AV_ID_SIZE];

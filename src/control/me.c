@@ -165,8 +165,9 @@ int user_may_go(const struct user *u, struct av_err *err)
 	if (strcmp(m->rec.role, "owner") == 0 && has_other(m->team, u, false) &&
 	    !has_other(m->team, u, true))
 		return av_err_set(err, AV_ERR_OWNS_TEAM_WITH_MEMBERS,
-		    "team %s (%.100s) has other members and no other owner; make one of them "
-		    "owner, or remove them first",
+		    "team %s (%.100s) has other members, and you are its owner; delete the team, "
+		    "or "
+		    "remove them first",
 		    m->rec.team_id, m->team->rec.name);
 	return 0;
 }

@@ -15,6 +15,7 @@
 #include "api/native/native.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "api/audit.h"
@@ -24,12 +25,14 @@
 #include "base/avtime.h"
 #include "base/codec.h"
 #include "base/ids.h"
+#include "control/accounts.h"
 #include "control/sign.h"
 #include "proto/proxy_head.h"
 #include "base/banned.h"
 
 #define STATE_BYTES   16
 #define STATE_SIZE    (2 * STATE_BYTES + 1)
+#define SUBJECT_SIZE  (STATE_SIZE + 96)
 #define STATE_S       600
 #define RESULT_S      60
 #define URL_MAX       4096
@@ -117,12 +120,23 @@ struct trip {
 	const char *user_id; /* "link": the account; else "" */
 };
 
+/* With the account's epoch: a new password voids what a session of before began. */
+static void write_subject(
+    const struct api_request *rq, const struct trip *t, char ret[static SUBJECT_SIZE])
+{
+	struct control_user u = {0};
+
+	(void)control_user_get(rq->api->control, t->user_id, &u);
+	(void)snprintf(
+	    ret, SUBJECT_SIZE, "%s %s %s %" PRId64, t->state, t->intent, t->user_id, u.epoch);
+}
+
 static void sign_trip(
     const struct api_request *rq, const struct trip *t, char ret[static CONTROL_TOKEN_SIZE])
 {
-	char subject[STATE_SIZE + 64];
+	char subject[SUBJECT_SIZE];
 
-	(void)snprintf(subject, sizeof subject, "%s %s %s", t->state, t->intent, t->user_id);
+	write_subject(rq, t, subject);
 	control_sign(
 	    rq->api->control, SIGN_OAUTH, av_str_c(subject), av_real_ms() / 1000 + STATE_S, ret);
 }
@@ -335,7 +349,7 @@ static bool check_state(struct api_request *rq, struct trip *t, char user_id[sta
 	AV_CLEANUP(av_buf_clear) struct av_buf state = AV_BUF_INIT(STATE_SIZE);
 	const struct av_http_head *head = av_req_head(rq->req);
 	struct av_str cookie, rest, nonce, intent;
-	char subject[STATE_SIZE + 64];
+	char subject[SUBJECT_SIZE];
 
 	if (api_query(rq, "state", &state, NULL) < 0 ||
 	    !av_proxy_cookie(head, STATE_COOKIE, 0, &cookie))
@@ -350,7 +364,7 @@ static bool check_state(struct api_request *rq, struct trip *t, char user_id[sta
 	                                          av_str_copy(user_id, AV_ID_SIZE, cookie) < 0))
 		return false;
 	t->user_id = user_id;
-	(void)snprintf(subject, sizeof subject, "%s %s %s", t->state, t->intent, t->user_id);
+	write_subject(rq, t, subject);
 	return control_sign_check(rq->api->control, SIGN_OAUTH, av_str_c(subject), rest, NULL) == 0;
 }
 
@@ -387,6 +401,11 @@ void native_oauth_callback(struct api_request *rq)
 	g.redirect_uri = av_buf_cstr(&back);
 	g.may_sign_up = strcmp(t.intent, "signup") == 0;
 	g.user_id = user_id[0] ? user_id : NULL;
+	if (g.user_id) {
+		api_audit_user(rq, g.user_id);
+		api_audit_about(rq, g.user_id);
+		api_audit_note(rq, "intent", t.intent);
+	}
 	if (control_github_finish(rq->api->control, &g, on_finished, rq, &rq->call, &err) < 0)
 		arrive_failed(rq, word_of(&err));
 }

@@ -17,16 +17,6 @@
 #define USER_MAX  4096 /* bytes of one as JSON: twice name and address at six bytes a byte */
 #define LIST_MAX  ((size_t)PAGE_SIZE * USER_MAX + 1024)
 
-static bool need_admin(struct api_request *rq)
-{
-	struct av_err err;
-
-	if (control_need_admin(&rq->actor, &err) == 0)
-		return true;
-	api_send_err(rq, &err);
-	return false;
-}
-
 /* ---- shapes ---- */
 
 struct counts {
@@ -149,8 +139,6 @@ void native_user_list(struct api_request *rq)
 	uint64_t page;
 	int r;
 
-	if (!need_admin(rq))
-		return;
 	r = parse_page(rq, &page, &err);
 	(void)av_buf_append_c(&out, "{\"users\":[");
 	if (r == 0) {
@@ -182,8 +170,6 @@ void native_user_create(struct api_request *rq)
 	struct control_new_user n = {0};
 	struct av_err err;
 
-	if (!need_admin(rq))
-		return;
 	if (av_json_get_str(rq->body, "email", &email, &err) == 0 &&
 	    av_json_get_str(rq->body, "name", &name, &err) == 0 &&
 	    native_get_secret(rq, "password", &n.password, &err) == 0 &&
@@ -208,8 +194,6 @@ void native_user_update(struct api_request *rq)
 	bool is_admin = false;
 	struct av_err err;
 
-	if (!need_admin(rq))
-		return;
 	if (av_json_get_str(rq->body, "email", &email, &err) < 0 ||
 	    av_json_get_str(rq->body, "name", &name, &err) < 0 ||
 	    av_json_get_bool(rq->body, "is_admin", &is_admin, &err) < 0) {
@@ -232,8 +216,6 @@ void native_user_active(struct api_request *rq)
 	struct av_err err;
 	int r;
 
-	if (!need_admin(rq))
-		return;
 	r = av_json_get_bool(rq->body, "active", &active, &err);
 	if (r == 0 && !json_is_boolean(json_object_get(rq->body, "active")))
 		r = av_err_set(&err, AV_ERR_INVALID, "'active' is needed: true or false");
@@ -248,8 +230,6 @@ void native_user_password(struct api_request *rq)
 	struct av_str password = AV_STR("");
 	struct av_err err;
 
-	if (!need_admin(rq))
-		return;
 	if (native_get_secret(rq, "new_password", &password, &err) < 0 ||
 	    control_user_set_password(rq->api->control, &rq->actor, api_param(rq, "user"), password,
 	        api_on_done, rq, &rq->call, &err) < 0)
@@ -265,8 +245,6 @@ void native_user_link(struct api_request *rq)
 	struct control_link link;
 	struct av_err err;
 
-	if (!need_admin(rq))
-		return;
 	if (control_user_link(
 	        rq->api->control, &rq->actor, api_param(rq, "user"), &url, &link, &err) < 0) {
 		api_send_err(rq, &err);
