@@ -578,6 +578,10 @@ def test_github_connects(d):
     query = HUB.authorize(r.json()["auth_url"], github.person(901, address()))
     browser.cookies["oauth_link_user_id"] = login["user_id"]
     equal(browser.back(query), "?error=invalid_state", "for another account than it was begun for")
+    r = browser.get(ME + "/providers/github/connect", bearer(other))
+    query = HUB.authorize(r.json()["auth_url"], github.person(902, address()))
+    post(d, 204, ME + "/password", {"current_password": PASSWORD, "new_password": "another password"}, other)
+    equal(browser.back(query), "?error=invalid_state", "begun by a session that a new password has ended")
     d.expect(204, "PUT", f"{USERS}/{login['user_id']}/active", {"active": False})
     equal(Browser(d).go("login", who), "?error=account_deactivated", "deactivated")
     equal(d.request("GET", ME + "/providers/github/connect").code, "forbidden", "not with a key")

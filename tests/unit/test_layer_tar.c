@@ -182,8 +182,16 @@ static void test_damage(void)
 
 	(void)sh(
 	    "cd \"$1\" && mkdir s && echo x >s/x && ln s/x s/y && mkdir s/d && echo z >s/d/z", top);
+	ok(setxattr(in_top("s/x"), "user.abcdefgh", "v", 1, 0) == 0, "with an attribute");
 	is_int(write_archive("s"), 0, "a small tree");
 	char *bytes = load(&n);
+	char *name = memmem(bytes, n, "user.abcdefgh", 13);
+	if (ok(name, "which is in the archive")) {
+		name[7] = '\0';
+		store(bytes, n);
+		ok(read_again() < 0, "a NUL in its name is refused");
+		name[7] = 'c';
+	}
 	for (size_t cut = 0; cut + 2 * TAR_BLOCK < n; cut += TAR_BLOCK, tried++) {
 		store(bytes, cut);
 		taken += read_again() == 0;
