@@ -18,8 +18,9 @@ $(BUILD)/build.ninja:
 help:
 	@echo "make              build; leaves $(BUILD)/aviary and $(BUILD)/aviaryd"
 	@echo "make demo         build, start a daemon of its own, run real work in a sandbox, stop"
+	@echo "make demo ISOLATION=vm   the same of a sandbox with a kernel of its own: paused to the disk, resumed, copied"
 	@echo "make check        build and run every test family (SUITE=unit for one)"
-	@echo "make check-deep   sanitizers, second compiler, clang-tidy, fuzzing, Debian's kernel in QEMU, both templates, an upgrade"
+	@echo "make check-deep   sanitizers, second compiler, clang-tidy, fuzzing, Debian's kernel in QEMU, both templates, virtual machines, an upgrade"
 	@echo "make soak         the long runs: 10,000 cycles and more"
 	@echo "make bench        measure; writes $(BUILD)/bench.json"
 	@echo "make format tidy  lay out and analyse the sources"
@@ -57,7 +58,8 @@ tidy: all
 	@tools/run-tidy $(BUILD)
 
 install: all
-	@meson install -C $(BUILD)
+	@meson install -C $(BUILD) --no-rebuild --quiet
+	@tools/after-install $(BUILD)
 
 uninstall:
 	@tools/uninstall $(BUILD)

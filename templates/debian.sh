@@ -13,41 +13,10 @@ set -eu
 
 fail() { echo "E: $*" >&2; exit 1; }
 
-keys=/usr/share/keyrings/debian-archive-keyring.gpg
 command -v mmdebstrap >/dev/null || fail "mmdebstrap is not installed: apt-get install mmdebstrap"
-[ -e "$keys" ] || fail "Debian's keys are not installed: apt-get install debian-archive-keyring"
 
-# ---- what is installed from where ----
-
-own=
-# shellcheck disable=SC1091
-[ ! -e /etc/os-release ] || own=$(. /etc/os-release && [ "${ID:-}" = debian ] && echo "${VERSION_CODENAME:-}" || true)
-suite=${AVIARY_SUITE:-${own:-bookworm}}
-
-default_sources() {
-	echo "deb [signed-by=$keys] http://deb.debian.org/debian $suite main"
-	case $suite in sid | unstable | experimental) return ;; esac
-	echo "deb [signed-by=$keys] http://deb.debian.org/debian $suite-updates main"
-	echo "deb [signed-by=$keys] http://deb.debian.org/debian-security $suite-security main"
-}
-
-# The release itself and what mends it, from where this machine's apt has them.
-# shellcheck disable=SC2016
-own_sources() {
-	apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
-		awk -v s="$suite" -v k="$keys" '$1 == "Debian" && $3 ~ /^https?:/ && !seen[$2]++ &&
-			($2 == s || $2 == s "-updates" || $2 == s "-security") {
-				print "deb [signed-by=" k "]", $3, $2, "main" }'
-}
-
-case ${AVIARY_MIRROR:-} in
-'')
-	sources=$(own_sources)
-	case $sources in *" $suite main"*) ;; *) sources=$(default_sources) ;; esac
-	;;
-*'deb '*) sources=$AVIARY_MIRROR ;;
-*) sources="deb [signed-by=$keys] $AVIARY_MIRROR $suite main" ;;
-esac
+# shellcheck source=templates/sources.sh
+. "$(dirname "$0")/sources.sh"
 
 if [ "$(id -u)" = 0 ]; then
 	mode=root
@@ -129,9 +98,7 @@ for p in http https; do
 	[ -z "${proxy:-}" ] || set -- "$@" --aptopt="Acquire::$p::Proxy \"$proxy\""
 	proxy=
 done
-from=$(echo "$sources" | sed -n '1s/^deb *\(\[[^]]*\] *\)\{0,1\}\([^ ]*\).*/\2/;1s|//[^/@]*@|//|;1p')
-echo "I: Debian $suite from $from" >&2
-case $sources in *-security*) ;; *) [ -n "${AVIARY_MIRROR:-}" ] || echo "W: without security updates" >&2 ;; esac
+say_sources
 
 # What belongs to this machine stays here: its proxies, and passwords in URLs. As the directory is thrown away, nothing
 # in it needs to be safe on the disk.

@@ -3,7 +3,7 @@
 # demo.sh - Aviary at work: a daemon of its own, some commands, and this project built and tested inside
 #
 # Everything lies in one new directory below /var/tmp, which is gone at the end; nothing keeps running.
-# BUILD names the build directory, ISOLATION the kind of sandbox (jail).
+# BUILD names the build directory, ISOLATION the kind of sandbox (jail, vm).
 set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
 build=$(cd "$top" && cd "${BUILD:-build}" && pwd)
@@ -12,10 +12,13 @@ aviary=$build/aviary aviaryd=$build/aviaryd
 [ -x "$aviary" ] || aviary=$build/src/cli/aviary
 [ -x "$aviaryd" ] || aviaryd=$build/src/daemon/aviaryd
 
-if [ "$isolation" != jail ]; then
-	echo "demo: ISOLATION=$isolation is not available in this version; there is ISOLATION=jail" >&2
+case $isolation in
+jail | vm) ;;
+*)
+	echo "demo: there is no ISOLATION=$isolation; there are jail and vm" >&2
 	exit 1
-fi
+	;;
+esac
 for program in "$aviary" "$aviaryd"; do
 	if [ ! -x "$program" ]; then
 		echo "demo: $program is not built; type 'make'" >&2
@@ -100,6 +103,36 @@ AVIARY_URL=$(sed -n 's/^ready //p' "$home/ready")
 export AVIARY_URL
 ms=$(($(now_ms) - start))
 echo "It serves $AVIARY_URL; ready after $((ms / 1000)).$(printf %03d $((ms % 1000))) s, with template 'host' made from this machine's /usr."
+
+demo_vm() { # sized for a machine that is emulated
+	say "A kernel of its own: what it needs is built first (Debian's packages, minutes)"
+	timed "vm setup" show vm setup
+	show vm status
+	say "This machine has the kernel $(uname -r); the sandbox has"
+	timed "run, from the saved memory of the first machine" show run --isolation vm -- uname -a
+	say "One that stays, and a program that counts in it"
+	timed "create one of 256 MiB, the first of its size" sh -c '"$0" create --quiet --isolation vm --name demo --memory 256M --disk 1G >/dev/null' "$aviary"
+	show exec --detach demo -- sh -c 'n=0; while :; do n=$((n + 1)); echo $n >/tmp/n.new; mv /tmp/n.new /tmp/n; sleep 0.1; done'
+	sleep 2
+	show exec demo -- sh -c 'hostname; cat /tmp/n'
+	say "Paused its memory lies on the disk, and nothing of it runs; resumed it goes on counting"
+	timed "pause" show pause demo
+	show ls
+	timed "resume" show resume demo
+	show exec demo -- cat /tmp/n
+	say "Three copies, with memory and processes, each with a name and random numbers of its own"
+	timed "fork into three" sh -c '"$0" fork --count 3 demo >"$1"' "$aviary" "$home/copies"
+	while read -r id; do
+		show exec "$id" -- sh -c 'echo "$(hostname) $(cat /proc/sys/kernel/random/uuid) counts: $(cat /tmp/n)"' </dev/null
+	done <"$home/copies"
+	say "How long it took (each with the start of the command line)"
+	printf '%s' "$report"
+}
+
+if [ "$isolation" = vm ]; then
+	demo_vm
+	exit
+fi
 
 say "One command in a fresh sandbox, which is deleted afterwards: root of its own little world"
 show run -- sh -c 'id; hostname; ls /proc | grep -c "^[0-9]"; cat /proc/net/dev'

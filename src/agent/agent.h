@@ -46,7 +46,8 @@ struct agent {
 	uv_loop_t loop;
 	struct process_table processes;
 	struct kernel_table kernels;
-	struct server *server; /* owned */
+	struct main_command *main; /* owned; NULL: there is none */
+	struct server *server;     /* owned */
 	struct agent_settings settings;
 	const char *id;         /* sandbox id from argv; borrowed */
 	uv_timer_t trim;        /* of memory.c */

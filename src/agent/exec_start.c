@@ -15,36 +15,18 @@
 
 #include "base/banned.h"
 
-#define ARGS_MAX       8192
 #define CONFIG_MAX     ((size_t)8 * 1024 * 1024)
 #define TIMEOUT_MAX_MS (10LL * 365 * 86400 * 1000)
 
 /* A StartRequest taken apart; everything borrowed from the document. */
 struct start_request {
-	const json_t *process, *args, *envs;
-	const char *cmd, *cwd, *tag, *user, *on_detach;
+	struct process_rpc_command command;
+	const json_t *envs;
+	const char *tag, *user, *on_detach;
 	bool stdin_open, pty, kill_group, follow;
 	uint16_t cols, rows;
 	int64_t timeout_ms;
 };
-
-static int parse_process(const json_t *request, struct start_request *q, struct av_err *err)
-{
-	int r;
-
-	if ((r = av_json_get_object(request, "process", &q->process, err)) < 0)
-		return r;
-	if (!q->process)
-		return av_err_set(err, AV_ERR_INVALID, "the request has no process");
-	if ((r = av_json_get_str(q->process, "cmd", &q->cmd, err)) < 0 ||
-	    (r = av_json_get_str(q->process, "cwd", &q->cwd, err)) < 0 ||
-	    (r = av_json_get_str_array(q->process, "args", ARGS_MAX, &q->args, err)) < 0 ||
-	    (r = av_json_get_str_map(q->process, "envs", ENV_VARS_MAX, &q->envs, err)) < 0)
-		return r;
-	if (!q->cmd || !q->cmd[0])
-		return av_err_set(err, AV_ERR_INVALID, "process.cmd is empty");
-	return 0;
-}
 
 static int parse_extras(const json_t *request, struct start_request *q, struct av_err *err)
 {
@@ -70,7 +52,9 @@ static int parse(
 	int r;
 
 	*q = (struct start_request){.stdin_open = true, .on_detach = "keep", .follow = true};
-	if ((r = parse_process(request, q, err)) < 0 ||
+	if ((r = process_rpc_command(request, &q->command, err)) < 0 ||
+	    (r = av_json_get_str_map(q->command.process, "envs", ENV_VARS_MAX, &q->envs, err)) <
+	        0 ||
 	    (r = av_json_get_str(request, "tag", &q->tag, err)) < 0 ||
 	    (r = av_json_get_bool(request, "stdin", &q->stdin_open, err)) < 0 ||
 	    (r = process_rpc_size(request, &q->pty, &q->cols, &q->rows, err)) < 0)
@@ -103,20 +87,6 @@ static int make_config(const json_t *process, struct av_buf *out)
 	return av_json_dump(out, config);
 }
 
-/* argv on the heap; the strings are the document's. */
-static char **make_argv(const struct start_request *q)
-{
-	size_t n = json_array_size(q->args);
-	char **argv = calloc(n + 2, sizeof(*argv));
-
-	if (!argv)
-		return NULL;
-	argv[0] = (char *)(uintptr_t)q->cmd;
-	for (size_t i = 0; i < n; i++)
-		argv[i + 1] = (char *)(uintptr_t)json_string_value(json_array_get(q->args, i));
-	return argv;
-}
-
 /* Names the user: "user" of the binary codec, else the Authorization header. */
 static int find_user(
     const struct exec *e, const struct start_request *q, struct agent_user *ret, struct av_err *err)
@@ -139,11 +109,11 @@ int exec_launch(struct exec *e, const json_t *request, struct process **ret,
 
 	env_init(&env);
 	if ((r = parse(e, request, &q, err)) < 0 || (r = find_user(e, &q, &user, err)) < 0 ||
-	    (r = agent_find_cwd(e->rq->agent, &user, q.cwd, cwd, err)) < 0 ||
+	    (r = agent_find_cwd(e->rq->agent, &user, q.command.cwd, cwd, err)) < 0 ||
 	    (r = agent_make_env(e->rq->agent, &user, q.envs, &env, err)) < 0)
 		return r;
-	if (make_config(q.process, &config) == 0)
-		argv = make_argv(&q);
+	if (make_config(q.command.process, &config) == 0)
+		argv = process_rpc_argv(&q.command);
 	if (!argv)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory in the sandbox's agent");
 	params = (struct process_params){

@@ -17,6 +17,7 @@
  * struct lives as long as it is receiving or a job needs it.
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -48,6 +49,7 @@ struct upload {
 	struct request *rq; /* NULL once the stream is closed */
 	uv_work_t work;
 	bool working;
+	atomic_bool broken_off; /* the stream was closed within the body: nobody wants the rest */
 	struct agent_user user;
 	char path[AV_PATH_MAX + 1];     /* of the query, resolved; "" if there was none */
 	struct av_multipart *multipart; /* owned; NULL for a raw body */
@@ -131,6 +133,9 @@ static void work_batch(uv_work_t *work)
 
 	AV_LIST_FOREACH(s, &u->batch, struct step, node)
 	{
+		/* On a disk that is behind each block may take long. */
+		if (atomic_load(&u->broken_off))
+			break;
 		switch (s->kind) {
 		case STEP_OPEN:
 			u->error = step_open(u, s);
@@ -477,6 +482,8 @@ static void post_close(struct request *rq, uint32_t error)
 
 	(void)error;
 	u->rq = NULL;
+	if (!u->body_ended)
+		atomic_store(&u->broken_off, true);
 	memory_trim_later(rq->agent);
 	if (!u->working)
 		upload_release(u, &rq->agent->loop);

@@ -209,8 +209,7 @@ static void finish(struct list *l)
 static bool send_batch(struct list *l)
 {
 	if (!l->begun && !l->connect && l->error < 0) {
-		request_rpc_fail(
-		    l->rq, av_connect_code_from_err(l->err.kind), "%s", l->err.message);
+		request_rpc_fail_err(l->rq, &l->err);
 		return false;
 	}
 	if (!begin(l))
@@ -303,7 +302,7 @@ void fs_list(struct request *rq, struct av_str body)
 	l->connect = type && av_str_eq_c(av_http_media_type(*type), AV_AGENT_CT_CONNECT);
 	av_buf_init(&l->batch, BATCH_BYTES + ENTRY_BYTES);
 	if (parse(l, rq, l->connect ? fs_unframe(body) : body, &err) < 0) {
-		request_rpc_fail(rq, av_connect_code_from_err(err.kind), "%s", err.message);
+		request_rpc_fail_err(rq, &err);
 		list_free(l, rq->agent);
 		return;
 	}

@@ -77,7 +77,7 @@ static int queue(struct fsjob *j, uv_loop_t *loop)
 
 static void rpc_fail(struct request *rq, const struct av_err *err)
 {
-	request_rpc_fail(rq, av_connect_code_from_err(err->kind), "%s", err->message);
+	request_rpc_fail_err(rq, err);
 }
 
 static void answer(struct fsjob *j)

@@ -15,7 +15,7 @@
 #include <uv.h>
 
 #include "agent/request.h"
-#include "agent/walk.h"
+#include "tree/walk.h"
 #include "base/json.h"
 
 #define FSJOBS_MAX      64

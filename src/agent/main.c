@@ -2,10 +2,11 @@
 /*
  * main.c - aviary-agent: PID 1 inside a sandbox
  *
- * aviary-agent SANDBOX_ID, with the descriptors of agent_api.h. What init must do: reap every
- * child, its own and adopted ones; on SIGTERM tell all processes to end, wait TERM_GRACE_MS, kill
- * the rest and exit. All signals are read from a signalfd, so that no handler ever runs in a child
- * that shares this memory for a moment (spawn.c).
+ * aviary-agent SANDBOX_ID, with the descriptors of agent_api.h; or, as the first process of a
+ * virtual machine, aviary-agent --guest (guest.h). What init must do: reap every child, its own and
+ * adopted ones; on SIGTERM tell all processes to end, wait TERM_GRACE_MS, kill the rest and exit.
+ * All signals are read from a signalfd, so that no handler ever runs in a child that shares this
+ * memory for a moment (spawn.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "agent/guest.h"
 #include "agent/memory.h"
 #include "agent/metrics.h"
 #include "agent/record.h"
@@ -43,6 +45,7 @@ struct init {
 	uv_timer_t term;
 	int signal_fd;
 	uint64_t term_deadline_ms; /* loop time; 0 while not stopping */
+	struct guest *guest;       /* owned; NULL in a jail */
 };
 
 _Noreturn static void fatal(const char *what, int error)
@@ -62,8 +65,11 @@ static void reap(struct init *in)
 	int status;
 	pid_t pid;
 
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (in->guest)
+			guest_reaped(in->guest, pid, status);
 		process_table_reaped(&in->agent.processes, pid, status);
+	}
 }
 
 /* Everything in the pid namespace, or, when not PID 1 of one, only what was started here. */
@@ -90,7 +96,10 @@ static void on_term_poll(uv_timer_t *timer)
 		return;
 	signal_all(in, SIGKILL);
 	record_write(AV_EXIT_STOPPED, SIGTERM, "told to end");
-	exit(0);
+	if (!in->guest)
+		exit(0);
+	uv_timer_stop(timer);
+	guest_power_off(in->guest);
 }
 
 static void on_term(struct init *in)
@@ -142,15 +151,16 @@ static int open_signals(struct init *in)
 
 /* --- start --- */
 
-/* 0, 1 and 2 are something, so that no descriptor of ours can be one of them. */
-static void fill_standard_fds(void)
+/* In a guest there are none, and its own may have those numbers. */
+static void take_descriptors(const struct guest *guest)
 {
-	int fd;
-
-	do {
-		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-	} while (fd >= 0 && fd <= 2);
-	av_close_fd(&fd);
+	if (guest) {
+		record_open(-1);
+		return;
+	}
+	av_set_cloexec(AV_AGENT_FD_LISTEN, true);
+	if (av_set_cloexec(AV_AGENT_FD_EXIT_RECORD, true) == 0)
+		record_open(AV_AGENT_FD_EXIT_RECORD);
 }
 
 /* Room for pipes of many processes; children get back what we were given. */
@@ -189,7 +199,7 @@ static void harden(void)
 _Noreturn static void run(struct init *in)
 {
 	struct agent *a = &in->agent;
-	int r;
+	int listen_fd = in->guest ? -1 : AV_AGENT_FD_LISTEN, r;
 
 	if ((r = uv_loop_init(&a->loop)) < 0)
 		fatal("event loop", r);
@@ -206,8 +216,10 @@ _Noreturn static void run(struct init *in)
 	kernel_table_init(&a->kernels, a);
 	in->signals.data = in->term.data = in;
 	uv_poll_start(&in->signals, UV_READABLE, on_signals);
-	if ((r = server_open(a, AV_AGENT_FD_LISTEN, &a->server)) < 0)
+	if ((r = server_open(a, listen_fd, &a->server)) < 0)
 		fatal("listening socket", r);
+	if (in->guest && (r = guest_open(in->guest, a)) < 0)
+		fatal("virtio ports", r);
 	/* A child of the worker's may have ended before the signalfd was there. */
 	reap(in);
 	uv_run(&a->loop, UV_RUN_DEFAULT);
@@ -216,20 +228,19 @@ _Noreturn static void run(struct init *in)
 
 int main(int argc, char **argv)
 {
+	struct guest *guest = guest_wanted(argc, argv) ? guest_boot() : NULL;
 	struct init *in;
 
 	harden();
-	fill_standard_fds();
+	(void)av_fill_standard_fds();
 	memory_configure();
 	setenv("UV_THREADPOOL_SIZE", FILE_THREADS, 1);
-	av_set_cloexec(AV_AGENT_FD_LISTEN, true);
-	if (av_set_cloexec(AV_AGENT_FD_EXIT_RECORD, true) == 0)
-		record_open(AV_AGENT_FD_EXIT_RECORD);
-	if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+	take_descriptors(guest);
+	if (!guest && argc == 2 && strcmp(argv[1], "--version") == 0) {
 		printf("aviary-agent %s\n", AVIARY_VERSION);
 		return 0;
 	}
-	if (argc != 2) {
+	if (!guest && argc != 2) {
 		fprintf(stderr,
 		    "usage: aviary-agent SANDBOX_ID (with a listening socket as descriptor 3 and "
 		    "the exit record as 4); started by aviary-spawn\n");
@@ -239,5 +250,6 @@ int main(int argc, char **argv)
 	if (!in)
 		fatal("memory", ENOMEM);
 	in->agent.id = argv[1];
+	in->guest = guest;
 	run(in);
 }

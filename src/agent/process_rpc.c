@@ -16,16 +16,43 @@
 
 #include "base/banned.h"
 
+#define ARGS_MAX       8192
 #define LIST_BYTES_MAX ((size_t)32 * 1024 * 1024)
-
-static void fail_err(struct request *rq, const struct av_err *err)
-{
-	request_rpc_fail(rq, av_connect_code_from_err(err->kind), "%s", err->message);
-}
 
 static void reply_empty(struct request *rq)
 {
 	request_reply(rq, 200, AV_AGENT_CT_JSON, AV_STR("{}"));
+}
+
+int process_rpc_command(const json_t *request, struct process_rpc_command *ret, struct av_err *err)
+{
+	int r;
+
+	*ret = (struct process_rpc_command){0};
+	if ((r = av_json_get_object(request, "process", &ret->process, err)) < 0)
+		return r;
+	if (!ret->process)
+		return av_err_set(err, AV_ERR_INVALID, "the request has no process");
+	if ((r = av_json_get_str(ret->process, "cmd", &ret->cmd, err)) < 0 ||
+	    (r = av_json_get_str(ret->process, "cwd", &ret->cwd, err)) < 0 ||
+	    (r = av_json_get_str_array(ret->process, "args", ARGS_MAX, &ret->args, err)) < 0)
+		return r;
+	if (!ret->cmd || !ret->cmd[0])
+		return av_err_set(err, AV_ERR_INVALID, "process.cmd is empty");
+	return 0;
+}
+
+char **process_rpc_argv(const struct process_rpc_command *c)
+{
+	size_t n = json_array_size(c->args);
+	char **argv = calloc(n + 2, sizeof(*argv));
+
+	if (!argv)
+		return NULL;
+	argv[0] = (char *)(uintptr_t)c->cmd;
+	for (size_t i = 0; i < n; i++)
+		argv[i + 1] = (char *)(uintptr_t)json_string_value(json_array_get(c->args, i));
+	return argv;
 }
 
 int process_rpc_select(
@@ -88,7 +115,7 @@ static struct process *select_live(struct request *rq, struct av_str body, json_
 	json_t *j = av_json_parse_object(body, &err);
 
 	if (!j || process_rpc_select(rq->agent, j, &p, &err) < 0) {
-		fail_err(rq, &err);
+		request_rpc_fail_err(rq, &err);
 		json_decref(j);
 		return NULL;
 	}
@@ -142,7 +169,7 @@ void process_rpc_update(struct request *rq, struct av_str body)
 	if (!p)
 		return;
 	if (process_rpc_size(j, &has, &cols, &rows, &err) < 0) {
-		fail_err(rq, &err);
+		request_rpc_fail_err(rq, &err);
 		return;
 	}
 	r = has ? process_resize(p, cols, rows) : 0;
@@ -220,7 +247,7 @@ void process_rpc_send_input(struct request *rq, struct av_str body)
 	if (!p)
 		return;
 	if (process_rpc_input(j, p, &data, &err) < 0) {
-		fail_err(rq, &err);
+		request_rpc_fail_err(rq, &err);
 		return;
 	}
 	rq->ops = &input_ops;
@@ -262,7 +289,7 @@ void process_rpc_send_signal(struct request *rq, struct av_str body)
 		return;
 	}
 	if (av_json_get_str(j, "scope", &scope, &err) < 0) {
-		fail_err(rq, &err);
+		request_rpc_fail_err(rq, &err);
 		return;
 	}
 	r = process_signal(p, sig, av_str_eq_c(AV_STR("group"), scope));

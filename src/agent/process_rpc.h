@@ -14,6 +14,15 @@
  * AV_ERR_INVALID without a selector, AV_ERR_NOT_FOUND "process with pid N not found". */
 int process_rpc_select(
     struct agent *a, const json_t *request, struct process **ret, struct av_err *err);
+/* {"process":{"cmd","args","cwd"}} of request, borrowed. AV_ERR_INVALID without a cmd. */
+struct process_rpc_command {
+	const json_t *process, *args;
+	const char *cmd, *cwd;
+};
+int process_rpc_command(const json_t *request, struct process_rpc_command *ret, struct av_err *err);
+/* cmd and args with a NULL behind them, to be freed; the strings are the document's. NULL: no
+ * memory. */
+char **process_rpc_argv(const struct process_rpc_command *c);
 /* What base64 in the largest request can hold. */
 #define PROCESS_RPC_INPUT_MAX ((size_t)12 * 1024 * 1024)
 /* The bytes of {"input":{"stdin":base64}} or {"input":{"pty":base64}} of request, appended to out.

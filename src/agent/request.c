@@ -298,6 +298,11 @@ void request_rpc_fail(struct request *rq, enum av_connect_code code, const char 
 	request_reply(rq, av_connect_http_status(code), AV_AGENT_CT_JSON, av_buf_str(&out));
 }
 
+void request_rpc_fail_err(struct request *rq, const struct av_err *err)
+{
+	request_rpc_fail(rq, av_connect_code_from_err(err->kind), "%s", err->message);
+}
+
 /* --- what requests have in common --- */
 
 bool request_query(struct request *rq, const char *name, char *dst, size_t size)

@@ -94,6 +94,7 @@ void request_fail_err(struct request *rq, const struct av_err *err);
 /* Error of a unary RPC: HTTP status of the code, {"code":"not_found","message":...}. */
 void request_rpc_fail(struct request *rq, enum av_connect_code code, const char *fmt, ...)
     AV_PRINTF(3, 4);
+void request_rpc_fail_err(struct request *rq, const struct av_err *err);
 /* Drops the rest of the client's bytes without further calls to the handler, on_close included. */
 void request_ignore_rest(struct request *rq);
 /* RST_STREAM; on_close follows. */

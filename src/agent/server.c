@@ -41,8 +41,9 @@ struct server {
 	uv_timer_t breath; /* until accepting is tried again */
 	uv_prepare_t prepare;
 	uv_check_t check;
-	int listen_fd;
+	int listen_fd; /* -1: none */
 	bool accepting;
+	bool held;            /* no connection is read from */
 	struct av_list conns; /* of struct conn */
 	size_t nconns;
 	struct av_list turns; /* of struct request: those that wait for on_turn */
@@ -252,7 +253,7 @@ static void conn_flush(struct conn *c)
 		return;
 	}
 	/* Still wanting without being blocked: the turn was used up, so come back through poll. */
-	conn_poll(c, (c->failed ? 0 : UV_READABLE) |
+	conn_poll(c, (c->failed || c->server->held ? 0 : UV_READABLE) |
 	                 (c->blocked || av_http2_want_write(c->session) ? UV_WRITABLE : 0));
 }
 
@@ -294,7 +295,7 @@ static void on_conn(uv_poll_t *poll, int status, int events)
 	if (events & UV_WRITABLE)
 		c->blocked = false;
 	server_mark(c);
-	if (events & UV_READABLE)
+	if (events & UV_READABLE && !c->server->held)
 		conn_read(c);
 }
 
@@ -391,9 +392,23 @@ static int conn_open(struct server *s, int fd)
 	}
 	s->nconns++;
 	av_list_append(&s->conns, &c->node);
-	conn_poll(c, UV_READABLE);
+	/* What it is to wait for is decided when it is flushed. */
 	server_mark(c);
 	return 0;
+}
+
+int server_adopt(struct server *s, int fd)
+{
+	return s->nconns < SERVER_CONNS_MAX ? conn_open(s, fd) : -EMFILE;
+}
+
+void server_hold(struct server *s, bool on)
+{
+	struct conn *c;
+
+	s->held = on;
+	AV_LIST_FOREACH(c, &s->conns, struct conn, node)
+	server_mark(c);
 }
 
 static void stop_accepting(struct server *s)
@@ -450,7 +465,7 @@ int server_open(struct agent *a, int listen_fd, struct server **ret)
 	av_list_init(&s->conns);
 	av_list_init(&s->dirty);
 	av_list_init(&s->turns);
-	r = uv_poll_init(&a->loop, &s->listener, listen_fd);
+	r = listen_fd < 0 ? 0 : uv_poll_init(&a->loop, &s->listener, listen_fd);
 	if (r < 0) {
 		free(s);
 		return r;
@@ -475,7 +490,8 @@ void server_drain(struct server *s)
 {
 	struct conn *c;
 
-	uv_poll_stop(&s->listener);
+	if (s->listen_fd >= 0)
+		uv_poll_stop(&s->listener);
 	s->accepting = true;
 	AV_LIST_FOREACH(c, &s->conns, struct conn, node)
 	{

@@ -12,8 +12,13 @@
 
 struct conn;
 
-/* Begins to accept on listen_fd (taken over). -errno. */
+/* Begins to accept on listen_fd (taken over; -1: connections come by server_adopt only). -errno. */
 int server_open(struct agent *a, int listen_fd, struct server **ret);
+/* A connection that was made elsewhere: a non-blocking stream socket, taken over. On failure
+ * (-errno; -EMFILE when there are too many) it stays the caller's. */
+int server_adopt(struct server *s, int fd) AV_MUST_CHECK;
+/* While it is held no connection is read from: requests wait. What is to be sent still goes out. */
+void server_hold(struct server *s, bool on);
 /* There may be something to send on c: it is flushed before the loop sleeps. */
 void server_mark(struct conn *c);
 /* Puts a request's node into the list of those whose on_turn is called at the end of this turn. */

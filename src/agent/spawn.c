@@ -54,12 +54,14 @@ struct kernel_sigaction {
 	uint64_t mask;
 };
 
-/* What spawn_prepare() found; written once. */
+/* What spawn_prepare() found, and what a guest adds to it. */
 struct spawn_defaults {
 	uint64_t ignored;   /* bit n - 1 for signal n */
 	char oom_score[8];  /* for children; "" to leave it */
 	bool groups_denied; /* user namespace that may not call setgroups(2) */
 	unsigned long soft_nofile;
+	int group_fd; /* cgroup.procs, or 0: children stay in our group */
+	bool held;
 };
 static struct spawn_defaults defaults;
 
@@ -113,6 +115,16 @@ static bool groups_are_denied(void)
 	return n >= 0 && syscall(SYS_setgroups, (size_t)n, groups) < 0;
 }
 
+void spawn_into_group(int procs_fd)
+{
+	defaults.group_fd = procs_fd;
+}
+
+void spawn_hold(bool on)
+{
+	defaults.held = on;
+}
+
 void spawn_prepare(unsigned long soft_nofile)
 {
 	defaults.soft_nofile = soft_nofile;
@@ -129,14 +141,17 @@ void spawn_prepare(unsigned long soft_nofile)
 
 /* --- in the child: system calls and shared memory only --- */
 
-static int child_fail(struct child *c, enum spawn_step step)
+/* The sanitizers must not instrument code that runs in a borrowed address space. */
+#define IN_CHILD __attribute__((no_sanitize("address", "undefined")))
+
+IN_CHILD static int child_fail(struct child *c, enum spawn_step step)
 {
 	c->step = step;
 	c->error = errno;
 	_exit(127);
 }
 
-static void child_reset_limits(void)
+IN_CHILD static void child_reset_limits(void)
 {
 	struct rlimit rl;
 
@@ -147,12 +162,14 @@ static void child_reset_limits(void)
 	}
 }
 
-static void child_session(struct child *c)
+IN_CHILD static void child_session(struct child *c)
 {
 	const struct spawn_params *p = c->params;
 
 	if (setsid() < 0)
 		child_fail(c, SPAWN_SETUP);
+	if (defaults.group_fd && syscall(SYS_write, defaults.group_fd, "0", 1) < 0)
+		child_fail(c, SPAWN_GROUP);
 	for (int i = 0; i < 3; i++)
 		if (dup2(p->fds[i], i) < 0)
 			child_fail(c, SPAWN_SETUP);
@@ -166,7 +183,7 @@ static void child_session(struct child *c)
 	syscall(SYS_close_range, p->channel_fd ? CHANNEL_FD + 1U : 3U, ~0U, 0U);
 }
 
-static void child_ids(struct child *c)
+IN_CHILD static void child_ids(struct child *c)
 {
 	const struct agent_user *u = c->params->user;
 
@@ -180,7 +197,7 @@ static void child_ids(struct child *c)
 		child_fail(c, SPAWN_IDS);
 }
 
-static void child_signals(void)
+IN_CHILD static void child_signals(void)
 {
 	struct kernel_sigaction dfl = {0};
 	uint64_t none = 0;
@@ -191,9 +208,23 @@ static void child_signals(void)
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(none));
 }
 
-/* As execvp(3): the first candidate that is there decides, but one that may not be executed only if
- * no later one may. */
-static void child_exec(struct child *c)
+/* A program of another processor, and no script. */
+IN_CHILD static bool is_elf(const char *path)
+{
+	char magic[4] = "";
+	long fd = syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return false;
+	if (syscall(SYS_read, fd, magic, sizeof(magic)) < 0)
+		magic[0] = '\0';
+	syscall(SYS_close, fd);
+	return magic[0] == 0x7f && magic[1] == 'E' && magic[2] == 'L' && magic[3] == 'F';
+}
+
+/* As execvp(3), but for programs that are no scripts: the first candidate that is there decides,
+ * but one that may not be executed only if no later one may. */
+IN_CHILD static void child_exec(struct child *c)
 {
 	int error = ENOENT;
 
@@ -201,7 +232,8 @@ static void child_exec(struct child *c)
 		execve(*path, c->params->argv, c->params->envp);
 		if (errno == ENOEXEC) {
 			c->shell_argv[1] = *path;
-			execve("/bin/sh", c->shell_argv, c->params->envp);
+			if (!is_elf(*path))
+				execve("/bin/sh", c->shell_argv, c->params->envp);
 			errno = ENOEXEC;
 		}
 		if (errno != ENOENT && errno != ENOTDIR && errno != EACCES) {
@@ -215,8 +247,7 @@ static void child_exec(struct child *c)
 	child_fail(c, SPAWN_EXEC);
 }
 
-/* The sanitizers must not instrument code that runs in a borrowed address space. */
-__attribute__((no_sanitize("address", "undefined"))) static int child_main(void *arg)
+IN_CHILD static int child_main(void *arg)
 {
 	struct child *c = arg;
 
@@ -353,6 +384,15 @@ static int explain(const struct spawn_params *p, struct spawn_failure *f, struct
 			    "with a "
 			    "higher limit");
 		return av_err_sys(err, AV_ERR_INTERNAL, f->error, "cannot start '%s'", cmd);
+	case SPAWN_GROUP:
+		if (f->error == EAGAIN || f->error == EBUSY)
+			break;
+		return av_err_sys(err, AV_ERR_INTERNAL, f->error,
+		    "cannot start '%s': control group user (below /sys/fs/cgroup) cannot be joined",
+		    cmd);
+	case SPAWN_HELD:
+		return av_err_set(err, AV_ERR_INVALID_STATE,
+		    "cannot start '%s' while the sandbox stands still", cmd);
 	case SPAWN_SETUP:
 	case SPAWN_OK:
 		break;
@@ -397,6 +437,10 @@ pid_t spawn_process(
 	pid_t pid = -ENOMEM;
 	int r;
 
+	if (defaults.held) {
+		*ret = (struct spawn_failure){.step = SPAWN_HELD, .error = EBUSY};
+		return explain(params, ret, err);
+	}
 	if (found && (found->shell_argv = make_shell_argv(params->argv))) {
 		c.paths = found->paths;
 		c.shell_argv = found->shell_argv;

@@ -25,6 +25,8 @@ struct spawn_params {
 enum spawn_step {
 	SPAWN_OK,
 	SPAWN_FORK,
+	SPAWN_HELD,  /* spawn_hold() */
+	SPAWN_GROUP, /* control group */
 	SPAWN_SETUP, /* session, terminal, descriptors */
 	SPAWN_IDS,   /* groups, gid, uid */
 	SPAWN_CWD,
@@ -42,6 +44,13 @@ struct spawn_failure {
 /* Once, before the first spawn, after the process has arranged its own signals: remembers what has
  * to be undone in children (ignored signals, RLIMIT_NOFILE to soft_nofile) and their OOM score. */
 void spawn_prepare(unsigned long soft_nofile);
+
+/* For a guest: children join the control group whose cgroup.procs this is (borrowed, for good)
+ * before they execute anything. */
+void spawn_into_group(int procs_fd);
+/* While it is held nothing is started: that group is frozen, and the caller would wait for a child
+ * that cannot run. */
+void spawn_hold(bool on);
 
 /* Returns the pid, or a negative errno with *ret filled and err worded for people. Blocks until the
  * program has been executed (about 0.2 ms). The child has: its own session and process group, the

@@ -14,15 +14,18 @@
  * job needs it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "agent/fsjob.h"
 #include "agent/fsop.h"
 #include "agent/handlers.h"
 #include "agent/memory.h"
-#include "agent/unpack.h"
 #include "base/avtime.h"
+#include "tree/unpack.h"
 
 #include "base/banned.h"
 
@@ -74,14 +77,32 @@ static void put_free(struct tar_put *t, struct agent *a)
 
 /* --- on a thread of the pool --- */
 
+/* The directory, made with its parents when it is missing. */
+static int open_dest(const char *path, struct av_err *err)
+{
+	int fd = fsop_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+
+	if (fd == -ENOENT) {
+		int r = fsop_make_parents(path);
+
+		if (r < 0 || (mkdir(path, 0755) < 0 && errno != EEXIST))
+			return fsop_explain(r < 0 ? r : errno, path, err);
+		fd = fsop_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+	}
+	return fd < 0 ? fsop_explain(fd, path, err) : fd;
+}
+
 static int unpack_batch(struct tar_put *t)
 {
+	static const struct unpack_options options = {.explain = fsop_explain};
 	struct block *b;
 	int r = 0;
 
 	if (!t->opened) {
 		t->opened = true;
-		r = unpack_open(&t->unpack, t->path, &t->err);
+		r = open_dest(t->path, &t->err);
+		unpack_init(&t->unpack, r, &options);
+		r = r < 0 ? r : 0;
 	}
 	AV_LIST_FOREACH(b, &t->batch, struct block, node)
 	{

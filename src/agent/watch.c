@@ -199,7 +199,7 @@ static void want_place(struct watch *w, const char *dir, const char *name, bool 
 static int open_place(const struct watch *w, const struct place *p)
 {
 	struct open_how how = {
-	    .flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK,
+	    .flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
 	    .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
 	};
 	long fd = syscall(SYS_openat2, w->root, p->name[0] ? p->name : ".", &how, sizeof(how));
@@ -234,8 +234,22 @@ static int add_place(struct watch *w, struct place *p, int fd)
 	return 0;
 }
 
-static void start_looking(struct watch *w, struct place *p, int fd)
+/* Gone again, a link, or not to be read: nothing to watch. */
+static bool is_nothing(int error)
 {
+	return error == ENOENT || error == ENOTDIR || error == ELOOP || error == EACCES;
+}
+
+/* Opened when it is watched already: btrfs shows what was there when a directory was opened, and
+ * what is made between that and the watch would be neither read nor told. */
+static void start_looking(struct watch *w, struct place *p, int place_fd)
+{
+	int fd = openat(place_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
+
+	if (fd < 0) {
+		w->overflow = w->overflow || !is_nothing(errno);
+		return;
+	}
 	w->looking = fdopendir(fd);
 	w->looked_at = w->looking ? p : NULL;
 	if (w->looking)
@@ -280,24 +294,20 @@ static void look_inside(struct watch *w, int64_t until)
 static int do_place(struct watch *w, struct place *p)
 {
 	bool is_root = !p->name[0];
-	int fd = open_place(w, p), r = fd;
+	AV_CLEANUP(av_close_fd) int fd = open_place(w, p);
+	int r = fd;
 
 	av_list_remove(&p->node);
 	w->todo_n--;
 	if (fd >= 0)
 		r = add_place(w, p, fd);
 	if (r < 0) {
-		/* Gone again, a link, or not to be read: nothing to watch. */
-		if (r != -ENOENT && r != -ENOTDIR && r != -ELOOP && r != -EACCES)
-			w->overflow = true;
-		av_close_fd(&fd);
+		w->overflow = w->overflow || !is_nothing(-r);
 		free(p);
 		return is_root || (!w->ready && r == -ENOSPC) ? r : 0;
 	}
 	if (w->recursive)
 		start_looking(w, p, fd);
-	else
-		close(fd);
 	return 0;
 }
 
@@ -424,7 +434,9 @@ static void run(struct watch *w)
 			set_ready(w, r);
 		return;
 	}
-	tell(w);
+	/* What was found may stand in what is still to be read, and is known again only here. */
+	if (done || !w->guessed || w->events_n > WATCH_EVENTS_MAX / 2)
+		tell(w);
 }
 
 static void on_idle(uv_idle_t *idle)

@@ -195,7 +195,7 @@ static void fail(struct watching *g, const struct av_err *err)
 		return;
 	}
 	over(g, false);
-	request_rpc_fail(rq, av_connect_code_from_err(err->kind), "%s", err->message);
+	request_rpc_fail_err(rq, err);
 }
 
 static void on_ready(void *ctx, const struct av_err *err)
@@ -336,7 +336,7 @@ static struct watch *find(struct request *rq, struct av_str body)
 
 	json = av_json_parse_object(body, &err);
 	if (!json || av_json_get_str(json, "watcherId", &id, &err) < 0) {
-		request_rpc_fail(rq, av_connect_code_from_err(err.kind), "%s", err.message);
+		request_rpc_fail_err(rq, &err);
 		return NULL;
 	}
 	w = watch_find(rq->agent, av_str_c(id));

@@ -76,6 +76,7 @@ static void queues(struct rows *r, const struct api *a, const struct control_que
 	add(r, "changes_waiting", q->changes_waiting, 0);
 	add(r, "ending", q->ending, 0);
 	add(r, "ending_retries", q->ending_retries, 0);
+	add(r, "stops", q->stops, 0);
 	add(r, "account_changes", q->account_changes, 0);
 	add(r, "passwords", q->passwords, q->passwords_max);
 	add(r, "passwords_running", q->passwords_running, q->passwords_running_max);
@@ -118,11 +119,14 @@ static void tables(struct rows *r, const struct control_queues *q,
 		add(r, "worker_slots", helper->sandboxes, helper->sandboxes_max);
 }
 
-static void buffers(struct rows *r, const struct api *a, const struct events_stats *events)
+static void buffers(struct rows *r, const struct api *a, const struct control_queues *q,
+    const struct events_stats *events)
 {
 	add(r, "exec_output", a->collected_bytes, FOREGROUND_TOTAL_MAX);
 	add(r, "kernel_results", a->kernel_bytes, KERNEL_RUN_TOTAL_MAX);
 	add(r, "events", events->bytes, EVENTS_KEPT_BYTES);
+	add(r, "logs_saving", q->logs_saving_bytes, q->logs_bytes_max);
+	add(r, "logs_reading", q->logs_reading_bytes, q->logs_bytes_max);
 }
 
 void metrics_write_queues(
@@ -136,7 +140,7 @@ void metrics_write_queues(
 	events_get_stats(a->events, &events);
 	queues(&waiting, a, &q, helper);
 	tables(&held, &q, &events, helper);
-	buffers(&bytes, a, &events);
+	buffers(&bytes, a, &q, &events);
 	write_rows(out, &waiting, "queue", "aviary_queue_length",
 	    "What waits or is under way, by queue.", "aviary_queue_limit",
 	    "The bound of a queue, where it has one of its own; beyond it requests are refused.");

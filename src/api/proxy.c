@@ -51,13 +51,15 @@ static void send_error(struct api_request *rq, const struct av_err *err)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf body = AV_BUF_INIT(ERROR_MAX);
 	bool json = wants_json(rq->req);
-	struct av_http_header headers[4] = {
+	struct av_http_header headers[5] = {
 	    {AV_STR("content-type"),
 	        json ? AV_STR("application/json") : AV_STR("text/plain; charset=utf-8")},
 	    {AV_STR("x-content-type-options"), AV_STR("nosniff")},
 	    {AV_STR("cache-control"), AV_STR("no-store")},
+	    /* Tells it from an answer of the server, which cannot say this. */
+	    {AV_STR("x-aviary-error"), av_str_c(av_err_code(err->kind))},
 	};
-	size_t n = 3;
+	size_t n = 4;
 
 	if (err->kind == AV_ERR_UNAUTHORIZED)
 		headers[n++] =

@@ -48,15 +48,9 @@ int av_hex_decode(void *dst, struct av_str s)
 static const char base64_alphabet[] =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-int av_base64_encode(struct av_buf *out, const void *src, size_t n)
+void av_base64_write(char *dst, const void *src, size_t n)
 {
 	const unsigned char *p = src;
-	char *dst;
-	if (n > SIZE_MAX / 2)
-		return -EMSGSIZE;
-	int r = av_buf_reserve(out, AV_BASE64_LEN(n), &dst);
-	if (r < 0)
-		return r;
 	for (size_t i = 0; i < n; i += 3) {
 		size_t left = n - i;
 		uint32_t v = (uint32_t)p[i] << 16 | (left > 1 ? (uint32_t)p[i + 1] << 8 : 0) |
@@ -66,6 +60,17 @@ int av_base64_encode(struct av_buf *out, const void *src, size_t n)
 		*dst++ = left > 1 ? base64_alphabet[v >> 6 & 63] : '=';
 		*dst++ = left > 2 ? base64_alphabet[v & 63] : '=';
 	}
+}
+
+int av_base64_encode(struct av_buf *out, const void *src, size_t n)
+{
+	char *dst;
+	if (n > SIZE_MAX / 2)
+		return -EMSGSIZE;
+	int r = av_buf_reserve(out, AV_BASE64_LEN(n), &dst);
+	if (r < 0)
+		return r;
+	av_base64_write(dst, src, n);
 	av_buf_commit(out, AV_BASE64_LEN(n));
 	return 0;
 }

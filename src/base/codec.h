@@ -11,7 +11,9 @@
 void av_hex_encode(char *dst, const void *src, size_t n);
 /* dst must hold s.n / 2 bytes; -EINVAL on odd length or a bad digit. */
 int av_hex_decode(void *dst, struct av_str s);
-/* Standard alphabet with padding, appended to out. */
+/* Standard alphabet with padding: AV_BASE64_LEN(n) characters to dst, and no NUL. */
+void av_base64_write(char *dst, const void *src, size_t n);
+/* The same, appended to out. */
 int av_base64_encode(struct av_buf *out, const void *src, size_t n);
 /* Padding required, no white space, no stray bits: -EINVAL otherwise; nothing appended on error. */
 int av_base64_decode(struct av_buf *out, struct av_str s);

@@ -204,3 +204,16 @@ int av_close_range_from(unsigned int first)
 {
 	return syscall(SYS_close_range, first, ~0u, 0) < 0 ? -errno : 0;
 }
+
+int av_fill_standard_fds(void)
+{
+	int fd, r;
+
+	do {
+		fd = open("/dev/null", O_RDWR | O_NOCTTY | O_CLOEXEC);
+		r = fd < 0 ? -errno : fd > 2 ? 0 : av_set_cloexec(fd, false);
+	} while (r == 0 && fd <= 2);
+	if (fd > 2)
+		av_close_fd(&fd);
+	return r;
+}

@@ -44,3 +44,6 @@ ssize_t av_recv_fds(
 int av_pidfd_open(pid_t pid);
 int av_pidfd_send_signal(int pidfd, int sig);
 int av_close_range_from(unsigned int first);
+/* Those of 0, 1 and 2 that are closed become /dev/null, which children have as well: otherwise the
+ * next socket or file of ours would be one of them. -errno. */
+int av_fill_standard_fds(void);

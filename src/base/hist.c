@@ -23,6 +23,13 @@ void av_hist_add(struct av_hist *h, int64_t ns)
 	h->sum_ns += v;
 }
 
+void av_hist_merge(struct av_hist *h, const struct av_hist *other)
+{
+	for (size_t b = 0; b < AV_HIST_BUCKETS; b++)
+		h->count[b] += other->count[b];
+	h->sum_ns += other->sum_ns;
+}
+
 uint64_t av_hist_total(const struct av_hist *h)
 {
 	uint64_t n = 0;

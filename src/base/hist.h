@@ -21,5 +21,7 @@ extern const uint64_t av_hist_bound_us[AV_HIST_BUCKETS - 1];
 
 /* A time below 0 counts as 0. */
 void av_hist_add(struct av_hist *h, int64_t ns);
+/* Adds what another one has counted. */
+void av_hist_merge(struct av_hist *h, const struct av_hist *other);
 /* How many were added. */
 uint64_t av_hist_total(const struct av_hist *h);

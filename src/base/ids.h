@@ -19,6 +19,7 @@
 #define AV_ID_TEAM     "te"
 #define AV_ID_USER     "us"
 #define AV_ID_TEMPLATE "tp"
+#define AV_ID_VM_LAYER "vm" /* what virtual machines are made of; what follows is a hash */
 #define AV_ID_HOST     "ho"
 #define AV_ID_AUDIT    "lo" /* what follows is a number, not random */
 

@@ -228,5 +228,5 @@ int av_json_dump(struct av_buf *out, const json_t *j)
 {
 	if (json_dump_callback(j, append_chunk, out, JSON_COMPACT | JSON_ENCODE_ANY) < 0)
 		return out->error ? out->error : -EINVAL;
-	return 0;
+	return out->error; /* jansson overlooks what a key could not be written with */
 }

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/num.h"
 #include "base/str.h"
 #include "cli/command.h"
@@ -200,20 +201,20 @@ static int parse_short(struct args *a, int argc, char **argv, int *pos)
 
 static int check_operands(const struct args *a)
 {
+	AV_CLEANUP(av_buf_clear) struct av_buf usage = AV_BUF_INIT(4096);
 	const struct command *c = a->command;
-	if (a->n_operands < c->min_operands) {
-		fprintf(stderr, "aviary %s: too few arguments\nusage: aviary %s [OPTION…] %s\n",
-		    c->name, c->name, c->usage);
-		return -EINVAL;
-	}
-	if (a->n_operands > c->max_operands) {
-		fprintf(stderr,
-		    "aviary %s: unexpected argument '%s'\nusage: aviary %s [OPTION…]%s%s\n",
-		    c->name, a->operands[c->max_operands], c->name, c->usage[0] ? " " : "",
-		    c->usage);
-		return -EINVAL;
-	}
-	return 0;
+
+	if (a->n_operands >= c->min_operands && a->n_operands <= c->max_operands)
+		return 0;
+	command_usage(c, &usage);
+	if (a->n_operands < c->min_operands)
+		fprintf(stderr, "aviary %s: too few arguments\n", c->name);
+	else
+		fprintf(stderr, "aviary %s: unexpected argument '%s'\n", c->name,
+		    a->operands[c->max_operands]);
+	fprintf(stderr, "usage: aviary %s [OPTION…]%s%s\n", c->name,
+	    av_buf_str(&usage).n ? " " : "", av_buf_cstr(&usage));
+	return -EINVAL;
 }
 
 int args_parse(struct args *a, const struct command *command, int argc, char **argv)

@@ -126,11 +126,10 @@ static int gather(
 			add_parameter(&url, "before_id", before);
 		if (!av_buf_error(&url))
 			add_parameter(&url, "limit", n < PAGE_MAX ? "50" : "200");
-		const struct av_client_request request = {
-		    .method = "GET", .path = av_buf_cstr(&url)};
+		const struct cli_request request = {.method = "GET", .path = av_buf_cstr(&url)};
 		if (!request.path)
 			return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
-		r = av_client_call(cli->client, &request, &page, err);
+		r = cli_request(cli, &request, &page, err);
 		if (r < 0)
 			return r;
 		json_array_foreach (json_object_get(page, "items"), i, o) {
@@ -178,10 +177,11 @@ static int follow(struct cli *cli, const char *path, char *last)
 	return cli_fail(cli, &err, NULL);
 }
 
-static int write_out(void *ctx, const char *p, size_t n)
+/* aviary_write_fn */
+static int64_t write_out(void *ctx, const void *p, size_t n)
 {
 	(void)ctx;
-	return fwrite(p, 1, n, stdout) == n ? 0 : -EPIPE;
+	return fwrite(p, 1, n, stdout) == n ? (int64_t)n : AVIARY_E_LOCAL;
 }
 
 static int run(struct cli *cli, const struct args *args)
@@ -198,9 +198,11 @@ static int run(struct cli *cli, const struct args *args)
 	if (status)
 		return status;
 	if (whole) {
-		if (av_client_get_stream(cli->client, av_buf_cstr(&path), write_out, NULL, &err) <
-		    0)
-			return cli_fail(cli, &err, NULL);
+		if (cli_transfer(cli,
+		        aviary_client_download(
+		            cli->client, av_buf_cstr(&path), write_out, NULL, NULL),
+		        "reading", &err) < 0)
+			return ferror(stdout) ? EXIT_PLATFORM : cli_fail(cli, &err, NULL);
 		return fflush(stdout) == 0 ? 0 : EXIT_PLATFORM;
 	}
 	if (following)

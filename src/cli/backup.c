@@ -6,8 +6,6 @@
  * its name, brought to the disk, and given the name as the last step. So what has the name is
  * whole.
  */
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -18,10 +16,11 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/json.h"
 #include "base/num.h"
 #include "base/path.h"
+#include "cli/archive_lib.h"
 #include "cli/command.h"
-#include "cli/progress.h"
 
 #include "base/banned.h"
 
@@ -32,7 +31,7 @@
 struct sink {
 	int fd;
 	struct archive *zstd; /* owned; NULL: as it comes */
-	struct progress progress;
+	int error;            /* errno with which it could not be written */
 	uint64_t bytes;
 	size_t n_end;
 	char end[END_SIZE]; /* the last bytes that came */
@@ -95,18 +94,18 @@ static void keep_end(struct sink *s, const char *p, size_t n)
 	s->n_end = stay + take;
 }
 
-static int on_bytes(void *ctx, const char *p, size_t n)
+/* aviary_write_fn */
+static int64_t on_bytes(void *ctx, const void *p, size_t n)
 {
 	struct sink *s = ctx;
 
 	keep_end(s, p, n);
 	s->bytes += n;
-	progress_add(&s->progress, n);
 	if (!s->zstd)
-		return av_write_full(s->fd, p, n);
-	if (archive_write_data(s->zstd, p, n) == (la_ssize_t)n)
-		return 0;
-	return archive_errno(s->zstd) > 0 ? -archive_errno(s->zstd) : -EIO;
+		s->error = -av_write_full(s->fd, p, n);
+	else if (archive_write_data(s->zstd, p, n) != (la_ssize_t)n)
+		s->error = archive_errno(s->zstd) > 0 ? archive_errno(s->zstd) : EIO;
+	return s->error ? AVIARY_E_LOCAL : (int64_t)n;
 }
 
 /* How many templates are not in it; -1: it does not end as a backup does. */
@@ -128,6 +127,10 @@ static int left_out(const struct sink *s)
 static int open_sink(
     struct sink *s, const char *file, bool compress, char *beside, size_t size, struct cli *cli)
 {
+	struct av_err err = {0};
+
+	if (compress && archive_lib_load(&err) < 0)
+		return cli_fail(cli, &err, NULL);
 	s->fd = STDOUT_FILENO;
 	if (beside[0] == '\0' && isatty(STDOUT_FILENO))
 		return cli_usage_error(cli, "standard output is a terminal: name a file");
@@ -165,12 +168,17 @@ static int finish_file(struct sink *s, const char *beside, const char *file)
 
 static int take(struct cli *cli, struct sink *s, const char *beside, const char *file)
 {
+	aviary_file_options options = AVIARY_FILE_OPTIONS_INIT;
 	struct av_err err = {0};
 	int r;
 
-	progress_init(&s->progress, cli->err_is_tty && !cli->json, "backing up");
-	r = av_client_get_stream(cli->client, "/v1/admin/backup", on_bytes, s, &err);
-	progress_end(&s->progress);
+	/* However long the daemon takes from one template to the next. */
+	options.idle_timeout_ms = -1;
+	r = cli_transfer(cli,
+	    aviary_client_download(cli->client, "/v1/admin/backup", on_bytes, s, &options),
+	    "backing up", &err);
+	if (s->error)
+		r = av_err_sys(&err, AV_ERR_INTERNAL, s->error, "%s", beside[0] ? beside : file);
 	if (r < 0)
 		return cli_fail(cli, &err, file);
 	r = left_out(s);
@@ -190,6 +198,12 @@ static int take(struct cli *cli, struct sink *s, const char *beside, const char 
 		    "%d templates could not be read and are not in the backup: the daemon's log "
 		    "names them; delete them or make them again",
 		    r);
+	if (cli->json && beside[0] != '\0') {
+		AV_CLEANUP(av_json_decrefp)
+		json_t *j = json_pack("{s:s, s:I, s:i}", "file", file, "bytes",
+		    (json_int_t)s->bytes, "templates_left_out", r);
+		cli_print_json(cli, j);
+	}
 	return r > 0 ? 1 : 0;
 }
 

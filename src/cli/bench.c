@@ -28,6 +28,8 @@
 
 #include "base/banned.h"
 
+#define KEY_SEC 3600 /* a key for a run ends then in any case */
+
 static const struct row {
 	const char *names; /* separated by spaces; what --rows selects */
 	int (*measure)(struct bench *b, struct av_err *err);
@@ -38,11 +40,15 @@ static const struct row {
     {"create_first_byte_pool", bench_row_pool},
     {"create_internet", bench_row_internet},
     {"exec_true", bench_row_exec},
+    {"sdk_exec_overhead", bench_row_sdk},
     {"run_code_first run_code_warm", bench_row_code},
     {"creates_per_second", bench_row_rate},
     {"upload_1gib download_1gib", bench_row_transfer},
     {"ws_stream_mb_s", bench_row_streams},
     {"control_under_load", bench_row_load},
+    {"vm_create_first_byte vm_create_first_byte_pool vm_exec_true vm_pause vm_resume "
+     "vm_fork_source_stopped vm_idle_memory_mib",
+        bench_row_vm},
     {"peer_bwrap peer_runc peer_crun", bench_row_peers},
     {"idle_memory_mib metrics_sampling_1000", bench_row_idle},
 };
@@ -57,6 +63,7 @@ static const struct {
     {"metrics_sampling_1000", "of one CPU, to sample 1000 idle sandboxes (daemon and worker)"},
     {"delete_gone", "DELETE until process, cgroup, socket and directory are gone"},
     {"exec_true", "POST exec of 'true' in a running sandbox"},
+    {"sdk_exec_overhead", "exec of 'true' by libaviary (floor: the same exchange by hand)"},
     {"run_code_first", "first run_code in a new sandbox, plain Python"},
     {"run_code_warm", "run_code of 1+1 in a kernel that is up"},
     {"creates_per_second", "create and delete, four clients at once (more is better)"},
@@ -70,6 +77,13 @@ static const struct {
     {"idle_memory_mib", "whole system, for each of n idle sandboxes"},
     {"daemon_rss_mib", "aviaryd after start"},
     {"agent_private_mib", "one agent: anonymous memory and page tables"},
+    {"vm_create_first_byte", "create of a virtual machine and exec (floor: QEMU's own restore)"},
+    {"vm_create_first_byte_pool", "the same, when a machine of the pool is ready (floor: an exec)"},
+    {"vm_exec_true", "POST exec of 'true' in a virtual machine"},
+    {"vm_pause", "512 MiB, 50 MB of it touched, until its memory is on the disk"},
+    {"vm_resume", "until a command has run again"},
+    {"vm_fork_source_stopped", "how long the source of a fork stands still"},
+    {"vm_idle_memory_mib", "private memory of an idle virtual machine"},
     {"peer_bwrap", "bwrap with all namespaces, until the first byte"},
     {"peer_runc", "runc run, until the first byte"},
     {"peer_crun", "crun run, until the first byte"},
@@ -325,6 +339,7 @@ static void find_floors(struct bench *b)
 	    {"floor_http", b->floor_http},
 	    {"floor_ws", b->floor_ws},
 	    {"floor_child", b->floor_child},
+	    {"floor_vm", b->floor_vm},
 	};
 	for (size_t i = 0; i < AV_ARRAY_LEN(programs); i++)
 		if (cli_find_program(programs[i].name, "../tests/bench", programs[i].path,
@@ -348,15 +363,37 @@ static int measure(struct bench *b, const char *list, struct av_err *err)
 	return r;
 }
 
-/* --url: an existing daemon and its key. */
+/* --url: an existing daemon, and a key for this run, as the library keeps the user's to itself. */
 static int use_daemon(struct bench *b)
 {
+	AV_CLEANUP(av_json_decrefp) json_t *made = NULL;
+	AV_CLEANUP(av_json_decrefp)
+	json_t *body = json_pack("{s:s, s:i}", "name", "aviary bench", "expires_in_sec", KEY_SEC);
+	struct av_err err = {0};
 	int status = cli_connect(b->cli);
+
 	if (status)
 		return status;
+	if (cli_call(b->cli, "POST", body, &made, &err, "/v1/api-keys") < 0)
+		return cli_fail(b->cli, &err, "a key to measure with");
+	(void)snprintf(b->key_id, sizeof(b->key_id), "%s", cli_text(made, "id"));
+	(void)snprintf(b->key_buf, sizeof(b->key_buf), "%s", cli_text(made, "key"));
 	b->url = b->cli->url;
-	b->key = b->cli->key ? b->cli->key : "";
+	b->key = b->key_buf;
 	return 0;
+}
+
+static void remove_key(struct bench *b)
+{
+	struct av_err err = {0};
+
+	explicit_bzero(b->key_buf, sizeof(b->key_buf));
+	if (!b->key_id[0])
+		return;
+	cli_hold_signals();
+	if (cli_call(b->cli, "DELETE", NULL, NULL, &err, "/v1/api-keys/%s", b->key_id) < 0)
+		cli_warn("the API key %s is left behind: %s", b->key_id, err.message);
+	cli_unhold_signals();
 }
 
 static int run_rows(struct bench *b, const char *list, json_t **ret)
@@ -373,6 +410,7 @@ static int run_rows(struct bench *b, const char *list, json_t **ret)
 	if (status == 0)
 		*ret = json_pack("{s:o, s:O}", "machine", machine(b), "rows", b->rows);
 	bench_http_close(&b->http);
+	remove_key(b);
 	bench_daemon_stop(b);
 	return status;
 }

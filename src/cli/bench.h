@@ -21,14 +21,16 @@ struct bench {
 	struct bench_http http; /* the connection that measures */
 
 	/* Of a daemon that bench started itself; empty with --url. */
-	const char *pool; /* how many ready sandboxes it may keep; NULL: none */
-	pid_t daemon_pid; /* of the supervisor; 0 when not ours */
-	char dir[256];    /* everything is below */
+	const char *pool, *vm_pool; /* how many ready sandboxes it may keep; NULL: none */
+	pid_t daemon_pid;           /* of the supervisor; 0 when not ours */
+	char dir[256];              /* everything is below */
 	char state[300], run[300];
 	char url_buf[128], key_buf[128];
 
+	char key_id[AV_ID_SIZE]; /* with --url: of a key made for this run; "" for none */
+
 	/* Floor programs; "" when they are not there. */
-	char floor_jail[4096], floor_http[4096], floor_ws[4096], floor_child[4096];
+	char floor_jail[4096], floor_http[4096], floor_ws[4096], floor_child[4096], floor_vm[4096];
 
 	/* Where the daemon's cgroups lie, once seen. */
 	char cgroups[16][256];
@@ -75,8 +77,16 @@ int bench_child_wait(struct bench_child *c);
 
 /* Makes directories, starts aviaryd, waits until it is ready. */
 int bench_daemon_start(struct bench *b, struct av_err *err);
+/* Ends the daemon and starts it again on what it had, with its pools as they are now. */
+int bench_daemon_restart(struct bench *b, struct av_err *err);
+/* Waits until a pool of it has one that is ready. */
+int bench_pool_wait(struct bench *b, int timeout_ms, struct av_err *err);
 /* Deletes all sandboxes, stops the daemon, removes the directories. */
 void bench_daemon_stop(struct bench *b);
+
+/* The process whose command line has this argument, and value in one of them, and begins with that
+ * program's name; 0: none. */
+pid_t bench_find_process(const char *program, const char *argument, const char *value);
 
 /* A sandbox for a measurement. json: members of the request, "" for defaults. */
 int bench_create(
@@ -99,7 +109,9 @@ int bench_floor_numbers(const char *const *argv, struct samples *first, struct s
 int bench_row_create(struct bench *b, struct av_err *err); /* create_first_byte_cold, delete_gone */
 int bench_row_internet(struct bench *b, struct av_err *err); /* create_internet */
 int bench_row_pool(struct bench *b, struct av_err *err);     /* create_first_byte_pool */
+int bench_row_vm(struct bench *b, struct av_err *err);       /* vm_* */
 int bench_row_exec(struct bench *b, struct av_err *err);     /* exec_true */
+int bench_row_sdk(struct bench *b, struct av_err *err);      /* sdk_exec_overhead */
 int bench_row_code(struct bench *b, struct av_err *err);     /* run_code_first, run_code_warm */
 int bench_row_rate(struct bench *b, struct av_err *err);     /* creates_per_second */
 int bench_row_transfer(struct bench *b, struct av_err *err); /* upload_1gib, download_1gib */

@@ -239,7 +239,8 @@ static int start_and_wait(struct bench *b, struct av_err *err)
 	snprintf(log, sizeof(log), "%s/log", b->dir);
 	const char *argv[] = {"/bin/sh", "-c", "log=$1; shift; exec \"$@\" 2>\"$log\"", "sh", log,
 	    program, "--listen", "127.0.0.1:0", "--print-ready", "--state", b->state, "--run",
-	    b->run, "--log-level", "warn", "--pool", b->pool ? b->pool : "0", NULL};
+	    b->run, "--log-level", "warn", "--pool", b->pool ? b->pool : "0", "--vm-pool",
+	    b->vm_pool ? b->vm_pool : "0", NULL};
 	char **env = own_environment(config);
 	if (!env)
 		return av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "bench");
@@ -280,6 +281,33 @@ int bench_daemon_start(struct bench *b, struct av_err *err)
 	b->url = b->url_buf;
 	b->key = b->key_buf;
 	return r;
+}
+
+int bench_daemon_restart(struct bench *b, struct av_err *err)
+{
+	struct bench_child c = {.pid = b->daemon_pid, .in = -1, .out = -1};
+
+	bench_say(b, "starting the daemon again …");
+	bench_child_stop(&c);
+	b->daemon_pid = 0;
+	return start_and_wait(b, err);
+}
+
+int bench_pool_wait(struct bench *b, int timeout_ms, struct av_err *err)
+{
+	static const char line[] = "aviary_pool_sandboxes{state=\"ready\"} ";
+	for (int64_t end = av_mono_ns() + timeout_ms * AV_NS_PER_MS; av_mono_ns() < end;) {
+		int r = bench_http_must(&b->http, "GET", "/metrics", "", err);
+		if (r < 0)
+			return r;
+		const char *text = av_buf_cstr(&b->http.body);
+		const char *found = text ? strstr(text, line) : NULL;
+		if (found && found[strlen(line)] != '0')
+			return 0;
+		usleep(2000);
+	}
+	return av_err_set(
+	    err, AV_ERR_INTERNAL, "the pool has nothing ready after %d s", timeout_ms / 1000);
 }
 
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)

@@ -71,9 +71,7 @@ static double used_mib(void)
 	return last;
 }
 
-/* The process whose command line has this argument (and begins with that program's name); 0: none.
- */
-static pid_t find_process(const char *program, const char *argument, const char *value)
+pid_t bench_find_process(const char *program, const char *argument, const char *value)
 {
 	DIR *d = opendir("/proc");
 	struct dirent *e;
@@ -131,8 +129,8 @@ static double cpu_seconds(pid_t pid)
 /* While as many sandboxes do nothing, nearly all that daemon and worker do is to sample them. */
 static void add_sampling(struct bench *b)
 {
-	pid_t daemon = b->dir[0] ? find_process("aviaryd", "--spawn-socket", b->run) : 0;
-	pid_t worker = b->dir[0] ? find_process("aviary-spawn", "--worker", b->run) : 0;
+	pid_t daemon = b->dir[0] ? bench_find_process("aviaryd", "--spawn-socket", b->run) : 0;
+	pid_t worker = b->dir[0] ? bench_find_process("aviary-spawn", "--worker", b->run) : 0;
 	bench_say(b, "measuring metrics_sampling_1000 …");
 	usleep(SETTLE_US);
 	double d = cpu_seconds(daemon), w = cpu_seconds(worker);
@@ -238,7 +236,7 @@ int bench_row_idle(struct bench *b, struct av_err *err)
 static void add_daemon(struct bench *b)
 {
 	char path[64];
-	pid_t pid = b->dir[0] ? find_process("aviaryd", "--spawn-socket", b->run) : 0;
+	pid_t pid = b->dir[0] ? bench_find_process("aviaryd", "--spawn-socket", b->run) : 0;
 	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
 	double kib = pid ? kib_of(path, "VmRSS") : (double)NAN;
 	if (isnan(kib))
@@ -259,7 +257,7 @@ int bench_row_processes(struct bench *b, struct av_err *err)
 	/* Warm: it has served an exec. */
 	snprintf(path, sizeof(path), "/v1/sandboxes/%s/exec", id);
 	r = bench_http_must(&b->http, "POST", path, "{\"cmd\":\"true\"}", err);
-	pid_t pid = find_process("aviary-agent", id, id);
+	pid_t pid = bench_find_process("aviary-agent", id, id);
 	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
 	double kib = pid ? kib_of(path, "RssAnon") + kib_of(path, "VmPTE") : (double)NAN;
 	if (isnan(kib))

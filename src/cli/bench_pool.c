@@ -20,32 +20,14 @@
 #define READY_MS  10000
 #define SETTLE_US 20000 /* the kernel takes the last one's namespaces apart meanwhile */
 
-static int wait_ready(struct bench *b, struct av_err *err)
-{
-	static const char line[] = "aviary_pool_sandboxes{state=\"ready\"} ";
-	for (int64_t end = av_mono_ns() + READY_MS * AV_NS_PER_MS; av_mono_ns() < end;) {
-		int r = bench_http_must(&b->http, "GET", "/metrics", "", err);
-		if (r < 0)
-			return r;
-		const char *text = av_buf_cstr(&b->http.body);
-		const char *found = text ? strstr(text, line) : NULL;
-		if (found && found[strlen(line)] != '0') {
-			usleep(SETTLE_US);
-			return 0;
-		}
-		usleep(2000);
-	}
-	return av_err_set(
-	    err, AV_ERR_INTERNAL, "the pool has nothing ready after %d s", READY_MS / 1000);
-}
-
 static int one(
     struct bench *b, struct samples *first_byte, struct samples *created, struct av_err *err)
 {
 	char id[AV_ID_SIZE], path[128];
-	int r = wait_ready(b, err);
+	int r = bench_pool_wait(b, READY_MS, err);
 	if (r < 0)
 		return r;
+	usleep(SETTLE_US);
 	int64_t start = av_mono_ns();
 	r = bench_create(&b->http, "", id, err);
 	if (r < 0)

@@ -29,7 +29,7 @@ static bool confirm(const char *state)
 }
 
 /* Runs aviary-spawn; its exit status. */
-static int clean(const char *program, const char *state, const char *dir, bool all)
+static int clean(const char *program, const char *state, const char *dir, bool all, bool hush)
 {
 	int status;
 	pid_t pid;
@@ -37,6 +37,8 @@ static int clean(const char *program, const char *state, const char *dir, bool a
 	fflush(stdout);
 	pid = fork();
 	if (pid == 0) {
+		if (hush)
+			(void)dup2(STDERR_FILENO, STDOUT_FILENO);
 		execl(program, program, "--cleanup", "--state", state, "--run", dir,
 		    all ? "--all" : (char *)NULL, (char *)NULL);
 		cli_warn("%s: %s", program, strerror(errno));
@@ -85,7 +87,10 @@ static int run(struct cli *cli, const struct args *args)
 		return cli_usage_error(cli, "--run: not a path");
 	dir = run_default;
 	if (stat(state, &st) < 0 && errno == ENOENT && stat(dir, &st) < 0 && errno == ENOENT) {
-		printf("nothing to clean up: neither %s nor %s exists\n", state, dir);
+		if (cli->json)
+			cli_print_done(cli, "state", state);
+		else if (!cli->quiet)
+			printf("nothing to clean up: neither %s nor %s exists\n", state, dir);
 		return 0;
 	}
 	if (all && !args_flag(args, "yes")) {
@@ -100,9 +105,11 @@ static int run(struct cli *cli, const struct args *args)
 		    "aviary-spawn is not beside this program nor in libexec; reinstall Aviary");
 		return EXIT_PLATFORM;
 	}
-	int r = clean(program, state, dir, all);
+	int r = clean(program, state, dir, all, cli->json || cli->quiet);
 	if (r == 0 && all && is_default)
 		remove_credentials();
+	if (r == 0 && cli->json)
+		cli_print_done(cli, "state", state);
 	return r;
 }
 

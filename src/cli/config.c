@@ -27,25 +27,36 @@ static int run_aviaryd(char *const *argv, char *program, size_t size)
 	return EXIT_PLATFORM;
 }
 
-static int run(struct cli *cli, const struct args *args)
+static int show(struct cli *cli, const struct args *args)
 {
 	static char text[] = "--show-config=text", json[] = "--show-config=json";
-	static char check[] = "--check-config", config[] = "--config";
-	const char *what = args->operands[0], *file = args_text(args, "config");
-	char program[4096], *argv[5] = {program};
+	static char config[] = "--config";
+	const char *file = args_text(args, "config");
+	char program[4096], *argv[5] = {program, cli->json ? json : text};
 
-	if (strcmp(what, "show") == 0 && args->n_operands == 1) {
-		argv[1] = cli->json ? json : text;
-		argv[2] = file ? config : NULL;
+	if (file) {
+		argv[2] = config;
 		argv[3] = (char *)(uintptr_t)file;
-	} else if (strcmp(what, "check") == 0 && args->n_operands == 2) {
-		argv[1] = check;
-		argv[2] = args->operands[1];
-	} else {
-		return cli_usage_error(cli, "say 'config show' or 'config check FILE'");
 	}
 	return run_aviaryd(argv, program, sizeof(program));
 }
+
+static int check(struct cli *cli, const struct args *args)
+{
+	static char check_config[] = "--check-config";
+	char program[4096], *argv[4] = {program, check_config, args->operands[1]};
+
+	(void)cli;
+	return run_aviaryd(argv, program, sizeof(program));
+}
+
+static const struct verb verbs[] = {
+    {"show", "", "every option, its value and where that comes from", 0, 0, NULL, COMPLETE_NONE,
+        show},
+    {"check", "FILE", "every mistake in a configuration file, with its line", 1, 1, "which file",
+        COMPLETE_FILES, check},
+    {NULL, NULL, NULL, 0, 0, NULL, COMPLETE_NONE, NULL},
+};
 
 static const struct option_spec options[] = {
     {"config", 0, OPTION_TEXT, "FILE", "show: as if aviaryd were started with this file",
@@ -59,21 +70,19 @@ static const char *const examples[] = {
     NULL,
 };
 
+static const char *const exits[] = {"2\tcheck: there is a mistake in the file", NULL};
+
 const struct command command_config = {
     .name = "config",
-    .usage = "show | check FILE",
     .summary = "show the daemon's configuration, find mistakes in a file",
     .description =
-        "show lists every option, its value and where that comes from: a flag, a variable, a "
-        "line of the configuration file, or nowhere (default). It is what aviaryd would read if "
-        "this user started it now; a service has an environment of its own ('systemctl cat "
-        "aviary').\n"
-        "check reads a file by itself and names every mistake with its line; the exit status "
-        "is 2 if there is one.",
+        "An option comes from a flag, a variable, a line of the configuration file, or nowhere "
+        "(default). What is shown is what aviaryd would read if this user started it now; a "
+        "service has an environment of its own ('systemctl cat aviary').",
+    .verbs = verbs,
     .examples = examples,
+    .exits = exits,
     .options = options,
     .min_operands = 1,
     .max_operands = 2,
-    .operand_completion = COMPLETE_FILES,
-    .run = run,
 };

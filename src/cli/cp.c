@@ -2,8 +2,8 @@
 /*
  * cp.c - aviary cp: files and directories between this machine and a sandbox
  *
- * Single files go through the files API, directories as tar streams between libarchive here and the
- * agent there, both at constant memory. Nothing needs to be installed in the sandbox.
+ * The library moves them (aviary/files.h), at constant memory; directories as tar streams. Nothing
+ * needs to be installed in the sandbox, and what it sends cannot leave the target directory.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,11 +15,9 @@
 
 #include "base/buf.h"
 #include "base/fd.h"
+#include "base/json.h"
 #include "base/path.h"
 #include "cli/command.h"
-#include "cli/progress.h"
-#include "cli/remote.h"
-#include "cli/tree.h"
 
 #include "base/banned.h"
 
@@ -27,15 +25,9 @@
 struct place {
 	const char *text; /* as given */
 	bool is_remote;
-	struct av_str box; /* remote: id, beginning of one, or name */
-	const char *path;  /* "." for "ID:" */
-	char id[AV_ID_SIZE];
-};
-
-struct copy {
-	struct cli *cli;
-	struct progress progress;
-	int fd; /* of the local file */
+	struct av_str box;  /* remote: id, beginning of one, or name */
+	const char *path;   /* "." for "ID:" */
+	aviary_sandbox *sb; /* owned; NULL until it is resolved */
 };
 
 static struct place place_parse(const char *text)
@@ -51,11 +43,22 @@ static struct place place_parse(const char *text)
 	return p;
 }
 
+static void place_clear(struct place *p)
+{
+	aviary_sandbox_free(p->sb);
+}
+
 static int place_resolve(struct cli *cli, struct place *p, struct av_err *err)
 {
 	AV_CLEANUP(av_freep) char *box = av_str_dup(p->box);
-	return box ? cli_resolve(cli, box, p->id, err)
-	           : av_err_sys(err, AV_ERR_NO_MEMORY, ENOMEM, "copy");
+	char id[AV_ID_SIZE];
+	int r;
+
+	if (!p->is_remote)
+		return 0;
+	r = box ? cli_resolve(cli, box, id, err) : -ENOMEM;
+	p->sb = r == 0 ? aviary_sandbox_attach_running(cli->client, id) : NULL;
+	return r == 0 && !p->sb ? av_err_set(err, AV_ERR_NO_MEMORY, "out of memory") : r;
 }
 
 /* dir + "/" + last component of source. Components that name no entry ("." "..") add nothing: the
@@ -83,214 +86,186 @@ static bool ends_with_slash(const char *path)
 	return n > 0 && path[n - 1] == '/';
 }
 
-/* ---- to the sandbox ---- */
+/* What is there; "exists" is false for what is not, and for a link that leads nowhere: writing
+ * there makes what it leads to. */
+struct found {
+	bool exists, is_dir;
+	unsigned mode;
+};
 
-static ssize_t on_read(void *ctx, char *p, size_t n)
+static int look(struct cli *cli, const struct place *p, struct found *ret, struct av_err *err)
 {
-	struct copy *c = ctx;
-	ssize_t r;
-	do {
-		r = read(c->fd, p, n);
-	} while (r < 0 && errno == EINTR && !cli_caught_signal());
-	if (r > 0)
-		progress_add(&c->progress, (uint64_t)r);
-	return r < 0 ? -errno : r;
+	aviary_op *op = aviary_file_exists(p->sb, p->path, NULL);
+	int r = cli_wait(cli, op, err);
+	aviary_entry *entry = r == 0 ? aviary_op_take_entry(op) : NULL;
+	const aviary_file_entry *f = entry ? entry->entry : NULL;
+
+	*ret = (struct found){.exists = f && f->type != AVIARY_FILE_TYPE_SYMLINK};
+	if (ret->exists) {
+		ret->is_dir = f->type == AVIARY_FILE_TYPE_DIRECTORY;
+		ret->mode = (unsigned)f->mode;
+	}
+	aviary_entry_free(entry);
+	aviary_op_free(op);
+	return r;
 }
 
-static int send_file(struct copy *c, const char *from, const struct stat *st,
+static void on_left_out(void *ctx, const char *path)
+{
+	(void)ctx;
+	cli_warn("%s: left out, as it is neither a file nor a directory nor a link", path);
+}
+
+static const aviary_file_options tree_options = {
+    .struct_size = sizeof(aviary_file_options), .on_left_out = on_left_out};
+
+/* ---- to the sandbox ---- */
+
+static int send_file(struct cli *cli, int fd, const char *from, const struct stat *st,
     const struct place *to, const char *path, bool exists, struct av_err *err)
 {
-	bool is_regular = st && S_ISREG(st->st_mode);
-	int r = av_client_upload(
-	    c->cli->client, to->id, path, is_regular ? st->st_size : -1, on_read, c, err);
+	unsigned mode = st->st_mode & 07777;
+	int r = cli_transfer(cli, aviary_file_upload_fd(to->sb, path, fd, NULL), from, err);
+
 	if (r < 0) {
 		av_err_prefix(err, "%s", from);
 		return r;
 	}
 	/* New files are 0644 there. */
-	if (is_regular && (exists || (st->st_mode & 07777) != 0644) &&
-	    remote_chmod(c->cli, to->id, path, st->st_mode, NULL) < 0)
-		cli_warn("%s: copied, but its mode could not be set to %04o", path,
-		    (unsigned int)(st->st_mode & 07777));
+	if (!S_ISREG(st->st_mode) || (!exists && mode == 0644))
+		return 0;
+	if (cli_transfer(cli, aviary_file_chmod(to->sb, path, mode, NULL), from, NULL) < 0)
+		cli_warn("%s: copied, but its mode could not be set to %04o", path, mode);
 	return 0;
 }
 
-static int send_tree(
-    struct copy *c, const char *from, const struct place *to, const char *path, struct av_err *err)
-{
-	AV_CLEANUP(av_tree_freep) struct av_tree *tree = NULL;
-	int r = av_tree_open(c->cli->client, to->id, path, true, &tree, err);
-	if (r == 0)
-		r = tree_send(from, tree, &c->progress, err);
-	if (r == 0)
-		r = av_tree_finish(tree, err);
-	return r;
-}
-
-static int copy_in(struct copy *c, const struct place *from, const struct place *to,
+static int copy_in(struct cli *cli, const struct place *from, const struct place *to,
     bool must_be_dir, struct av_err *err)
 {
 	bool is_stdin = strcmp(from->text, "-") == 0;
+	AV_CLEANUP(av_freep) char *path = NULL;
+	AV_CLEANUP(av_closep)
+	int fd = is_stdin ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3)
+	                  : open(from->path, O_RDONLY | O_CLOEXEC);
+	struct found there;
 	struct stat st;
-	c->fd = is_stdin ? STDIN_FILENO : open(from->path, O_RDONLY | O_CLOEXEC);
-	if (c->fd < 0)
-		return av_err_sys(err, AV_ERR_INVALID, errno, "%s", from->path);
-	if (fstat(c->fd, &st) < 0)
-		return av_err_sys(err, AV_ERR_INVALID, errno, "%s", from->path);
+	int r;
 
-	struct remote_stat rs;
-	int r = remote_stat(c->cli, to->id, to->path, &rs, err);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return av_err_sys(err, AV_ERR_INVALID, errno, "%s", from->path);
+	r = look(cli, to, &there, err);
 	if (r < 0)
 		return r;
-	bool is_dir = rs.exists && S_ISDIR(rs.mode);
-	if (must_be_dir && !is_dir)
+	if (must_be_dir && !there.is_dir)
 		return av_err_set(err, AV_ERR_INVALID, "%s is not a directory", to->text);
-	if (is_stdin && (is_dir || ends_with_slash(to->path)))
+	if (is_stdin && (there.is_dir || ends_with_slash(to->path)))
 		return av_err_set(err, AV_ERR_INVALID,
 		    "%s is a directory; standard input needs a file name", to->text);
-	AV_CLEANUP(av_freep)
-	char *path = is_dir || must_be_dir || (ends_with_slash(to->path) && !S_ISDIR(st.st_mode))
-	                 ? path_into(to->path, from->path)
-	                 : av_str_dup(av_str_c(to->path));
+	path = there.is_dir || (ends_with_slash(to->path) && !S_ISDIR(st.st_mode))
+	           ? path_into(to->path, from->path)
+	           : av_str_dup(av_str_c(to->path));
 	if (!path)
 		return av_err_set(err, AV_ERR_INVALID, "%s: the path is too long", to->text);
-	if (S_ISDIR(st.st_mode)) {
-		av_close_fd(&c->fd);
-		return send_tree(c, from->path, to, path, err);
-	}
-	if (S_ISREG(st.st_mode))
-		c->progress.total_bytes = (uint64_t)st.st_size;
-	r = send_file(c, from->text, is_stdin ? NULL : &st, to, path, rs.exists && !is_dir, err);
-	if (!is_stdin)
-		av_close_fd(&c->fd);
-	return r;
+	if (S_ISDIR(st.st_mode) && !is_stdin)
+		return cli_transfer(cli,
+		    aviary_tree_upload(to->sb, from->path, path, &tree_options), from->text, err);
+	return send_file(cli, fd, from->text, &st, to, path, there.exists, err);
 }
 
 /* ---- from the sandbox ---- */
 
-static int on_write(void *ctx, const char *p, size_t n)
-{
-	struct copy *c = ctx;
-	int r = av_write_full(c->fd, p, n);
-	progress_add(&c->progress, n);
-	return r < 0 ? r : 0;
-}
-
-static int receive_file(struct copy *c, const struct place *from, const struct remote_stat *rs,
+static int receive_file(struct cli *cli, const struct place *from, const struct found *file,
     const char *path, struct av_err *err)
 {
 	bool is_new = access(path, F_OK) < 0;
-	c->progress.total_bytes = rs->size;
 	AV_CLEANUP(av_closep)
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
+	int r;
+
 	if (fd < 0)
 		return av_err_sys(err, AV_ERR_INVALID, errno, "%s", path);
-	c->fd = fd;
-	int r = av_client_download(c->cli->client, from->id, from->path, on_write, c, err);
-	if (r < 0) {
-		/* Half a file that was not there before helps nobody. */
-		if (is_new)
-			unlink(path);
-		return r;
-	}
-	if (is_new && rs->exists && fchmod(fd, rs->mode & 0777) < 0)
+	r = cli_transfer(
+	    cli, aviary_file_download_fd(from->sb, from->path, fd, NULL), from->text, err);
+	/* Half a file that was not there before helps nobody. */
+	if (r < 0 && is_new)
+		unlink(path);
+	if (r == 0 && is_new && fchmod(fd, file->mode & 0777) < 0)
 		cli_warn("%s: copied, but its mode could not be set: %s", path, strerror(errno));
-	return 0;
-}
-
-static int receive_tree(
-    struct copy *c, const struct place *from, const char *path, struct av_err *err)
-{
-	AV_CLEANUP(av_tree_freep) struct av_tree *tree = NULL;
-	if (mkdir(path, 0777) < 0 && errno != EEXIST)
-		return av_err_sys(err, AV_ERR_INVALID, errno, "%s", path);
-	int r = av_tree_open(c->cli->client, from->id, from->path, false, &tree, err);
-	if (r == 0)
-		r = tree_receive(tree, path, &c->progress, err);
-	if (r == 0)
-		r = av_tree_finish(tree, err);
 	return r;
 }
 
-/* A directory as tar on standard output. */
-static int print_tree(struct copy *c, const struct place *from, struct av_err *err)
-{
-	AV_CLEANUP(av_tree_freep) struct av_tree *tree = NULL;
-	const char *p;
-	ssize_t n = 0;
-	int r = av_tree_open(c->cli->client, from->id, from->path, false, &tree, err);
-	while (r == 0 && (n = av_tree_read(tree, &p, err)) > 0) {
-		r = av_write_full(STDOUT_FILENO, p, (size_t)n);
-		if (r < 0)
-			return av_err_sys(err, AV_ERR_INTERNAL, r, "standard output");
-		progress_add(&c->progress, (uint64_t)n);
-	}
-	return r < 0 ? r : (int)n;
-}
-
-static int copy_out(struct copy *c, const struct place *from, const struct place *to,
+static int copy_out(struct cli *cli, const struct place *from, const struct place *to,
     bool must_be_dir, struct av_err *err)
 {
-	struct remote_stat rs;
+	struct found file;
+	AV_CLEANUP(av_freep) char *path = NULL;
 	struct stat st;
-	int r = remote_stat(c->cli, from->id, from->path, &rs, err);
+	int r = look(cli, from, &file, err);
+
 	if (r < 0)
 		return r;
-	if (!rs.exists)
+	if (!file.exists)
 		return av_err_set(err, AV_ERR_NOT_FOUND, "%s does not exist", from->text);
-	bool is_tree = rs.exists && S_ISDIR(rs.mode);
-	if (strcmp(to->text, "-") == 0) {
-		c->fd = STDOUT_FILENO;
-		return is_tree ? print_tree(c, from, err)
-		               : av_client_download(
-		                     c->cli->client, from->id, from->path, on_write, c, err);
-	}
+	if (strcmp(to->text, "-") == 0)
+		return cli_transfer(cli,
+		    file.is_dir
+		        ? aviary_tar_download_fd(from->sb, from->path, STDOUT_FILENO, NULL)
+		        : aviary_file_download_fd(from->sb, from->path, STDOUT_FILENO, NULL),
+		    from->text, err);
 	bool is_dir = stat(to->path, &st) == 0 && S_ISDIR(st.st_mode);
 	if (must_be_dir && !is_dir)
 		return av_err_set(err, AV_ERR_INVALID, "%s is not a directory", to->text);
-	AV_CLEANUP(av_freep)
-	char *path = is_dir ? path_into(to->path, from->path) : av_str_dup(av_str_c(to->path));
+	path = is_dir ? path_into(to->path, from->path) : av_str_dup(av_str_c(to->path));
 	if (!path)
 		return av_err_set(err, AV_ERR_INVALID, "%s: the path is too long", to->text);
-	return is_tree ? receive_tree(c, from, path, err) : receive_file(c, from, &rs, path, err);
+	return file.is_dir ? cli_transfer(cli,
+	                         aviary_tree_download(from->sb, from->path, path, &tree_options),
+	                         from->text, err)
+	                   : receive_file(cli, from, &file, path, err);
+}
+
+/* ---- the command ---- */
+
+static int copy_one(struct cli *cli, const char *text, const struct place *to, bool must_be_dir)
+{
+	AV_CLEANUP(place_clear) struct place from = place_parse(text);
+	struct av_err err = {0};
+	int r;
+
+	if (from.is_remote == to->is_remote)
+		return cli_usage_error(
+		    cli, from.is_remote ? "from one sandbox to another: copy through this machine"
+		                        : "neither side is a sandbox; write SANDBOX:PATH");
+	r = place_resolve(cli, &from, &err);
+	if (r == 0)
+		r = from.is_remote ? copy_out(cli, &from, to, must_be_dir, &err)
+		                   : copy_in(cli, &from, to, must_be_dir, &err);
+	if (r < 0)
+		return cli_fail(cli, &err, NULL);
+	if (cli->json && strcmp(to->text, "-") != 0) {
+		AV_CLEANUP(av_json_decrefp)
+		json_t *j = json_pack("{s:s, s:s}", "from", from.text, "to", to->text);
+		cli_print_json(cli, j);
+	}
+	return 0;
 }
 
 static int run(struct cli *cli, const struct args *args)
 {
-	struct av_err err = {0};
 	size_t n = args->n_operands - 1;
-	struct place to = place_parse(args->operands[n]);
+	AV_CLEANUP(place_clear) struct place to = place_parse(args->operands[n]);
+	struct av_err err = {0};
 	int status = cli_connect(cli);
+
 	if (status)
 		return status;
-	if (to.is_remote && place_resolve(cli, &to, &err) < 0)
+	if (place_resolve(cli, &to, &err) < 0)
 		return cli_fail(cli, &err, to.text);
 	cli_catch_signals();
-	for (size_t i = 0; i < n; i++) {
-		struct place from = place_parse(args->operands[i]);
-		struct copy copy = {.cli = cli, .fd = -1};
-		if (from.is_remote == to.is_remote)
-			return cli_usage_error(
-			    cli, from.is_remote
-			             ? "from one sandbox to another: copy through this machine"
-			             : "neither side is a sandbox; write SANDBOX:PATH");
-		progress_init(
-		    &copy.progress, cli->err_is_tty && !args_flag(args, "quiet"), from.text);
-		int r = from.is_remote ? place_resolve(cli, &from, &err) : 0;
-		if (r == 0)
-			r = from.is_remote ? copy_out(&copy, &from, &to, n > 1, &err)
-			                   : copy_in(&copy, &from, &to, n > 1, &err);
-		progress_end(&copy.progress);
-		if (r < 0)
-			return cli_fail(cli, &err, NULL);
-	}
-	return 0;
+	for (size_t i = 0; i < n && status == 0; i++)
+		status = copy_one(cli, args->operands[i], &to, n > 1);
+	return status;
 }
-
-static const struct option_spec options[] = {
-    {"quiet", 'q', OPTION_FLAG, NULL, "no progress", COMPLETE_NONE},
-    {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
-};
 
 static const char *const examples[] = {
     "aviary cp report.csv work:/data/\ta file into the sandbox named 'work'",
@@ -313,9 +288,9 @@ const struct command command_cp = {
         "that exists they get their own name there. Modes are kept, owners are not.\n\n"
         "What a sandbox sends cannot leave the target directory.",
     .examples = examples,
-    .options = options,
     .min_operands = 2,
     .max_operands = OPERANDS_ANY,
     .operand_completion = COMPLETE_PATHS,
+    .more_completion = COMPLETE_PATHS,
     .run = run,
 };

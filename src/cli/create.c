@@ -45,6 +45,35 @@ static int add_rest(const struct args *args, json_t *body, struct av_err *err)
 	return 0;
 }
 
+/* The main command, and what its end does. */
+static int add_command(const struct args *args, json_t *body, struct av_err *err)
+{
+	static const char *const of_command[] = {"workdir", "user", "on-exit"};
+	static const char *const members[] = {"workdir", "user", "on_exit"};
+	json_t *command;
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(of_command); i++) {
+		const char *text = args_text(args, of_command[i]);
+
+		if (text && args->n_operands == 0)
+			return av_err_set(
+			    err, AV_ERR_INVALID, "--%s is for a COMMAND", of_command[i]);
+		if (text && json_object_set_new(body, members[i], json_string(text)) < 0)
+			return av_err_set(err, AV_ERR_INVALID, "--%s is not UTF-8", of_command[i]);
+	}
+	if (args->n_operands == 0)
+		return 0;
+	command = json_array();
+	for (size_t i = 0; i < args->n_operands; i++)
+		if (json_array_append_new(command, json_string(args->operands[i])) < 0) {
+			json_decref(command);
+			return av_err_set(
+			    err, AV_ERR_INVALID, "argument %zu of the command is not UTF-8", i + 1);
+		}
+	json_object_set_new(body, "command", command);
+	return 0;
+}
+
 static int run(struct cli *cli, const struct args *args)
 {
 	struct av_err err = {0};
@@ -52,7 +81,8 @@ static int run(struct cli *cli, const struct args *args)
 	AV_CLEANUP(av_json_decrefp) json_t *body = options_sandbox_body(args, &err);
 	AV_CLEANUP(av_json_decrefp) json_t *envs = NULL;
 	AV_CLEANUP(av_json_decrefp) json_t *sandbox = NULL;
-	if (!body || options_envs(args, &envs, &err) < 0 || add_rest(args, body, &err) < 0)
+	if (!body || options_envs(args, &envs, &err) < 0 || add_rest(args, body, &err) < 0 ||
+	    add_command(args, body, &err) < 0)
 		return cli_usage_error(cli, "%s", err.message);
 	if (envs)
 		json_object_set(body, "envs", envs);
@@ -75,8 +105,9 @@ static int run(struct cli *cli, const struct args *args)
 		return 0;
 	}
 	printf("%s\n", id);
-	if (!args_flag(args, "quiet") && cli->out_is_tty)
-		fprintf(stderr, "try: aviary exec -it %.8s bash\n", id);
+	if (!cli->quiet && cli->out_is_tty)
+		fprintf(stderr,
+		    args->n_operands ? "try: aviary logs -f %.8s\n" : "try: aviary sh %.8s\n", id);
 	return 0;
 }
 
@@ -91,23 +122,35 @@ static const struct option_spec options[] = {
     {"public-port", 0, OPTION_LIST, "PORT", "let everybody reach that port; may be repeated",
         COMPLETE_NONE},
     {"lifetime", 0, OPTION_DURATION, "TIME", "end it after so long in any case", COMPLETE_NONE},
-    {"quiet", 'q', OPTION_FLAG, NULL, "print the id and nothing else", COMPLETE_NONE},
+    {"workdir", 'w', OPTION_TEXT, "DIR", "where COMMAND starts", COMPLETE_NONE},
+    {"user", 'u', OPTION_TEXT, "NAME", "who runs COMMAND", COMPLETE_NONE},
+    {"on-exit", 0, OPTION_TEXT, "stop|keep",
+        "what the end of COMMAND does to the sandbox (default: stop)", COMPLETE_NONE},
     OPTIONS_END,
 };
 
 static const char *const examples[] = {
     "aviary create --name work --memory 2G --cpus 2\ta sandbox called 'work'",
     "id=$(aviary create -q --lifetime 1h)\tone for a script, gone after an hour at the latest",
+    "aviary create --name web -- python3 -m http.server\tone that serves, until 'aviary stop'",
     NULL,
 };
 
 const struct command command_create = {
     .name = "create",
-    .usage = "",
+    .usage = "[--] [COMMAND [ARGUMENT…]]",
     .summary = "make a sandbox that stays until 'aviary rm'",
     .description = "Makes a sandbox and prints its id. It stays, with its files and processes, "
-                   "until 'aviary rm', its time-out, or its end.",
+                   "until 'aviary rm', its time-out, or its end.\n"
+                   "COMMAND is its main command: it is started with it, its output is kept "
+                   "('aviary logs'), 'aviary stop' gives it time to end, and its end is the "
+                   "sandbox's, unless --on-exit says otherwise.",
+    .see = "run sh exec logs stop rm",
     .examples = examples,
     .options = options,
+    .max_operands = OPERANDS_ANY,
+    .options_end_after = 1,
+    .operand_completion = COMPLETE_PROGRAMS,
+    .more_completion = COMPLETE_FILES,
     .run = run,
 };

@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/json.h"
 #include "cli/command.h"
+#include "cli/doctor_vm.h"
 #include "cli/places.h"
 #include "spawn/probe.h"
 
@@ -89,7 +90,29 @@ static void print_fact(const struct cli *cli, const struct probe_fact *f)
 	}
 }
 
-static void print_summary(const struct cli *cli, const struct probe *p, bool complete)
+static void print_vm(const struct cli *cli, const struct doctor_vm *vm)
+{
+	const char *color = !vm->available                       ? cli_bad(cli)
+	                    : strcmp(vm->speed, "hardware") == 0 ? cli_good(cli)
+	                                                         : cli_bold(cli);
+
+	printf("%svm%s    %s", cli_bold(cli), cli_plain(cli), color);
+	cli_print_safe(stdout, vm->found);
+	printf("%s\n", cli_plain(cli));
+	if (vm->reason[0]) {
+		printf("      ");
+		cli_print_safe(stdout, vm->reason);
+		putchar('\n');
+	}
+	if (vm->cure[0]) {
+		printf("      → ");
+		cli_print_safe(stdout, vm->cure);
+		putchar('\n');
+	}
+}
+
+static void print_summary(
+    const struct cli *cli, const struct probe *p, const struct doctor_vm *vm, bool complete)
 {
 	bool works = jail_works(p) && complete;
 	printf("\n%sjail%s  %s%s%s: namespaces on this machine's kernel%s\n", cli_bold(cli),
@@ -98,8 +121,7 @@ static void print_summary(const struct cli *cli, const struct probe *p, bool com
 	    !works    ? "; the lines marked 'fatal' say why and what to do"
 	    : p->root ? ", with everything that root can set up"
 	              : ", rootless: one user id inside, and the weaker limits named above");
-	printf("%svm%s    not available: this version of Aviary has no microVMs\n", cli_bold(cli),
-	    cli_plain(cli));
+	print_vm(cli, vm);
 }
 
 /* New references; NULL when there is no daemon. */
@@ -108,11 +130,12 @@ static json_t *ask_daemon(struct cli *cli)
 	AV_CLEANUP(av_json_decrefp) json_t *health = NULL;
 	AV_CLEANUP(av_json_decrefp) json_t *ready = NULL;
 	struct av_err err = {0};
-	struct av_client_request request = {.method = "GET", .path = "/health", .timeout_ms = 3000};
-	if (av_client_call(cli->client, &request, &health, NULL) < 0)
+	struct cli_request request = {
+	    .method = "GET", .path = "/health", .timeout_ms = 3000, .is_anonymous = true};
+	if (cli_request(cli, &request, &health, NULL) < 0)
 		return NULL;
 	request.path = "/ready";
-	bool is_ready = av_client_call(cli->client, &request, &ready, &err) == 0;
+	bool is_ready = cli_request(cli, &request, &ready, &err) == 0;
 	const char *version = json_string_value(json_object_get(health, "version"));
 	return json_pack("{s:s, s:s?, s:b, s:s?, s:s?}", "url", cli->url, "version", version,
 	    "ready", is_ready, "isolation",
@@ -148,6 +171,32 @@ static void print_daemon(const struct cli *cli, const json_t *daemon)
 	} while (more);
 }
 
+/* New reference; NULL without a daemon, a key or a daemon that knows isolations. */
+static json_t *ask_isolations(struct cli *cli)
+{
+	json_t *reply = NULL;
+	const struct cli_request request = {
+	    .method = "GET", .path = "/v1/isolations", .timeout_ms = 3000};
+
+	return cli_request(cli, &request, &reply, NULL) < 0 ? NULL : reply;
+}
+
+static bool has_vm(void)
+{
+	char path[4096];
+	return cli_find_program("aviary-vm", "vm", path, sizeof(path)) == 0;
+}
+
+static bool has_programs(void)
+{
+	char path[4096];
+	for (size_t i = 0; i < AV_ARRAY_LEN(programs); i++)
+		if (cli_find_program(
+		        programs[i].name, programs[i].build_folder, path, sizeof(path)) < 0)
+			return false;
+	return true;
+}
+
 static bool print_programs(const struct cli *cli)
 {
 	bool complete = true;
@@ -166,7 +215,8 @@ static bool print_programs(const struct cli *cli)
 	return complete;
 }
 
-static int print_json(const struct cli *cli, const struct probe *p, const json_t *daemon)
+static int print_json(
+    const struct cli *cli, const struct probe *p, const struct doctor_vm *vm, const json_t *daemon)
 {
 	json_t *facts = json_array(), *found = json_object();
 	bool complete = true;
@@ -185,8 +235,10 @@ static int print_json(const struct cli *cli, const struct probe *p, const json_t
 		complete = complete && is_there;
 	}
 	AV_CLEANUP(av_json_decrefp)
-	json_t *j = json_pack("{s:{s:b, s:b}, s:b, s:o, s:o}", "isolation", "jail", jail_works(p),
-	    "vm", 0, "root", p->root, "facts", facts, "programs", found);
+	json_t *j = json_pack("{s:{s:b, s:b}, s:{s:s, s:s, s:s, s:s}, s:b, s:o, s:o}", "isolation",
+	    "jail", jail_works(p), "vm", vm->available, "vm", "speed", vm->speed, "found",
+	    vm->found, "reason", vm->reason, "cure", vm->cure, "root", p->root, "facts", facts,
+	    "programs", found);
 	json_object_set_new(j, "daemon", daemon ? json_deep_copy(daemon) : json_null());
 	cli_print_json(cli, j);
 	return jail_works(p) && complete ? 0 : 1;
@@ -204,12 +256,17 @@ static int run(struct cli *cli, const struct args *args)
 		return status;
 	probe_run(&probe, dir);
 	AV_CLEANUP(av_json_decrefp) json_t *daemon = ask_daemon(cli);
+	AV_CLEANUP(av_json_decrefp) json_t *isolations = daemon ? ask_isolations(cli) : NULL;
+	struct doctor_vm vm;
+	doctor_vm_judge(&vm, &probe, has_vm(), isolations);
 	if (cli->json)
-		return print_json(cli, &probe, daemon);
+		return print_json(cli, &probe, &vm, daemon);
+	if (cli->quiet)
+		return jail_works(&probe) && has_programs() ? 0 : 1;
 	for (size_t i = 0; i < probe.n; i++)
 		print_fact(cli, &probe.fact[i]);
 	bool complete = print_programs(cli);
-	print_summary(cli, &probe, complete);
+	print_summary(cli, &probe, &vm, complete);
 	print_daemon(cli, daemon);
 	return jail_works(&probe) && complete ? 0 : 1;
 }
@@ -220,14 +277,17 @@ static const struct option_spec options[] = {
     {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
 
+static const char *const exits[] = {"1\tno sandbox can run here", NULL};
+
 const struct command command_doctor = {
     .name = "doctor",
     .usage = "",
     .summary = "say what this machine can do, and what to type where it cannot",
     .description = "Checks every prerequisite: 'ok' works, 'weak' works with less, 'missing' makes "
                    "only what needs it unavailable, 'fatal' means that no sandbox can run. It "
-                   "changes nothing. "
-                   "Exit status 0 if sandboxes can run here, 1 if not.",
+                   "changes nothing.",
+    .exits = exits,
+    .see = "config cleanup",
     .options = options,
     .run = run,
 };

@@ -12,6 +12,21 @@
 
 #include "base/banned.h"
 
+/* As the shell has it where it was the command that could not be started. */
+static int start_error(
+    struct cli *cli, const struct args *args, const char *id, const struct av_err *err)
+{
+	enum av_err_kind kind = err->kind;
+	int status;
+
+	if (kind == AV_ERR_NOT_FOUND && !remote_is_running(cli, id))
+		return cli_fail(cli, err, args->operands[0]);
+	status = cli_fail(cli, err, NULL);
+	return kind == AV_ERR_NOT_FOUND   ? EXIT_NOT_FOUND
+	       : kind == AV_ERR_FORBIDDEN ? EXIT_NOT_EXECUTABLE
+	                                  : status;
+}
+
 /* Starts it and comes back: output goes to the ring that 'aviary logs' shows. */
 static int run_in_background(struct cli *cli, const struct args *args, const char *id, json_t *envs)
 {
@@ -29,9 +44,7 @@ static int run_in_background(struct cli *cli, const struct args *args, const cha
 	if (envs)
 		json_object_set(body, "envs", envs);
 	if (cli_call(cli, "POST", body, &reply, &err, "/v1/sandboxes/%s/exec", id) < 0)
-		return err.kind == AV_ERR_NOT_FOUND && !remote_is_running(cli, id)
-		           ? cli_fail(cli, &err, args->operands[0])
-		           : session_start_error(cli, &err);
+		return start_error(cli, args, id, &err);
 	if (cli->json) {
 		cli_print_json(cli, reply);
 		return 0;
@@ -48,13 +61,13 @@ static int run_in_background(struct cli *cli, const struct args *args, const cha
 
 static int run_attached(struct cli *cli, const struct args *args, const char *id, json_t *envs)
 {
-	struct av_exec_options eo = {
+	const struct session_command command = {
 	    .argv = args->operands + 1,
 	    .argc = args->n_operands - 1,
 	    .envs = envs,
 	    .tag = args_text(args, "tag"),
 	};
-	return session_exec(cli, args, id, &eo, args->operands[0]);
+	return session_exec(cli, args, id, args->operands[0], &command);
 }
 
 static int run(struct cli *cli, const struct args *args)
@@ -97,15 +110,17 @@ const struct command command_exec = {
     .name = "exec",
     .usage = "SANDBOX [--] COMMAND [ARGUMENT…]",
     .summary = "run a command in a sandbox that is there",
-    .description =
-        "Runs the command with its output shown as it comes and exits as the command did "
-        "(see 'aviary run --help' for the statuses). When this program ends, so does the command; "
-        "with --detach it stays.",
+    .description = "Runs the command with its output shown as it comes and exits as the command "
+                   "did. When this program ends, so does the command; with --detach it stays. With "
+                   "--json the output comes at the end, in an object with how it ended.",
     .examples = examples,
+    .exits = program_exits,
+    .see = "run sh ps logs",
     .options = options,
     .min_operands = 2,
     .max_operands = OPERANDS_ANY,
     .options_end_after = 2,
     .operand_completion = COMPLETE_SANDBOXES,
+    .more_completion = COMPLETE_PROGRAMS,
     .run = run,
 };

@@ -25,9 +25,10 @@ static int list(struct cli *cli, const struct args *args)
 	char size[24];
 	size_t i;
 
+	(void)args;
 	if (cli_call(cli, "GET", NULL, &all, &err, "/v1/hosts") < 0)
 		return cli_fail(cli, &err, NULL);
-	if (cli_print_rows(cli, args, all, "id"))
+	if (cli_print_rows(cli, all, "id"))
 		return 0;
 	table_init(&t, AV_ARRAY_LEN(titles), titles);
 	t.right[5] = t.right[6] = t.right[7] = true;
@@ -61,9 +62,9 @@ static int call_host(struct cli *cli, const char *method, const char *id, const 
 		(void)av_percent_encode(&path, av_str_c(last), false);
 	if (av_buf_error(&path) || !id[0] || (last && !last[0]))
 		return av_err_set(err, AV_ERR_INVALID, "that is no id of a host, or no tag");
-	const struct av_client_request request = {
+	const struct cli_request request = {
 	    .method = method, .path = av_buf_cstr(&path), .body = body};
-	return av_client_call(cli->client, &request, ret, err);
+	return cli_request(cli, &request, ret, err);
 }
 
 static int show(struct cli *cli, const struct args *args)
@@ -135,8 +136,7 @@ static int delete (struct cli *cli, const struct args *args)
 
 		if (call_host(cli, "DELETE", args->operands[i], tail, NULL, NULL, NULL, &err) < 0)
 			return cli_fail(cli, &err, args->operands[i]);
-		if (!args_flag(args, "quiet"))
-			printf("%s\n", args->operands[i]);
+		cli_print_done(cli, "id", args->operands[i]);
 	}
 	return 0;
 }
@@ -179,38 +179,19 @@ static int tag(struct cli *cli, const struct args *args)
 	return 0;
 }
 
-static int run(struct cli *cli, const struct args *args)
-{
-	static const struct {
-		const char *name, *what;
-		size_t min, max; /* operands after it */
-		int (*run)(struct cli *cli, const struct args *args);
-	} verbs[] = {
-	    {"ls", "", 0, 0, list},
-	    {"show", "which one?", 1, OPERANDS_ANY, show},
-	    {"create", "regular or byoc?", 1, 1, create},
-	    {"rm", "which one?", 1, OPERANDS_ANY, delete},
-	    {"token", "of which one?", 1, 1, token},
-	    {"tag", "which one?", 1, OPERANDS_ANY, tag},
-	};
-	const char *verb = args->operands[0];
-	size_t n = args->n_operands - 1;
-
-	for (size_t i = 0; i < AV_ARRAY_LEN(verbs); i++) {
-		int status;
-
-		if (strcmp(verbs[i].name, verb) != 0)
-			continue;
-		if (n < verbs[i].min)
-			return cli_usage_error(cli, "hosts %s: %s", verb, verbs[i].what);
-		if (n > verbs[i].max)
-			return cli_usage_error(cli, "hosts %s: too many arguments", verb);
-		status = cli_connect(cli);
-		return status ? status : verbs[i].run(cli, args);
-	}
-	return cli_usage_error(
-	    cli, "hosts %s? There are ls, show, create, rm, token and tag", verb);
-}
+static const struct verb verbs[] = {
+    {"ls", "", "list them", 0, 0, NULL, COMPLETE_NONE, list},
+    {"show", "HOST…", "all that is known of one", 1, OPERANDS_ANY, "which one", COMPLETE_HOSTS,
+        show},
+    {"create", "regular|byoc", "record one, and print the token it registers with, once", 1, 1,
+        "regular or byoc", COMPLETE_NONE, create},
+    {"rm", "HOST…", "forget it", 1, OPERANDS_ANY, "which one", COMPLETE_HOSTS, delete},
+    {"token", "HOST", "make another token while the host is pending", 1, 1, "of which one",
+        COMPLETE_HOSTS, token},
+    {"tag", "HOST [TAG…]", "add tags, take them away with --remove, or list them", 1, OPERANDS_ANY,
+        "which one", COMPLETE_HOSTS, tag},
+    {NULL, NULL, NULL, 0, 0, NULL, COMPLETE_NONE, NULL},
+};
 
 static const struct option_spec options[] = {
     {"team", 0, OPTION_TEXT, "ID", "create byoc: whose it is (default: yours)", COMPLETE_NONE},
@@ -218,7 +199,6 @@ static const struct option_spec options[] = {
     {"zone", 0, OPTION_TEXT, "TEXT", "create: its availability zone", COMPLETE_NONE},
     {"remove", 0, OPTION_FLAG, NULL, "tag: take the tags away", COMPLETE_NONE},
     {"force", 0, OPTION_FLAG, NULL, "rm: with the sandboxes that are on it", COMPLETE_NONE},
-    {"quiet", 'q', OPTION_FLAG, NULL, "ls: ids only; rm: print nothing", COMPLETE_NONE},
     {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
 
@@ -227,15 +207,15 @@ static const char *const examples[] = {"aviary hosts create regular\tfor all tea
 
 const struct command command_hosts = {
     .name = "hosts",
-    .usage = "ls | show HOST… | create TYPE | rm HOST… | token HOST | tag HOST TAG…",
     .summary = "machines that run sandboxes",
     .description =
-        "Lists and records hosts. The machine that aviaryd runs on is there by itself, and all "
-        "sandboxes are on it; others can be recorded and registered, and nothing is placed on "
-        "them yet.",
+        "The machine that aviaryd runs on is there by itself, and all sandboxes are on it; others "
+        "can be recorded and registered (regular for all teams, byoc for one), and nothing is "
+        "placed on them yet.",
+    .verbs = verbs,
+    .connects = true,
     .examples = examples,
     .options = options,
     .min_operands = 1,
     .max_operands = OPERANDS_ANY,
-    .run = run,
 };

@@ -79,13 +79,11 @@ static int list(struct cli *cli, const struct args *args)
 	const json_t *key;
 	struct table t;
 	size_t i;
-	int status = cli_connect(cli);
 
-	if (status)
-		return status;
+	(void)args;
 	if (cli_call(cli, "GET", NULL, &reply, &err, "/v1/api-keys") < 0)
 		return cli_fail(cli, &err, NULL);
-	if (cli_print_rows(cli, args, reply, "id"))
+	if (cli_print_rows(cli, reply, "id"))
 		return 0;
 	table_init(&t, AV_ARRAY_LEN(titles), titles);
 	t.right[7] = t.right[8] = true;
@@ -139,10 +137,7 @@ static int create(struct cli *cli, const struct args *args)
 	AV_CLEANUP(av_json_decrefp) json_t *body = json_object();
 	AV_CLEANUP(av_json_decrefp) json_t *made = NULL;
 	struct av_err err = {0};
-	int status = cli_connect(cli);
 
-	if (status)
-		return status;
 	if (fill_create(args, body, &err) < 0)
 		return cli_usage_error(cli, "%s", err.message);
 	if (cli_call(cli, "POST", body, &made, &err, "/v1/api-keys") < 0)
@@ -159,10 +154,7 @@ static int rotate(struct cli *cli, const struct args *args)
 	    json_pack("{s:f}", "grace_sec", (double)args_duration_ms(args, "grace", 0) / 1000);
 	struct av_err err = {0};
 	char id[AV_ID_SIZE];
-	int status = cli_connect(cli);
 
-	if (status)
-		return status;
 	if (find(cli, args->operands[1], id, &err) < 0 ||
 	    cli_call(cli, "POST", body, &made, &err, "/v1/api-keys/%s/rotate", id) < 0)
 		return cli_fail(cli, &err, args->operands[1]);
@@ -172,10 +164,8 @@ static int rotate(struct cli *cli, const struct args *args)
 
 static int delete (struct cli *cli, const struct args *args)
 {
-	int status = cli_connect(cli);
+	int status = 0;
 
-	if (status)
-		return status;
 	for (size_t i = 1; i < args->n_operands; i++) {
 		struct av_err err = {0};
 		char id[AV_ID_SIZE];
@@ -183,23 +173,21 @@ static int delete (struct cli *cli, const struct args *args)
 		if (find(cli, args->operands[i], id, &err) < 0 ||
 		    cli_call(cli, "DELETE", NULL, NULL, &err, "/v1/api-keys/%s", id) < 0)
 			status = cli_fail(cli, &err, args->operands[i]);
-		else if (!args_flag(args, "quiet"))
-			printf("%s\n", id);
+		else
+			cli_print_done(cli, "id", id);
 	}
 	return status;
 }
 
-static int run(struct cli *cli, const struct args *args)
-{
-	static const struct verb verbs[] = {
-	    {"ls", 0, 0, NULL, list},
-	    {"create", 0, 1, NULL, create},
-	    {"rotate", 1, 1, "which one", rotate},
-	    {"rm", 1, OPERANDS_ANY, "which one", delete},
-	};
-
-	return verbs_run(cli, args, verbs, AV_ARRAY_LEN(verbs));
-}
+static const struct verb verbs[] = {
+    {"ls", "", "list them", 0, 0, NULL, COMPLETE_NONE, list},
+    {"create", "[NAME]", "make one, and print its secret: once and never again", 0, 1, NULL,
+        COMPLETE_NONE, create},
+    {"rotate", "KEY", "give it another secret, and print that", 1, 1, "which one", COMPLETE_KEYS,
+        rotate},
+    {"rm", "KEY…", "delete", 1, OPERANDS_ANY, "which one", COMPLETE_KEYS, delete},
+    {NULL, NULL, NULL, 0, 0, NULL, COMPLETE_NONE, NULL},
+};
 
 static const struct option_spec options[] = {
     {"scope", 0, OPTION_LIST, "SCOPE",
@@ -210,7 +198,6 @@ static const struct option_spec options[] = {
         "create: bound what it creates: sandboxes, cpus, memory, disk, creates; may be repeated",
         COMPLETE_NONE},
     {"grace", 0, OPTION_DURATION, "TIME", "rotate: the old key goes on for so long", COMPLETE_NONE},
-    {"quiet", 'q', OPTION_FLAG, NULL, "ls: ids only; rm: print nothing", COMPLETE_NONE},
     {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
 
@@ -224,15 +211,16 @@ static const char *const examples[] = {
 
 const struct command command_keys = {
     .name = "keys",
-    .usage = "ls | create [NAME] | rotate KEY | rm KEY…",
     .summary = "list, make, rotate and delete API keys",
     .description =
         "A key acts for who made it, in one team, within its scopes. Its secret is printed when it "
         "is made and never again. KEY is an id, the beginning of one, or a name. Without --scope a "
         "key is for sandboxes and templates; none may more than who makes it.",
+    .verbs = verbs,
+    .connects = true,
     .examples = examples,
+    .see = "limits teams users",
     .options = options,
     .min_operands = 1,
     .max_operands = OPERANDS_ANY,
-    .run = run,
 };

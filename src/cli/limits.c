@@ -27,10 +27,10 @@ static int run(struct cli *cli, const struct args *args)
 		return status;
 	if (cli_call(cli, "GET", NULL, &reply, &err, "/v1/limits") < 0)
 		return cli_fail(cli, &err, NULL);
-	if (cli->json) {
+	if (cli->json)
 		cli_print_json(cli, reply);
+	if (cli->json || cli_print_rows(cli, json_object_get(reply, "limits"), "name"))
 		return 0;
-	}
 	table_init(&t, AV_ARRAY_LEN(titles), titles);
 	t.right[2] = t.right[3] = true;
 	json_array_foreach (json_object_get(reply, "limits"), i, limit) {

@@ -60,8 +60,8 @@ static int get_list(struct cli *cli, const struct args *args, json_t **ret, stru
 		add_parameter(&path, "status", "all");
 	if (av_buf_error(&path))
 		return av_err_set(err, AV_ERR_INVALID, "the options are too long together");
-	struct av_client_request request = {.method = "GET", .path = av_buf_cstr(&path)};
-	return av_client_call(cli->client, &request, ret, err);
+	struct cli_request request = {.method = "GET", .path = av_buf_cstr(&path)};
+	return cli_request(cli, &request, ret, err);
 }
 
 static int run(struct cli *cli, const struct args *args)
@@ -75,17 +75,10 @@ static int run(struct cli *cli, const struct args *args)
 		return status;
 	if (get_list(cli, args, &list, &err) < 0)
 		return cli_fail(cli, &err, NULL);
-	if (cli->json) {
-		cli_print_json(cli, list);
+	if (cli_print_rows(cli, list, "id"))
 		return 0;
-	}
 	size_t i;
 	const json_t *sandbox;
-	if (args_flag(args, "quiet")) {
-		json_array_foreach (list, i, sandbox)
-			printf("%s\n", cli_text(sandbox, "id"));
-		return 0;
-	}
 	if (json_array_size(list) == 0 && cli->out_is_tty) {
 		printf("no sandboxes; 'aviary create' makes one\n");
 		return 0;
@@ -106,7 +99,6 @@ static const struct option_spec options[] = {
     {"metadata", 0, OPTION_LIST, "KEY=VALUE", "only those with this label; may be repeated",
         COMPLETE_NONE},
     {"tag", 0, OPTION_LIST, "TEXT", "only those with this tag; may be repeated", COMPLETE_NONE},
-    {"quiet", 'q', OPTION_FLAG, NULL, "print ids only", COMPLETE_NONE},
     {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
 

@@ -3,13 +3,13 @@
  * main.c - the aviary command line: find the command, parse, run
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "cli/command.h"
 
 #include "base/banned.h"
@@ -39,6 +39,8 @@ const struct option_spec global_options[] = {
         "(default: $AVIARY_CA, the system's)",
         COMPLETE_FILES},
     {"json", 0, OPTION_FLAG, NULL, "answer in JSON", COMPLETE_NONE},
+    {"quiet", 'q', OPTION_FLAG, NULL,
+        "of lists only ids or names, nothing where all went well, no progress", COMPLETE_NONE},
     {"help", 'h', OPTION_FLAG, NULL, "show this help", COMPLETE_NONE},
     {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
@@ -97,6 +99,36 @@ static int flush_output(int status)
 	return status ? status : EXIT_PLATFORM;
 }
 
+const char *const common_exits[] = {
+    "0\tsuccess",
+    "2\tthe command line is wrong",
+    ("125\tAviary failed: no daemon, no such sandbox, not allowed, a limit reached; the message "
+     "says what to do"),
+    "128 + n\tthe program itself was ended by signal n: 130 after Ctrl-C",
+    NULL,
+};
+
+const char *const program_exits[] = {
+    "N\tthe command ended with N",
+    "124\tits --timeout was over, and it was killed",
+    "126\tit cannot be executed",
+    "127\tit does not exist in the sandbox",
+    ("128 + n\tsignal n ended it; 137 with a message about memory: the kernel killed it, as the "
+     "sandbox reached its --memory limit (the sandbox lives on)"),
+    NULL,
+};
+
+const char *const common_environment[] = {
+    "AVIARY_URL\tthe daemon, where --url is not given",
+    "AVIARY_API_KEY\tthe API key, where --key-file is not given",
+    "AVIARY_CA\tthe authorities that may have signed the daemon's certificate, where --ca is not "
+    "given",
+    "AVIARY_CONFIG_DIR\tdirectory of credentials.json, instead of $XDG_CONFIG_HOME/aviary or "
+    "~/.config/aviary",
+    "NO_COLOR, CLICOLOR, CLICOLOR_FORCE\tno colours, or colours in a pipe too, as usual",
+    NULL,
+};
+
 static int run_command(const struct command *command, int argc, char **argv)
 {
 	struct args args;
@@ -106,33 +138,21 @@ static int run_command(const struct command *command, int argc, char **argv)
 		struct cli cli = {
 		    .args = &args,
 		    .json = args_flag(&args, "json"),
+		    .quiet = args_flag(&args, "quiet"),
 		    .out_is_tty = isatty(STDOUT_FILENO),
 		    .err_is_tty = isatty(STDERR_FILENO),
 		    .color = has_color(),
 		};
-		status = command->run(&cli, &args);
+		status = command->verbs ? verbs_run(&cli, &args) : command->run(&cli, &args);
 		cli_clear(&cli);
 	}
 	args_clear(&args);
 	return flush_output(status);
 }
 
-/* A closed standard descriptor would otherwise become a socket or file of ours. */
-static int fill_standard_fds(void)
-{
-	int fd;
-	do {
-		fd = open("/dev/null", O_RDWR | O_NOCTTY);
-	} while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd < 0)
-		return -errno;
-	close(fd);
-	return 0;
-}
-
 int main(int argc, char **argv)
 {
-	if (fill_standard_fds() < 0)
+	if (av_fill_standard_fds() < 0)
 		return EXIT_PLATFORM;
 	signal(SIGPIPE, SIG_IGN);
 	if (argc < 2) {

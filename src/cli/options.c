@@ -10,8 +10,12 @@
 
 #include "base/json.h"
 #include "base/num.h"
+#include "cli/making.h"
 
 #include "base/banned.h"
+
+/* The first virtual machine of a template waits for its image. */
+#define CREATE_MS (45 * 60 * 1000)
 
 static int set_text(json_t *object, struct av_str key, const char *value, struct av_err *err)
 {
@@ -51,6 +55,19 @@ int options_envs(const struct args *args, json_t **ret, struct av_err *err)
 	}
 	*ret = AV_TAKE_PTR(envs);
 	return 0;
+}
+
+aviary_pair *options_env_pairs(const json_t *envs)
+{
+	aviary_pair *pairs = calloc(json_object_size(envs) + 1, sizeof(*pairs));
+	const char *name;
+	json_t *value;
+	size_t n = 0;
+
+	json_object_foreach ((json_t *)(uintptr_t)envs, name, value)
+		if (pairs)
+			pairs[n++] = (aviary_pair){name, json_string_value(value)};
+	return pairs;
 }
 
 static int add_metadata(const struct args *args, json_t *body, struct av_err *err)
@@ -97,10 +114,21 @@ json_t *options_sandbox_body(const struct args *args, struct av_err *err)
 {
 	AV_CLEANUP(av_json_decrefp) json_t *body = json_object();
 	const char *template = args_text(args, "template");
+	const char *isolation = args_text(args, "isolation");
 	if (template && json_object_set_new(body, "template", json_string(template)) < 0) {
 		av_err_set(err, AV_ERR_INVALID, "--template: the name is not valid UTF-8");
 		return NULL;
 	}
+	if (isolation && strcmp(isolation, "jail") != 0 && strcmp(isolation, "vm") != 0) {
+		av_err_set(err, AV_ERR_INVALID,
+		    "--isolation %s: it must be 'jail' (this machine's kernel) or 'vm' (a kernel "
+		    "of "
+		    "its own)",
+		    isolation);
+		return NULL;
+	}
+	if (isolation)
+		json_object_set_new(body, "isolation", json_string(isolation));
 	if (args_text(args, "memory"))
 		json_object_set_new(body, "memory_mb",
 		    json_integer(
@@ -128,8 +156,12 @@ int options_create_sandbox(struct cli *cli, json_t *body, char ret_id[static AV_
 {
 	AV_CLEANUP(av_json_decrefp) json_t *sandbox = NULL;
 	/* A signal takes effect when the answer is there and can be acted upon. */
+	const struct cli_request request = {
+	    .method = "POST", .path = "/v1/sandboxes", .body = body, .timeout_ms = CREATE_MS};
 	cli_hold_signals();
-	int r = cli_call(cli, "POST", body, &sandbox, err, "/v1/sandboxes");
+	cli->look = making_look;
+	int r = cli_request(cli, &request, &sandbox, err);
+	cli->look = NULL;
 	cli_unhold_signals();
 	if (r < 0)
 		return r;

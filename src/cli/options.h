@@ -7,12 +7,13 @@
 #include <jansson.h>
 
 #include "cli/command.h"
-#include "client/exec.h"
 
 /* What a new sandbox is like: run, create. */
 #define OPTIONS_SANDBOX                                                                            \
 	{"template", 0, OPTION_TEXT, "NAME",                                                       \
-	    "root file system (default: this machine's own /usr)", COMPLETE_NONE},                 \
+	    "root file system (default: this machine's own /usr)", COMPLETE_TEMPLATES},            \
+	    {"isolation", 0, OPTION_TEXT, "jail|vm",                                               \
+	        "what keeps it apart: this machine's kernel, or one of its own", COMPLETE_NONE},   \
 	    {"memory", 'm', OPTION_SIZE, "SIZE", "memory limit, such as 512M or 2G",               \
 	        COMPLETE_NONE},                                                                    \
 	    {"cpus", 0, OPTION_MILLI, "N", "processors, such as 1 or 0.5", COMPLETE_NONE},         \
@@ -55,6 +56,10 @@ json_t *options_sandbox_body(const struct args *args, struct av_err *err);
 
 /* Object made of all NAME[=VALUE] of --env (new reference; NULL in *ret when there are none). */
 int options_envs(const struct args *args, json_t **ret, struct av_err *err);
+
+/* The same for the library: one for each member of envs (which may be NULL), whose strings they
+ * borrow. The caller frees the array. NULL: no memory. */
+aviary_pair *options_env_pairs(const json_t *envs);
 
 /* Creates a sandbox from the options. ret_sandbox may be NULL. A signal does not cut the answer off
  * (ask cli_caught_signal() afterwards); should this program be killed meanwhile, the daemon deletes

@@ -9,18 +9,24 @@
 
 #include "base/banned.h"
 
+#define TIMEOUT_MS (10 * 60 * 1000)
+
 static int change_one(struct cli *cli, const char *what, const char *verb)
 {
 	AV_CLEANUP(av_json_decrefp) json_t *reply = NULL;
+	char id[AV_ID_SIZE], path[128];
+	/* The memory of a virtual machine goes to the disk. */
+	struct cli_request request = {.method = "POST", .path = path, .timeout_ms = TIMEOUT_MS};
 	struct av_err err = {0};
-	char id[AV_ID_SIZE];
 
-	if (cli_resolve(cli, what, id, &err) < 0 ||
-	    cli_call(cli, "POST", NULL, &reply, &err, "/v1/sandboxes/%s/%s", id, verb) < 0)
+	if (cli_resolve(cli, what, id, &err) < 0)
+		return cli_fail(cli, &err, what);
+	(void)snprintf(path, sizeof(path), "/v1/sandboxes/%s/%s", id, verb);
+	if (cli_request(cli, &request, &reply, &err) < 0)
 		return cli_fail(cli, &err, what);
 	if (cli->json)
 		cli_print_json(cli, reply);
-	else if (!args_flag(cli->args, "quiet"))
+	else if (!cli->quiet)
 		printf("%s\n", id);
 	return 0;
 }
@@ -35,7 +41,7 @@ static int change_all(struct cli *cli, const struct args *args, const char *verb
 		int r = change_one(cli, args->operands[i], verb);
 
 		status = r ? r : status;
-		if (av_client_is_unreachable(cli->client))
+		if (cli->is_unreachable)
 			break;
 	}
 	return status;
@@ -52,7 +58,6 @@ static int run_resume(struct cli *cli, const struct args *args)
 }
 
 static const struct option_spec options[] = {
-    {"quiet", 'q', OPTION_FLAG, NULL, "print nothing", COMPLETE_NONE},
     {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
 
@@ -61,12 +66,14 @@ const struct command command_pause = {
     .usage = "SANDBOX…",
     .summary = "freeze sandboxes, with their memory and processes",
     .description = "Nothing in a paused sandbox runs; its memory and files stay as they are until "
-                   "'aviary resume', also over a restart of aviaryd. What is attached to it stalls "
+                   "'aviary resume', also over a restart of aviaryd; the memory of a virtual "
+                   "machine is kept on the disk meanwhile. What is attached to it stalls "
                    "and goes on then. The others given are paused even if one fails.",
     .options = options,
     .min_operands = 1,
     .max_operands = OPERANDS_ANY,
     .operand_completion = COMPLETE_SANDBOXES,
+    .more_completion = COMPLETE_SANDBOXES,
     .run = run_pause,
 };
 
@@ -80,5 +87,6 @@ const struct command command_resume = {
     .min_operands = 1,
     .max_operands = OPERANDS_ANY,
     .operand_completion = COMPLETE_SANDBOXES,
+    .more_completion = COMPLETE_SANDBOXES,
     .run = run_resume,
 };

@@ -32,16 +32,41 @@ static void draw(struct progress *p, int64_t now_ns)
 	p->shown = true;
 }
 
+/* Not in the first second, at most five times a second. */
+static bool is_due(struct progress *p, int64_t *ret_now_ns)
+{
+	int64_t now_ns = p->on ? av_mono_ns() : 0;
+
+	if (!p->on || now_ns - p->start_ns < AV_NS_PER_S || now_ns - p->last_ns < AV_NS_PER_S / 5)
+		return false;
+	*ret_now_ns = p->last_ns = now_ns;
+	return true;
+}
+
 void progress_add(struct progress *p, uint64_t bytes)
 {
-	p->done_bytes += bytes;
-	if (!p->on)
+	progress_set(p, (int64_t)(p->done_bytes + bytes), (int64_t)p->total_bytes);
+}
+
+void progress_set(struct progress *p, int64_t done_bytes, int64_t total_bytes)
+{
+	int64_t now_ns;
+
+	p->done_bytes = (uint64_t)done_bytes;
+	p->total_bytes = total_bytes > 0 ? (uint64_t)total_bytes : 0;
+	if (is_due(p, &now_ns))
+		draw(p, now_ns);
+}
+
+void progress_wait(struct progress *p)
+{
+	int64_t now_ns;
+
+	if (!is_due(p, &now_ns))
 		return;
-	int64_t now_ns = av_mono_ns();
-	if (now_ns - p->start_ns < AV_NS_PER_S || now_ns - p->last_ns < AV_NS_PER_S / 5)
-		return;
-	p->last_ns = now_ns;
-	draw(p, now_ns);
+	fprintf(stderr, "\r\033[K%s, %d s", p->what, (int)((now_ns - p->start_ns) / AV_NS_PER_S));
+	fflush(stderr);
+	p->shown = true;
 }
 
 void progress_end(struct progress *p)

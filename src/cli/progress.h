@@ -19,5 +19,9 @@ struct progress {
 void progress_init(struct progress *p, bool on, const char *what);
 /* So many more bytes went over. Draws at most five times a second. */
 void progress_add(struct progress *p, uint64_t bytes);
+/* So many bytes went over, of so many (-1: not known). */
+void progress_set(struct progress *p, int64_t done_bytes, int64_t total_bytes);
+/* Nothing is counted, time passes. */
+void progress_wait(struct progress *p);
 /* Removes the line. */
 void progress_end(struct progress *p);

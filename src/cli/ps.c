@@ -44,10 +44,8 @@ static int run(struct cli *cli, const struct args *args)
 	    cli_call(cli, "GET", NULL, &reply, &err, "/v1/sandboxes/%s/processes", id) < 0)
 		return cli_fail(cli, &err, args->operands[0]);
 	const json_t *list = json_object_get(reply, "processes");
-	if (cli->json) {
-		cli_print_json(cli, list);
+	if (cli_print_rows(cli, list, "pid"))
 		return 0;
-	}
 	struct table t;
 	size_t i;
 	const json_t *process;

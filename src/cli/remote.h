@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * remote.h - what our commands ask of a sandbox: small programs as tools, and its files
+ * remote.h - what our commands ask of a sandbox: small programs as tools
  *
  * What a sandbox prints is hostile: bounded by the daemon, and checked by whoever reads it.
  */
 #pragma once
 
 #include <stdbool.h>
-#include <stdint.h>
-#include <sys/types.h>
 
 #include "cli/cli.h"
 
@@ -20,13 +18,3 @@ int remote_run(struct cli *cli, const char *id, const char *const *argv, int *re
 
 /* True when the sandbox is there and runs: then "not found" was said of something in it. */
 bool remote_is_running(struct cli *cli, const char *id);
-
-struct remote_stat {
-	bool exists;
-	mode_t mode;   /* type (a file or a directory) and permissions, links followed */
-	uint64_t size; /* 0 for what a link leads to */
-};
-int remote_stat(
-    struct cli *cli, const char *id, const char *path, struct remote_stat *ret, struct av_err *err);
-int remote_chmod(
-    struct cli *cli, const char *id, const char *path, mode_t mode, struct av_err *err);

@@ -5,8 +5,6 @@
  * aviary-spawn does the work, as the one who makes files of other owners; here the file is
  * uncompressed and handed to it through a pipe.
  */
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -17,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "cli/archive_lib.h"
 #include "cli/command.h"
 #include "cli/places.h"
 #include "cli/progress.h"
@@ -81,6 +80,7 @@ static int start(const char *program, const char *state, const char *dir, int *r
 
 static int restore(struct cli *cli, const char *file, const char *state, const char *dir)
 {
+	struct av_err err = {0};
 	char program[4096];
 	int status = 0, to = -1;
 	pid_t pid = -1;
@@ -92,6 +92,8 @@ static int restore(struct cli *cli, const char *file, const char *state, const c
 		cli_warn("%s: %s", file, strerror(errno));
 		return EXIT_PLATFORM;
 	}
+	if (archive_lib_load(&err) < 0)
+		return cli_fail(cli, &err, NULL);
 	if (cli_find_program("aviary-spawn", "spawn", program, sizeof(program)) < 0) {
 		cli_warn(
 		    "aviary-spawn is not beside this program nor in libexec; reinstall Aviary");
@@ -103,7 +105,7 @@ static int restore(struct cli *cli, const char *file, const char *state, const c
 		cli_warn("%s: %s", program, strerror(-r));
 		return EXIT_PLATFORM;
 	}
-	r = feed(from, to, cli->err_is_tty && !cli->json);
+	r = feed(from, to, cli->err_is_tty && !cli->json && !cli->quiet);
 	av_close_fd(&to);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
@@ -122,7 +124,10 @@ static int run(struct cli *cli, const struct args *args)
 		return cli_usage_error(cli, "--state: not a path");
 	if (places_run(state, dir, sizeof(dir)) < 0)
 		return cli_usage_error(cli, "the path of the state directory is too long");
-	return restore(cli, args->operands[0], state, dir);
+	int status = restore(cli, args->operands[0], state, dir);
+	if (status == 0 && cli->json)
+		cli_print_done(cli, "state", state);
+	return status;
 }
 
 static const struct option_spec options[] = {

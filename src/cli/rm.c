@@ -16,8 +16,7 @@ static int delete_one(struct cli *cli, const char *what)
 	if (cli_resolve(cli, what, id, &err) < 0 ||
 	    cli_call(cli, "DELETE", NULL, NULL, &err, "/v1/sandboxes/%s", id) < 0)
 		return cli_fail(cli, &err, what);
-	if (!args_flag(cli->args, "quiet"))
-		printf("%s\n", id);
+	cli_print_done(cli, "id", id);
 	return 0;
 }
 
@@ -53,7 +52,7 @@ static int run(struct cli *cli, const struct args *args)
 	for (size_t i = 0; i < args->n_operands; i++) {
 		int r = delete_one(cli, args->operands[i]);
 		status = r ? r : status;
-		if (av_client_is_unreachable(cli->client))
+		if (cli->is_unreachable)
 			break;
 	}
 	return status;
@@ -61,7 +60,6 @@ static int run(struct cli *cli, const struct args *args)
 
 static const struct option_spec options[] = {
     {"all", 'a', OPTION_FLAG, NULL, "all of them", COMPLETE_NONE},
-    {"quiet", 'q', OPTION_FLAG, NULL, "print nothing", COMPLETE_NONE},
     {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
 
@@ -75,5 +73,6 @@ const struct command command_rm = {
     .options = options,
     .max_operands = OPERANDS_ANY,
     .operand_completion = COMPLETE_SANDBOXES,
+    .more_completion = COMPLETE_SANDBOXES,
     .run = run,
 };

@@ -22,12 +22,12 @@
 /* Runs the command in the sandbox; the exit status. */
 static int run_inside(struct cli *cli, const struct args *args, const char *id, json_t *envs)
 {
-	struct av_exec_options eo = {
+	const struct session_command command = {
 	    .argv = args->operands,
 	    .argc = args->n_operands,
 	    .envs = envs,
 	};
-	return session_exec(cli, args, id, &eo, NULL);
+	return session_exec(cli, args, id, NULL, &command);
 }
 
 static int run(struct cli *cli, const struct args *args)
@@ -86,14 +86,18 @@ const struct command command_run = {
     .description =
         "Makes a sandbox, runs the command in it with its output shown as it comes, "
         "deletes the sandbox, and exits as the command did. Signals (Ctrl-C) go to the command; "
-        "the third one kills it.\n\n"
-        "Exit status: the command's own; 124 after --timeout; 125 when Aviary failed; 126 when the "
-        "command cannot be executed, 127 when it does not exist; 128 + n when signal n ended it.",
+        "the third one kills it.\n"
+        "The sandbox is deleted also when the run is interrupted; should aviary itself be killed, "
+        "a "
+        "minute later. With --json the output comes at the end, in an object with how it ended.",
     .examples = examples,
+    .exits = program_exits,
+    .see = "exec sh create",
     .options = options,
     .min_operands = 1,
     .max_operands = OPERANDS_ANY,
     .options_end_after = 1,
     .operand_completion = COMPLETE_PROGRAMS,
+    .more_completion = COMPLETE_FILES,
     .run = run,
 };

@@ -2,10 +2,11 @@
 /*
  * session.c - standard input, output, error and signals against a process in a sandbox
  *
- * One poll loop over the stream, the standard descriptors and a signalfd. Nothing is read from the
- * stream while output waits to be written, so a slow reader here slows the process there and memory
- * stays bounded. The standard descriptors are not made non-blocking (they are shared with whoever
- * started us): they are written when poll says so, in pieces that a ready pipe takes whole.
+ * One poll loop over the library's descriptor, the standard descriptors and a signalfd. Output is
+ * looked at where the library keeps it and taken when it was written here, so a slow reader here
+ * slows the process there, and memory stays bounded. The standard descriptors are not made
+ * non-blocking (they are shared with whoever started us): they are written when poll says so, in
+ * pieces that a ready pipe takes whole.
  *
  * Signals are forwarded to the process group. A third INT, TERM or HUP kills it: a program that
  * ignores them must not hold its user. With a PTY the terminal is raw, Ctrl-C is a byte, and the
@@ -18,162 +19,145 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <termios.h>
 #include <unistd.h>
 
-#include "base/buf.h"
+#include "base/codec.h"
 #include "base/fd.h"
 #include "base/json.h"
+#include "cli/options.h"
+#include "cli/terminal.h"
 
 #include "base/banned.h"
 
-#define OUTPUT_MAX (16 * AV_MIB) /* ceiling of what waits: far above what one step can bring */
-#define INPUT_MARK (256 * 1024)  /* stop reading input above this much waiting */
 #define READ_SIZE  (64 * 1024)
 #define PIPE_PIECE 4096 /* a pipe that polls writable takes this without blocking */
 #define FILE_PIECE (1024 * 1024)
 
 struct output {
+	enum aviary_channel channel;
 	int fd;
 	size_t piece;
-	struct av_buf waiting;
-	int error; /* errno of a write that failed */
+	const char *p; /* the library's: what waits to be written */
+	size_t n;
+	bool is_over;
+	int error; /* errno of a write that failed: what comes is dropped */
 };
 
 struct session {
-	struct session_options options;
+	struct cli *cli;
+	const struct session_options *options;
+	aviary_process *process; /* borrowed */
 	struct output out, err;
 	bool input_open;
+	char input[READ_SIZE]; /* what the process has not taken yet */
+	size_t input_off, input_n;
 	int signal_fd;
 	int interrupts; /* INT, TERM and HUP seen */
 	int last_interrupt;
-	struct av_exec_end end;
-	bool has_end;
-	uint64_t dropped;
+	bool is_left; /* a signal ended the session */
 };
 
-/* The terminal as it was; restored by atexit too, hence not in the session. */
-static struct {
-	bool is_raw;
-	struct termios saved;
-} terminal;
+/* ---- output ---- */
 
-static void terminal_restore(void)
-{
-	if (terminal.is_raw)
-		tcsetattr(STDIN_FILENO, TCSANOW, &terminal.saved);
-	terminal.is_raw = false;
-}
-
-static void terminal_make_raw(void)
-{
-	static bool registered;
-	if (tcgetattr(STDIN_FILENO, &terminal.saved) < 0)
-		return;
-	if (!registered)
-		registered = atexit(terminal_restore) == 0;
-	struct termios raw = terminal.saved;
-	cfmakeraw(&raw);
-	terminal.is_raw = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
-}
-
-void session_window(uint16_t *ret_cols, uint16_t *ret_rows)
-{
-	struct winsize w = {0};
-	*ret_cols = 80;
-	*ret_rows = 24;
-	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-		if (ioctl(fd, TIOCGWINSZ, &w) == 0 && w.ws_col && w.ws_row) {
-			*ret_cols = w.ws_col;
-			*ret_rows = w.ws_row;
-			return;
-		}
-}
-
-static void output_init(struct output *o, int fd)
+static void output_init(struct output *o, enum aviary_channel channel, int fd)
 {
 	struct stat st;
-	*o = (struct output){.fd = fd, .piece = PIPE_PIECE, .waiting = AV_BUF_INIT(OUTPUT_MAX)};
+
+	*o = (struct output){.channel = channel, .fd = fd, .piece = PIPE_PIECE};
 	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
 		o->piece = FILE_PIECE;
 }
 
-struct session *session_new(const struct session_options *options)
+/* What there is; drives the client. */
+static void output_look(struct session *s, struct output *o)
 {
-	struct session *s = calloc(1, sizeof(*s));
-	if (!s)
-		return NULL;
-	s->options = *options;
-	s->signal_fd = -1;
-	output_init(&s->out, STDOUT_FILENO);
-	output_init(&s->err, STDERR_FILENO);
-	return s;
-}
+	const void *p = NULL;
+	int64_t n;
 
-void session_free(struct session *s)
-{
-	if (!s)
+	if (s->options->collects) {
+		o->is_over = aviary_op_is_done(aviary_process_op(s->process));
 		return;
-	av_buf_clear(&s->out.waiting);
-	av_buf_clear(&s->err.waiting);
-	av_close_fd(&s->signal_fd);
-	free(s);
-}
-
-static void on_output(void *ctx, enum av_exec_channel channel, const char *p, size_t n)
-{
-	struct session *s = ctx;
-	struct output *o = channel == AV_EXEC_STDERR ? &s->err : &s->out;
-	if (!o->error && av_buf_append(&o->waiting, p, n) < 0)
-		o->error = ENOMEM;
-}
-
-static void on_gap(void *ctx, uint64_t dropped_bytes)
-{
-	struct session *s = ctx;
-	s->dropped += dropped_bytes;
-}
-
-static void on_end(void *ctx, const struct av_exec_end *end)
-{
-	struct session *s = ctx;
-	s->end = *end;
-	s->has_end = true;
-}
-
-const struct av_exec_events session_events = {
-    .on_output = on_output,
-    .on_gap = on_gap,
-    .on_end = on_end,
-};
-
-static void output_write(struct output *o)
-{
-	struct av_str s = av_buf_str(&o->waiting);
-	ssize_t n = write(o->fd, s.p, AV_MIN(s.n, o->piece));
-	if (n >= 0) {
-		av_buf_consume(&o->waiting, (size_t)n);
-	} else if (errno != EAGAIN && errno != EINTR) {
-		o->error = errno;
-		av_buf_reset(&o->waiting);
 	}
+	do {
+		n = aviary_process_peek(s->process, o->channel, &p, 0);
+		if (n > 0 && o->error)
+			(void)aviary_process_consume(s->process, o->channel, (size_t)n);
+	} while (n > 0 && o->error);
+	o->p = p;
+	o->n = n > 0 ? (size_t)n : 0;
+	/* A code is the operation's, which tells it. */
+	o->is_over = n <= 0 && n != AVIARY_E_AGAIN;
 }
 
-static int input_read(struct session *s, struct av_exec *exec)
+static bool is_writable(int fd)
 {
-	char p[READ_SIZE];
-	ssize_t n = read(STDIN_FILENO, p, sizeof(p));
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return 0;
-	if (n > 0)
-		return av_exec_write(exec, p, (size_t)n);
-	s->input_open = false;
-	/* A terminal ends its input by a character. */
-	return s->options.has_tty ? av_exec_write(exec, "\004", 1) : av_exec_close_stdin(exec);
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+
+	return poll(&p, 1, 0) == 1;
 }
+
+/* As much as can be written now. */
+static void output_write(struct session *s, struct output *o)
+{
+	size_t done = 0;
+
+	while (done < o->n && (done == 0 || is_writable(o->fd))) {
+		ssize_t n = write(o->fd, o->p + done, AV_MIN(o->n - done, o->piece));
+
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			break;
+		if (n < 0) {
+			o->error = errno;
+			done = o->n;
+		} else {
+			done += (size_t)n;
+		}
+	}
+	(void)aviary_process_consume(s->process, o->channel, done);
+	o->n = 0;
+}
+
+/* ---- input ---- */
+
+static int input_give(struct session *s)
+{
+	int64_t n = s->input_n
+	                ? aviary_process_write(s->process, s->input + s->input_off, s->input_n, 0)
+	                : 0;
+
+	if (n > 0) {
+		s->input_off += (size_t)n;
+		s->input_n -= (size_t)n;
+	}
+	/* A program that ends before it read its input is no failure. */
+	if (n < 0 && n != AVIARY_E_AGAIN) {
+		s->input_open = false;
+		s->input_n = 0;
+	}
+	return 0;
+}
+
+static void input_read(struct session *s)
+{
+	ssize_t n = read(STDIN_FILENO, s->input, sizeof(s->input));
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	s->input_off = 0;
+	s->input_n = n > 0 ? (size_t)n : 0;
+	if (n <= 0) {
+		s->input_open = false;
+		if (s->options->has_tty) /* which ends its input by a character */
+			s->input[s->input_n++] = '\004';
+		else
+			(void)aviary_process_close_stdin(s->process);
+	}
+	(void)input_give(s);
+}
+
+/* ---- signals ---- */
 
 static const char *signal_name(int sig)
 {
@@ -195,35 +179,40 @@ static const char *signal_name(int sig)
 	}
 }
 
-/* 1 when the session should end now. */
-static int take_signal(struct session *s, struct av_exec *exec)
+/* True: the session should end now. */
+static bool take_signal(struct session *s)
 {
 	struct signalfd_siginfo si;
+	unsigned cols, rows;
+	const char *name;
+
 	if (read(s->signal_fd, &si, sizeof(si)) != (ssize_t)sizeof(si))
-		return 0;
+		return false;
 	int sig = (int)si.ssi_signo;
 	if (sig == SIGWINCH) {
-		uint16_t cols, rows;
-		session_window(&cols, &rows);
-		return s->options.has_tty ? av_exec_resize(exec, cols, rows) : 0;
+		terminal_size(&cols, &rows);
+		if (s->options->has_tty)
+			(void)aviary_process_resize(s->process, cols, rows);
+		return false;
 	}
 	bool is_interrupt = sig == SIGINT || sig == SIGTERM || sig == SIGHUP || sig == SIGQUIT;
 	s->interrupts += is_interrupt;
 	if (is_interrupt)
 		s->last_interrupt = sig;
-	if (!s->options.forwards_signals)
+	if (!s->options->forwards_signals)
 		return is_interrupt;
-	if (s->interrupts >= 3) {
-		av_exec_signal(exec, "SIGKILL", true);
-		av_exec_step(exec, false, NULL, NULL);
-		return 1;
+	/* Nobody to forward it to yet, or somebody who does not listen. */
+	if (is_interrupt && (s->interrupts >= 3 || aviary_process_pid(s->process) == 0)) {
+		aviary_op_cancel(aviary_process_op(s->process));
+		return true;
 	}
-	const char *name = signal_name(sig);
+	name = signal_name(sig);
 	if (!name)
-		return 0;
+		return false;
 	if (s->interrupts == 2)
 		cli_warn("the program goes on after %s; once more kills it", name);
-	return av_exec_signal(exec, name, true);
+	(void)aviary_process_signal(s->process, name);
+	return false;
 }
 
 /* Blocks the signals that the signalfd brings; *ret_old is the mask to restore. */
@@ -239,84 +228,54 @@ static int signals_take(struct session *s, sigset_t *ret_old)
 	return s->signal_fd < 0 ? -errno : 0;
 }
 
-static bool is_waiting(const struct session *s)
-{
-	return s->out.waiting.n > 0 || s->err.waiting.n > 0;
-}
+/* ---- the loop ---- */
 
-/* One turn: 0 go on, 1 over, negative broken (*err). */
-static int turn(
-    struct session *s, struct av_exec *exec, bool *over, struct av_err *err, int *exit_code)
+/* One turn. True: it is over. */
+static bool turn(struct session *s)
 {
-	enum { STREAM, SIGNALS, INPUT, OUTPUT, ERROR, COUNT };
-	bool may_read = !is_waiting(s) && !*over;
-	bool takes_input = s->input_open && av_exec_buffered(exec) < INPUT_MARK && !*over;
+	enum { LIBRARY, SIGNALS, INPUT, OUTPUT, ERROR, COUNT };
+	aviary_client *c = s->cli->client;
+
+	output_look(s, &s->out);
+	output_look(s, &s->err);
+	if (s->out.error || (s->out.is_over && s->err.is_over))
+		return true;
 	struct pollfd p[COUNT] = {
-	    [STREAM] = {.fd = av_exec_fd(exec),
-	        .events =
-	            (short)((may_read ? POLLIN : 0) | (av_exec_wants_write(exec) ? POLLOUT : 0))},
+	    [LIBRARY] = {.fd = aviary_client_fd(c), .events = POLLIN},
 	    [SIGNALS] = {.fd = s->signal_fd, .events = POLLIN},
-	    [INPUT] = {.fd = takes_input ? STDIN_FILENO : -1, .events = POLLIN},
-	    [OUTPUT] = {.fd = s->out.waiting.n ? s->out.fd : -1, .events = POLLOUT},
-	    [ERROR] = {.fd = s->err.waiting.n ? s->err.fd : -1, .events = POLLOUT},
+	    [INPUT] = {.fd = s->input_open && !s->input_n ? STDIN_FILENO : -1, .events = POLLIN},
+	    [OUTPUT] = {.fd = s->out.n ? s->out.fd : -1, .events = POLLOUT},
+	    [ERROR] = {.fd = s->err.n ? s->err.fd : -1, .events = POLLOUT},
 	};
-	/* A stream that nobody reads reports errors all the same: leave it out. */
-	if (!p[STREAM].events)
-		p[STREAM].fd = -1;
-	bool pending = may_read && av_exec_has_pending(exec);
-	if (poll(p, COUNT, pending ? 0 : -1) < 0)
-		return errno == EINTR ? 0 : av_err_sys(err, AV_ERR_INTERNAL, errno, "poll");
-	int r = 0;
-	if (p[SIGNALS].revents && (r = take_signal(s, exec)))
-		return r < 0 ? av_err_sys(err, AV_ERR_UNAVAILABLE, r, "stream") : 1;
-	if (p[OUTPUT].revents)
-		output_write(&s->out);
-	if (p[ERROR].revents)
-		output_write(&s->err);
-	if (s->out.error)
-		return 1;
-	if (p[INPUT].revents && (r = input_read(s, exec)) < 0 && r != -EPIPE)
-		return av_err_sys(err, AV_ERR_INTERNAL, r, "standard input");
-	if (!*over && (p[STREAM].revents || pending || av_exec_wants_write(exec))) {
-		r = av_exec_step(exec, may_read, exit_code, err);
-		if (r < 0)
-			return r;
-		*over = r == 1;
+	if (poll(p, COUNT, aviary_client_timeout(c)) < 0 && errno != EINTR)
+		return true;
+	if (p[SIGNALS].revents && take_signal(s)) {
+		s->is_left = true;
+		return true;
 	}
-	return *over && !is_waiting(s);
+	if (p[OUTPUT].revents)
+		output_write(s, &s->out);
+	if (p[ERROR].revents)
+		output_write(s, &s->err);
+	(void)aviary_client_dispatch(c, 0);
+	if (p[INPUT].revents)
+		input_read(s);
+	else
+		(void)input_give(s);
+	return false;
 }
 
-bool session_has_end(const struct session *s)
-{
-	return s->has_end;
-}
-
-static void drain(struct session *s)
-{
-	while (s->out.waiting.n > 0 && !s->out.error)
-		output_write(&s->out);
-	while (s->err.waiting.n > 0 && !s->err.error)
-		output_write(&s->err);
-}
-
-int session_start_error(struct cli *cli, const struct av_err *err)
-{
-	int status = cli_fail(cli, err, NULL);
-	if (err->kind == AV_ERR_NOT_FOUND)
-		return EXIT_NOT_FOUND;
-	if (err->kind == AV_ERR_FORBIDDEN)
-		return EXIT_NOT_EXECUTABLE;
-	return status;
-}
+/* ---- how it ended ---- */
 
 /* The limit is worth a question: it is what the reader will change. */
-static void warn_oom(const struct session *s, struct cli *cli)
+static void warn_oom(struct session *s)
 {
 	AV_CLEANUP(av_json_decrefp) json_t *sandbox = NULL;
 	struct av_err err = {0};
 	long long mib = 0;
-	if (s->options.sandbox &&
-	    cli_call(cli, "GET", NULL, &sandbox, &err, "/v1/sandboxes/%s", s->options.sandbox) == 0)
+
+	if (cli_call(
+	        s->cli, "GET", NULL, &sandbox, &err, "/v1/sandboxes/%s", s->options->sandbox) == 0)
 		mib = json_integer_value(json_object_get(sandbox, "memory_mb"));
 	if (mib > 0)
 		cli_warn(
@@ -326,88 +285,160 @@ static void warn_oom(const struct session *s, struct cli *cli)
 		cli_warn("the program was killed: the sandbox is out of memory; use --memory");
 }
 
-static int status_of_end(const struct session *s, struct cli *cli)
+/* As text where both outputs are that, else both in base64. */
+static json_t *output_json(const char *p, size_t n, bool as_text)
 {
-	if (s->end.oom_killed)
-		warn_oom(s, cli);
-	if (s->end.timed_out) {
+	AV_CLEANUP(av_buf_clear) struct av_buf b = AV_BUF_INIT(n / 3 * 4 + 16);
+
+	if (as_text)
+		return json_stringn(p, n);
+	if (av_base64_encode(&b, p, n) < 0)
+		return NULL;
+	return json_stringn(av_buf_str(&b).p ? av_buf_str(&b).p : "", b.n);
+}
+
+static void print_result(struct session *s, const aviary_exec_result *r)
+{
+	bool as_text = av_utf8_valid(av_str_n(r->out, r->out_size)) &&
+	               av_utf8_valid(av_str_n(r->err, r->err_size));
+	AV_CLEANUP(av_json_decrefp)
+	json_t *j = json_pack("{s:s, s:i, s:i, s:b, s:b, s:b, s:I, s:s, s:o*, s:o*, s:b, s:b}",
+	    "sandbox_id", s->options->sandbox, "exit_code", r->exit_code, "signal", r->signal,
+	    "timed_out", r->timed_out, "oom_killed", r->oom_killed, "core_dumped", r->core_dumped,
+	    "duration_ms", (json_int_t)r->duration_ms, "encoding", as_text ? "utf-8" : "base64",
+	    "stdout", output_json(r->out, r->out_size, as_text), "stderr",
+	    output_json(r->err, r->err_size, as_text), "stdout_truncated", r->out_truncated,
+	    "stderr_truncated", r->err_truncated);
+
+	if (j)
+		cli_print_json(s->cli, j);
+	else
+		cli_warn("out of memory");
+}
+
+static int status_of_end(struct session *s, const aviary_exec_result *result)
+{
+	if (!s->options->forwards_signals)
+		return 0; /* how the process ended is not how showing its output ended */
+	if (s->options->collects)
+		print_result(s, result);
+	if (result->oom_killed)
+		warn_oom(s);
+	if (result->timed_out) {
 		cli_warn("the program was killed: its --timeout is over");
 		return EXIT_TIMEOUT;
 	}
-	if (s->end.exited)
-		return s->end.exit_code & 0xff;
-	if (s->end.signal > 0)
-		return EXIT_SIGNAL + s->end.signal;
-	if (s->end.error[0])
-		cli_warn("%s", s->end.error);
-	return EXIT_PLATFORM;
+	return result->exit_code & 0xff;
 }
 
-int session_run(struct session *s, struct cli *cli, struct av_exec *exec)
+static int status_of_failure(struct session *s)
 {
+	const aviary_error *e = aviary_op_error(aviary_process_op(s->process));
+	bool is_program = aviary_error_is(e->code, AVIARY_GROUP_EXEC);
 	struct av_err err = {0};
-	bool over = false;
-	int exit_code = 0;
-	sigset_t old;
-	int r = signals_take(s, &old);
-	s->input_open = s->options.reads_stdin;
-	if (s->options.has_tty && s->options.reads_stdin && isatty(STDIN_FILENO))
-		terminal_make_raw();
-	while (r == 0)
-		r = turn(s, exec, &over, &err, &exit_code);
-	if (r < 0)
-		drain(s);
-	av_exec_free(exec);
-	terminal_restore();
-	/* Those that are still pending are for what comes next (deleting), which notes them. */
-	sigprocmask(SIG_SETMASK, &old, NULL);
+	int status;
 
-	if (s->dropped > 0)
-		cli_warn("%llu bytes of output are missing: nobody read them in time",
-		    (unsigned long long)s->dropped);
-	if (r < 0) {
-		int status = cli_fail(cli, &err, NULL);
-		return exit_code ? exit_code : status;
-	}
+	if (e->code == 0)
+		return 0;
+	(void)cli_error(s->cli, e, &err);
+	status = cli_fail(
+	    s->cli, &err, is_program || aviary_process_pid(s->process) ? NULL : s->options->typed);
+	if (s->options->forwards_signals && e->code == AVIARY_E_EXEC_NOT_FOUND)
+		return EXIT_NOT_FOUND;
+	if (s->options->forwards_signals && e->code == AVIARY_E_EXEC_NOT_EXECUTABLE)
+		return EXIT_NOT_EXECUTABLE;
+	return status;
+}
+
+static int status_of(struct session *s)
+{
+	const aviary_exec_result *result = aviary_process_result(s->process);
+	int64_t dropped = aviary_process_dropped(s->process);
+
+	if (dropped > 0)
+		cli_warn("%lld bytes of output are missing: nobody read them in time",
+		    (long long)dropped);
 	if (s->out.error && s->out.error != EPIPE) {
 		cli_warn("standard output: %s", strerror(s->out.error));
 		return EXIT_PLATFORM;
 	}
-	if (s->has_end)
-		return status_of_end(s, cli);
+	if (result)
+		return status_of_end(s, result);
 	if (s->out.error)
 		return EXIT_SIGNAL + SIGPIPE;
-	return s->last_interrupt ? EXIT_SIGNAL + s->last_interrupt : 0;
+	if (s->is_left)
+		return EXIT_SIGNAL + s->last_interrupt;
+	return status_of_failure(s);
 }
 
-int session_exec(struct cli *cli, const struct args *args, const char *sandbox,
-    struct av_exec_options *eo, const char *typed_id)
+int session_run(struct cli *cli, aviary_process *process, const struct session_options *options)
+{
+	struct session *s = calloc(1, sizeof(*s));
+	struct av_err err = {0};
+	sigset_t old;
+	int status;
+
+	if (!s || !process) {
+		free(s);
+		av_err_sys(&err, AV_ERR_NO_MEMORY, ENOMEM, "session");
+		return cli_fail(cli, &err, NULL);
+	}
+	*s = (struct session){.cli = cli, .options = options, .process = process, .signal_fd = -1};
+	output_init(&s->out, AVIARY_STDOUT, STDOUT_FILENO);
+	output_init(&s->err, AVIARY_STDERR, STDERR_FILENO);
+	s->input_open = options->reads_stdin;
+	if (signals_take(s, &old) == 0) {
+		if (options->has_tty && options->reads_stdin && isatty(STDIN_FILENO) &&
+		    terminal_make_raw() < 0)
+			cli_warn("the terminal cannot be made raw");
+		while (!turn(s))
+			;
+		terminal_restore();
+	}
+	/* What is still pending is for what comes next (deleting), which notes it. */
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	status = status_of(s);
+	aviary_process_free(process);
+	av_close_fd(&s->signal_fd);
+	free(s);
+	return status;
+}
+
+int session_exec(struct cli *cli, const struct args *args, const char *sandbox, const char *typed,
+    const struct session_command *command)
 {
 	const struct session_options options = {
 	    .reads_stdin = args_flag(args, "interactive"),
 	    .has_tty = args_flag(args, "tty"),
 	    .forwards_signals = true,
+	    .collects = cli->json,
 	    .sandbox = sandbox,
+	    .typed = typed,
 	};
-	struct av_err err = {0};
-	struct av_exec *exec = NULL;
-	eo->cwd = args_text(args, "workdir");
-	eo->user = args_text(args, "user");
-	eo->timeout_ms = (int64_t)args_duration_ms(args, "timeout", 0);
-	eo->has_stdin = options.reads_stdin;
-	eo->has_pty = options.has_tty;
-	eo->kill_on_detach = true;
-	session_window(&eo->cols, &eo->rows);
-	struct session *s = session_new(&options);
-	if (!s) {
-		av_err_sys(&err, AV_ERR_NO_MEMORY, ENOMEM, "session");
-		return cli_fail(cli, &err, NULL);
-	}
-	int status;
-	if (av_exec_start(cli->client, sandbox, eo, &session_events, s, &exec, &err) < 0)
-		status = cli_fail(cli, &err, typed_id);
-	else
-		status = session_run(s, cli, exec);
-	session_free(s);
-	return status;
+	aviary_exec_options o = AVIARY_EXEC_OPTIONS_INIT;
+	aviary_process *process = NULL;
+	aviary_pair *envs = NULL;
+	aviary_sandbox *sb;
+
+	o.command = (aviary_strings){(const char *const *)command->argv, command->argc};
+	o.envs.n = json_object_size(command->envs);
+	o.cwd = args_text(args, "workdir");
+	o.user = args_text(args, "user");
+	o.tag = command->tag;
+	o.timeout_ms = (int64_t)args_duration_ms(args, "timeout", 0);
+	if (options.reads_stdin)
+		o.flags |= AVIARY_EXEC_STDIN;
+	if (options.has_tty)
+		o.flags |= AVIARY_EXEC_PTY;
+	if (options.collects)
+		o.flags |= AVIARY_EXEC_COLLECT;
+	terminal_size(&o.cols, &o.rows);
+	sb = aviary_sandbox_attach_running(cli->client, sandbox);
+	envs = options_env_pairs(command->envs);
+	o.envs.items = envs;
+	if (sb && envs)
+		process = aviary_sandbox_exec(sb, &o);
+	aviary_sandbox_free(sb);
+	free(envs);
+	return session_run(cli, process, &options);
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/avtime.h"
+#include "cli/cli.h"
 
 #include "base/banned.h"
 
@@ -27,9 +28,7 @@ void table_cell(struct table *t, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	for (char *p = text; *p; p++)
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?';
+	cli_make_safe(text);
 	if (av_buf_append(&t->cells, text, strlen(text) + 1) == 0)
 		t->n++;
 }

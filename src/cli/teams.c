@@ -91,19 +91,15 @@ static int list(struct cli *cli, const struct args *args)
 	const json_t *team;
 	struct table t;
 	size_t i;
-	int status = cli_connect(cli), r;
+	int r;
 
-	if (status)
-		return status;
 	if (all)
 		reply = json_array();
 	r = all ? get_all(cli, reply, &err) : cli_call(cli, "GET", NULL, &reply, &err, "/v1/teams");
 	if (r < 0)
 		return cli_fail(cli, &err, NULL);
-	if (cli->json) {
-		cli_print_json(cli, reply);
+	if (cli_print_rows(cli, reply, "id"))
 		return 0;
-	}
 	table_init(&t, AV_ARRAY_LEN(titles), all ? titles_all : titles);
 	t.right[5] = true;
 	json_array_foreach (reply, i, team)
@@ -131,35 +127,57 @@ static void print_members(const struct cli *cli, const json_t *members)
 	table_print(&t, cli_bold(cli), cli_plain(cli));
 }
 
-/* show, members */
+/* What follows /v1/teams/ID of the key's team; body (stolen) and ret may be NULL. The exit status;
+ * what was said wrong is about `what`, or NULL. */
+static int call_own(struct cli *cli, const char *method, const char *suffix, json_t *body,
+    json_t **ret, const char *what)
+{
+	AV_CLEANUP(av_json_decrefp) json_t *owned = body;
+	struct av_err err = {0};
+	char id[AV_ID_SIZE];
+
+	if (own_team(cli, id, &err) < 0 ||
+	    cli_call(cli, method, owned, ret, &err, "/v1/teams/%s%s", id, suffix) < 0)
+		return cli_fail(cli, &err, what);
+	return 0;
+}
+
 static int show(struct cli *cli, const struct args *args)
 {
 	AV_CLEANUP(av_json_decrefp) json_t *reply = NULL;
-	bool only_members = strcmp(args->operands[0], "members") == 0;
-	struct av_err err = {0};
-	char id[AV_ID_SIZE];
-	int status = cli_connect(cli);
+	const json_t *team;
+	char quota[160];
+	int status = call_own(cli, "GET", "", NULL, &reply, NULL);
 
+	(void)args;
 	if (status)
 		return status;
-	if (own_team(cli, id, &err) < 0 ||
-	    cli_call(cli, "GET", NULL, &reply, &err, "/v1/teams/%s", id) < 0)
-		return cli_fail(cli, &err, NULL);
 	if (cli->json) {
-		cli_print_json(cli, only_members ? json_object_get(reply, "members") : reply);
+		cli_print_json(cli, reply);
 		return 0;
 	}
-	if (!only_members) {
-		const json_t *team = json_object_get(reply, "team");
-		char quota[160];
-
-		quota_print(json_object_get(team, "quota"), quota, sizeof(quota));
-		printf("%s%s%s  %s (%s), you are its %s\nquota of its own: %s\n\n", cli_bold(cli),
-		    cli_text(team, "name"), cli_plain(cli), cli_text(team, "id"),
-		    cli_text(team, "slug"), cli_text(team, "role"), quota);
+	team = json_object_get(reply, "team");
+	if (cli->quiet) {
+		puts(cli_text(team, "id"));
+		return 0;
 	}
+	quota_print(json_object_get(team, "quota"), quota, sizeof(quota));
+	printf("%s%s%s  %s (%s), you are its %s\nquota of its own: %s\n\n", cli_bold(cli),
+	    cli_text(team, "name"), cli_plain(cli), cli_text(team, "id"), cli_text(team, "slug"),
+	    cli_text(team, "role"), quota);
 	print_members(cli, json_object_get(reply, "members"));
 	return 0;
+}
+
+static int list_members(struct cli *cli, const struct args *args)
+{
+	AV_CLEANUP(av_json_decrefp) json_t *members = NULL;
+	int status = call_own(cli, "GET", "/members", NULL, &members, NULL);
+
+	(void)args;
+	if (status == 0 && !cli_print_rows(cli, members, "user_id"))
+		print_members(cli, members);
+	return status;
 }
 
 static int create(struct cli *cli, const struct args *args)
@@ -167,10 +185,7 @@ static int create(struct cli *cli, const struct args *args)
 	AV_CLEANUP(av_json_decrefp) json_t *made = NULL;
 	AV_CLEANUP(av_json_decrefp) json_t *body = json_pack("{s:s}", "name", args->operands[1]);
 	struct av_err err = {0};
-	int status = cli_connect(cli);
 
-	if (status)
-		return status;
 	if (cli_call(cli, "POST", body, &made, &err, "/v1/teams") < 0)
 		return cli_fail(cli, &err, NULL);
 	cli_print_reply(cli, made, "id");
@@ -179,17 +194,12 @@ static int create(struct cli *cli, const struct args *args)
 
 static int rename_team(struct cli *cli, const struct args *args)
 {
-	AV_CLEANUP(av_json_decrefp) json_t *body = json_pack("{s:s}", "name", args->operands[1]);
-	struct av_err err = {0};
-	char id[AV_ID_SIZE];
-	int status = cli_connect(cli);
+	const char *name = args->operands[1];
+	int status = call_own(cli, "PATCH", "", json_pack("{s:s}", "name", name), NULL, NULL);
 
-	if (status)
-		return status;
-	if (own_team(cli, id, &err) < 0 ||
-	    cli_call(cli, "PATCH", body, NULL, &err, "/v1/teams/%s", id) < 0)
-		return cli_fail(cli, &err, NULL);
-	return 0;
+	if (status == 0)
+		cli_print_done(cli, "name", name);
+	return status;
 }
 
 /* The key's own team as its owner, another one as an administrator. */
@@ -198,14 +208,12 @@ static int delete (struct cli *cli, const struct args *args)
 	bool admin = args_flag(args, "all");
 	struct av_err err = {0};
 	char id[AV_ID_SIZE];
-	int status = cli_connect(cli);
 
-	if (status)
-		return status;
 	if (find_team(cli, args->operands[1], admin, id, &err) < 0 ||
 	    cli_call(cli, "DELETE", NULL, NULL, &err, admin ? "/v1/admin/teams/%s" : "/v1/teams/%s",
 	        id) < 0)
 		return cli_fail(cli, &err, args->operands[1]);
+	cli_print_done(cli, "id", id);
 	return 0;
 }
 
@@ -214,68 +222,54 @@ static int delete (struct cli *cli, const struct args *args)
 static int add(struct cli *cli, const struct args *args)
 {
 	AV_CLEANUP(av_json_decrefp) json_t *made = NULL;
-	AV_CLEANUP(av_json_decrefp) json_t *body = json_pack("{s:s}", "email", args->operands[1]);
+	const char *email = args->operands[1];
+	int status =
+	    call_own(cli, "POST", "/members", json_pack("{s:s}", "email", email), &made, email);
+
+	if (status == 0)
+		cli_print_reply(cli, made, "user_id");
+	return status;
+}
+
+/* A member of the team by address or id; body is stolen. */
+static int change_member(struct cli *cli, const char *who, const char *method, json_t *body)
+{
+	AV_CLEANUP(av_json_decrefp) json_t *owned = body;
+	AV_CLEANUP(av_json_decrefp) json_t *members = NULL;
+	int status = call_own(cli, "GET", "/members", NULL, &members, who);
 	struct av_err err = {0};
-	char id[AV_ID_SIZE];
-	int status = cli_connect(cli);
+	const char *id;
+	const json_t *m;
+	char suffix[80];
+	size_t i;
 
 	if (status)
 		return status;
-	if (own_team(cli, id, &err) < 0 ||
-	    cli_call(cli, "POST", body, &made, &err, "/v1/teams/%s/members", id) < 0)
-		return cli_fail(cli, &err, args->operands[1]);
-	cli_print_reply(cli, made, "user_id");
-	return 0;
-}
-
-/* A member of the own team by address or id. */
-static int find_member(struct cli *cli, const char *what, char ret_team[static AV_ID_SIZE],
-    char ret_user[static AV_ID_SIZE], struct av_err *err)
-{
-	AV_CLEANUP(av_json_decrefp) json_t *members = NULL;
-	const json_t *m;
-	size_t i;
-	int r = own_team(cli, ret_team, err);
-
-	if (r == 0)
-		r = cli_call(cli, "GET", NULL, &members, err, "/v1/teams/%s/members", ret_team);
-	if (r < 0)
-		return r;
-	json_array_foreach (members, i, m)
-		if (strcmp(cli_text(m, "user_id"), what) == 0 ||
-		    av_str_ieq(av_str_c(cli_text(m, "email")), av_str_c(what)))
-			return av_str_copy(ret_user, AV_ID_SIZE, av_str_c(cli_text(m, "user_id")));
-	return av_err_set(err, AV_ERR_NOT_FOUND,
+	json_array_foreach (members, i, m) {
+		id = cli_text(m, "user_id");
+		if (strcmp(id, who) != 0 &&
+		    !av_str_ieq(av_str_c(cli_text(m, "email")), av_str_c(who)))
+			continue;
+		(void)snprintf(suffix, sizeof(suffix), "/members/%s", id);
+		status = call_own(cli, method, suffix, AV_TAKE_PTR(owned), NULL, who);
+		if (status == 0)
+			cli_print_done(cli, "user_id", id);
+		return status;
+	}
+	(void)av_err_set(&err, AV_ERR_NOT_FOUND,
 	    "nobody in the team has this address or id; 'aviary teams members' lists them");
+	return cli_fail(cli, &err, who);
 }
 
 static int set_role(struct cli *cli, const struct args *args)
 {
-	AV_CLEANUP(av_json_decrefp) json_t *body = json_pack("{s:s}", "role", args->operands[2]);
-	char team[AV_ID_SIZE], user[AV_ID_SIZE];
-	struct av_err err = {0};
-	int status = cli_connect(cli);
-
-	if (status)
-		return status;
-	if (find_member(cli, args->operands[1], team, user, &err) < 0 ||
-	    cli_call(cli, "PATCH", body, NULL, &err, "/v1/teams/%s/members/%s", team, user) < 0)
-		return cli_fail(cli, &err, args->operands[1]);
-	return 0;
+	return change_member(
+	    cli, args->operands[1], "PATCH", json_pack("{s:s}", "role", args->operands[2]));
 }
 
 static int remove_member(struct cli *cli, const struct args *args)
 {
-	char team[AV_ID_SIZE], user[AV_ID_SIZE];
-	struct av_err err = {0};
-	int status = cli_connect(cli);
-
-	if (status)
-		return status;
-	if (find_member(cli, args->operands[1], team, user, &err) < 0 ||
-	    cli_call(cli, "DELETE", NULL, NULL, &err, "/v1/teams/%s/members/%s", team, user) < 0)
-		return cli_fail(cli, &err, args->operands[1]);
-	return 0;
+	return change_member(cli, args->operands[1], "DELETE", NULL);
 }
 
 /* ---- quotas ---- */
@@ -285,36 +279,37 @@ static int set_quota(struct cli *cli, const struct args *args)
 	AV_CLEANUP(av_json_decrefp) json_t *body = NULL;
 	struct av_err err = {0};
 	char id[AV_ID_SIZE];
-	int status = cli_connect(cli);
 
-	if (status)
-		return status;
 	body = quota_parse((const char *const *)args->operands + 2, args->n_operands - 2, &err);
 	if (!body)
 		return cli_usage_error(cli, "teams quota: %s", err.message);
 	if (find_team(cli, args->operands[1], true, id, &err) < 0 ||
 	    cli_call(cli, "PUT", body, NULL, &err, "/v1/admin/teams/%s/quota", id) < 0)
 		return cli_fail(cli, &err, args->operands[1]);
+	cli_print_done(cli, "id", id);
 	return 0;
 }
 
-static int run(struct cli *cli, const struct args *args)
-{
-	static const struct verb verbs[] = {
-	    {"ls", 0, 0, NULL, list},
-	    {"show", 0, 0, NULL, show},
-	    {"create", 1, 1, "what name", create},
-	    {"rename", 1, 1, "what name", rename_team},
-	    {"rm", 1, 1, "which one", delete},
-	    {"members", 0, 0, NULL, show},
-	    {"add", 1, 1, "whose address", add},
-	    {"role", 2, 2, "whose, and admin or member", set_role},
-	    {"remove", 1, 1, "whom", remove_member},
-	    {"quota", 2, OPERANDS_ANY, "of which team, and what, such as sandboxes=10", set_quota},
-	};
-
-	return verbs_run(cli, args, verbs, AV_ARRAY_LEN(verbs));
-}
+static const struct verb verbs[] = {
+    {"ls", "", "list the teams that you are in", 0, 0, NULL, COMPLETE_NONE, list},
+    {"show", "", "the team of the API key", 0, 0, NULL, COMPLETE_NONE, show},
+    {"create", "NAME", "make another team, of which you are the owner", 1, 1, "what name",
+        COMPLETE_NONE, create},
+    {"rename", "NAME", "call the team otherwise", 1, 1, "what name", COMPLETE_NONE, rename_team},
+    {"rm", "TEAM", "delete one with its sandboxes, keys and templates", 1, 1, "which one",
+        COMPLETE_TEAMS, delete},
+    {"members", "", "list who is in the team", 0, 0, NULL, COMPLETE_NONE, list_members},
+    {"add", "EMAIL", "take somebody with an account into the team", 1, 1, "whose address",
+        COMPLETE_NONE, add},
+    {"role", "EMAIL admin|member", "say what a member may do", 2, 2, "whose, and admin or member",
+        COMPLETE_NONE, set_role},
+    {"remove", "EMAIL", "take somebody out of the team", 1, 1, "whom", COMPLETE_NONE,
+        remove_member},
+    {"quota", "TEAM NAME=VALUE…",
+        "bound what a team uses at once, for administrators of this Aviary", 2, OPERANDS_ANY,
+        "of which team, and what, such as sandboxes=10", COMPLETE_TEAMS, set_quota},
+    {NULL, NULL, NULL, 0, 0, NULL, COMPLETE_NONE, NULL},
+};
 
 static const struct option_spec options[] = {
     {"all", 'a', OPTION_FLAG, NULL, "ls, rm: all teams of this Aviary, for its administrators",
@@ -331,19 +326,16 @@ static const char *const examples[] = {
 
 const struct command command_teams = {
     .name = "teams",
-    .usage = "ls | show | members | WHAT ARGUMENT…",
     .summary = "teams, who is in them, and what they may use",
     .description =
-        "About the team of the API key: show, members, rename NAME, add EMAIL, role EMAIL "
-        "admin|member, remove EMAIL.\n"
-        "create NAME makes another team, of which you are the owner. rm TEAM deletes one with its "
-        "sandboxes, keys and templates.\n"
-        "quota TEAM NAME=VALUE… bounds what a team uses at once, for administrators of this "
-        "Aviary: sandboxes, cpus, memory, disk, and creates a minute; none takes a bound away. "
+        "All but ls, create, rm and quota are about the team of the API key. Quotas are "
+        "sandboxes, cpus, memory, disk, and creates (a minute); the value none takes a bound away. "
         "TEAM is an id, a name or a slug.",
+    .verbs = verbs,
+    .connects = true,
     .examples = examples,
+    .see = "limits keys users",
     .options = options,
     .min_operands = 1,
     .max_operands = OPERANDS_ANY,
-    .run = run,
 };

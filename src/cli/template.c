@@ -13,7 +13,6 @@
 #include "base/json.h"
 #include "base/num.h"
 #include "cli/table.h"
-#include "cli/verbs.h"
 
 #include "base/banned.h"
 
@@ -34,11 +33,12 @@ static int list(struct cli *cli, const struct args *args)
 	struct table t;
 	size_t i;
 	int status = cli_connect(cli);
+	(void)args;
 	if (status)
 		return status;
 	if (cli_call(cli, "GET", NULL, &all, &err, "/v1/snapshots") < 0)
 		return cli_fail(cli, &err, NULL);
-	if (cli_print_rows(cli, args, all, "name"))
+	if (cli_print_rows(cli, all, "name"))
 		return 0;
 	table_init(&t, AV_ARRAY_LEN(titles), titles);
 	t.right[3] = t.right[4] = t.right[5] = t.right[6] = t.right[7] = true;
@@ -67,8 +67,8 @@ static int call_by_name(
 	av_percent_encode(&path, av_str_c(name), false);
 	if (av_buf_error(&path) || !name[0])
 		return av_err_set(err, AV_ERR_INVALID, "that is no name of a template");
-	const struct av_client_request request = {.method = method, .path = av_buf_cstr(&path)};
-	return av_client_call(cli->client, &request, ret, err);
+	const struct cli_request request = {.method = method, .path = av_buf_cstr(&path)};
+	return cli_request(cli, &request, ret, err);
 }
 
 static int show(struct cli *cli, const struct args *args)
@@ -94,27 +94,28 @@ static int delete (struct cli *cli, const struct args *args)
 		struct av_err err = {0};
 		if (call_by_name(cli, "DELETE", args->operands[i], NULL, &err) < 0)
 			status = cli_fail(cli, &err, args->operands[i]);
-		else if (!args_flag(args, "quiet"))
-			printf("%s\n", args->operands[i]);
+		else
+			cli_print_done(cli, "name", args->operands[i]);
 	}
 	return status;
 }
 
-static int run(struct cli *cli, const struct args *args)
-{
-	static const struct verb verbs[] = {
-	    {"ls", 0, 0, NULL, list},
-	    {"show", 1, OPERANDS_ANY, "which one", show},
-	    {"rm", 1, OPERANDS_ANY, "which one", delete},
-	    {"build", 0, 1, NULL, template_build},
-	    {"import", 1, 2, "under which name", template_import},
-	};
-	return verbs_run(cli, args, verbs, AV_ARRAY_LEN(verbs));
-}
+static const struct verb verbs[] = {
+    {"ls", "", "list them", 0, 0, NULL, COMPLETE_NONE, list},
+    {"show", "NAME…", "all that is known of one", 1, OPERANDS_ANY, "which one", COMPLETE_TEMPLATES,
+        show},
+    {"rm", "NAME…", "remove; sandboxes made from it live on", 1, OPERANDS_ANY, "which one",
+        COMPLETE_TEMPLATES, delete},
+    {"build", "[RECIPE]",
+        "make one with a recipe of this machine; without a name, list the recipes", 0, 1, NULL,
+        COMPLETE_NONE, template_build},
+    {"import", "NAME [FILE]", "make one of a tar archive of a root file system", 1, 2,
+        "under which name", COMPLETE_FILES, template_import},
+    {NULL, NULL, NULL, 0, 0, NULL, COMPLETE_NONE, NULL},
+};
 
 static const struct option_spec options[] = {
     {"private", 0, OPTION_FLAG, NULL, "build, import: for this team only", COMPLETE_NONE},
-    {"quiet", 'q', OPTION_FLAG, NULL, "ls: names only; rm: print nothing", COMPLETE_NONE},
     {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
 
@@ -125,20 +126,32 @@ static const char *const examples[] = {
     NULL,
 };
 
+static const char *const environment[] = {
+    "AVIARY_TEMPLATES\ta directory with recipes of your own, NAME/build, for build",
+    "AVIARY_MIRROR\twhere build installs from: the URL of a mirror of Debian, or whole lines as in "
+    "sources.list (default: as this machine's apt, with updates and security)",
+    "AVIARY_SUITE\ta release such as bookworm (default: this machine's)",
+    "TMPDIR\twhere build unpacks and installs: half a GiB for base, two for code-interpreter, "
+    "until "
+    "it is done",
+    NULL,
+};
+
 const struct command command_template = {
     .name = "template",
-    .usage = "ls | show NAME… | rm NAME… | build [RECIPE] | import NAME [FILE]",
     .summary = "list, build and remove what sandboxes are made from",
     .description =
         "A template is a root file system with defaults. 'host' is this machine's own "
-        "programs and needs no building; 'aviary snapshot' makes one of a sandbox.\n"
+        "programs and needs no building; 'aviary snapshot create' makes one of a sandbox.\n"
         "build runs a recipe (mmdebstrap, with the apt configuration of this machine) and "
         "makes a template of what it gives; without a name it lists the recipes. import takes "
         "a tar archive, uncompressed, from FILE or standard input. Both replace a template of "
         "that name, and an administrator's are for every team unless --private.",
+    .verbs = verbs,
     .examples = examples,
+    .environment = environment,
+    .see = "snapshot create",
     .options = options,
     .min_operands = 1,
     .max_operands = OPERANDS_ANY,
-    .run = run,
 };

@@ -36,8 +36,8 @@ int feed_open(
     struct feed *f, const struct cli *cli, const char *name, const char *path, struct av_err *err);
 /* Waits until the archive begins, showing progress. -errno with err when it will not. */
 int feed_wait(struct feed *f, struct av_err *err);
-/* av_client_read_fn. */
-ssize_t feed_read(void *ctx, char *p, size_t n);
+/* aviary_read_fn; blocks until there is something. */
+int64_t feed_read(void *ctx, void *p, size_t n);
 /* Another step begins. */
 void feed_step(struct feed *f, const char *step);
 /* Waits for the recipe; says what went wrong with it, or AV_ERR_CANCELED at a signal. */
@@ -45,6 +45,8 @@ int feed_finish(struct feed *f, struct av_err *err);
 /* Ends the recipe if it still runs (which may take it 20 s), takes the line off the terminal. */
 void feed_close(struct feed *f);
 
+/* By a recipe, for every team; returns an exit status. For people it says how it went. */
+int template_build_named(struct cli *cli, const char *name);
 /* aviary template build|import */
 int template_build(struct cli *cli, const struct args *args);
 int template_import(struct cli *cli, const struct args *args);

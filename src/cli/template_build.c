@@ -32,9 +32,12 @@ static const struct recipe {
 	const char *name, *what;
 	json_int_t memory_mb, disk_mb; /* of its sandboxes, and of the one it is built in */
 	bool kernel_warm;
+	bool runs_nothing; /* it holds no programs: nobody makes sandboxes of it */
 } recipes[] = {
-    {"base", "Debian with git, curl, python3 and sudo", 0, 8192, false},
-    {"code-interpreter", "base with IPython, numpy, pandas, matplotlib and node", 1024, 10240,
+    {"base", "Debian with git, curl, python3 and sudo", 0, 8192, false, false},
+    {"code-interpreter", "base with IPython, numpy, pandas, matplotlib and node", 1024, 10240, true,
+        false},
+    {"vm-kernel", "Debian's kernel, for sandboxes with a kernel of their own", 0, 1024, false,
         true},
 };
 
@@ -63,10 +66,10 @@ static int make_builder(
 {
 	AV_CLEANUP(av_json_decrefp)
 	/* Should nobody come back to it, it goes by itself. */
-	json_t *body = json_pack("{s:s, s:i, s:s, s:I, s:I, s:{s:s}}", "template", "empty",
-	    "timeout_sec", BUILDER_IDLE_S, "on_timeout", "delete", "memory_mb", (json_int_t)1024,
-	    "disk_mb", recipe->disk_mb ? recipe->disk_mb : (json_int_t)8192, "metadata", "purpose",
-	    "template build");
+	json_t *body = json_pack("{s:s, s:s, s:i, s:s, s:I, s:I, s:{s:s}}", "template", "empty",
+	    "isolation", "jail", "timeout_sec", BUILDER_IDLE_S, "on_timeout", "delete", "memory_mb",
+	    (json_int_t)1024, "disk_mb", recipe->disk_mb ? recipe->disk_mb : (json_int_t)8192,
+	    "metadata", "purpose", "template build");
 	if (!body)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	return options_create_sandbox(cli, body, id, NULL, err);
@@ -107,18 +110,34 @@ static int take_snapshot(struct cli *cli, const struct recipe *recipe, const cha
 	json_object_set_new(
 	    body, "memory_mb", json_integer(recipe->memory_mb ? recipe->memory_mb : 512));
 	json_object_set_new(body, "disk_mb", json_integer(SANDBOX_DISK_MB));
-	const struct av_client_request request = {.method = "POST",
+	const struct cli_request request = {.method = "POST",
 	    .path = "/v1/snapshots?overwrite=true",
 	    .body = body,
 	    .timeout_ms = SNAPSHOT_TIMEOUT_MS};
-	return av_client_call(cli->client, &request, ret, err);
+	return cli_request(cli, &request, ret, err);
+}
+
+/* The archive into the sandbox's root. */
+static int upload(struct cli *cli, struct feed *f, const char *id, struct av_err *err)
+{
+	aviary_sandbox *sb = aviary_sandbox_attach_running(cli->client, id);
+	aviary_op *op;
+	int r;
+
+	if (!sb)
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
+	op = aviary_tar_upload(sb, "/", feed_read, f, NULL);
+	r = cli_wait(cli, op, err);
+	aviary_op_free(op);
+	aviary_sandbox_free(sb);
+	return r;
 }
 
 static int fill(struct cli *cli, struct feed *f, const struct recipe *recipe, const char *id,
     bool is_private, json_t **ret, struct av_err *err)
 {
 	struct av_err why = {0};
-	int r = av_client_upload_tree(cli->client, id, "/", feed_read, f, err);
+	int r = upload(cli, f, id, err);
 	if (r < 0 && !f->ended)
 		return r;
 	/* The recipe's failure is the reason for an archive that is cut off. */
@@ -132,8 +151,10 @@ static int fill(struct cli *cli, struct feed *f, const struct recipe *recipe, co
 		return r;
 	}
 	f->bytes = 0;
-	feed_step(f, "restoring owners");
-	r = restore_owners(cli, id, err);
+	if (!recipe->runs_nothing) {
+		feed_step(f, "restoring owners");
+		r = restore_owners(cli, id, err);
+	}
 	if (r < 0)
 		return r;
 	feed_step(f, "taking the snapshot");
@@ -144,11 +165,13 @@ static int fill(struct cli *cli, struct feed *f, const struct recipe *recipe, co
 	return r;
 }
 
-static int build(struct cli *cli, struct feed *f, const struct recipe *recipe, bool is_private)
+static int build(
+    struct cli *cli, struct feed *f, const struct recipe *recipe, bool is_private, bool report)
 {
 	struct av_err err = {0};
 	char id[AV_ID_SIZE] = "", size[24];
 	AV_CLEANUP(av_json_decrefp) json_t *made = NULL;
+	cli->has_own_progress = true;
 	int r = feed_wait(f, &err);
 	if (r == 0)
 		r = make_builder(cli, recipe, id, &err);
@@ -161,6 +184,10 @@ static int build(struct cli *cli, struct feed *f, const struct recipe *recipe, b
 		remove_builder(cli, id);
 	if (r < 0)
 		return cli_fail(cli, &err, recipe->name);
+	if (!report) {
+		cli->has_own_progress = false;
+		return 0;
+	}
 	if (cli->json) {
 		cli_print_json(cli, made);
 		return 0;
@@ -172,7 +199,7 @@ static int build(struct cli *cli, struct feed *f, const struct recipe *recipe, b
 
 static int start(struct cli *cli)
 {
-	int status = cli_connect(cli);
+	int status = cli->client ? 0 : cli_connect(cli);
 	struct av_err err = {0};
 	if (status)
 		return status;
@@ -183,35 +210,45 @@ static int start(struct cli *cli)
 	return 0;
 }
 
-int template_build(struct cli *cli, const struct args *args)
+static int build_named(struct cli *cli, const char *name, bool is_private, bool report)
 {
-	struct recipe own = {0};
+	struct recipe own = {.name = name};
 	const struct recipe *recipe = &own;
 	struct av_err err = {0};
 	struct feed f;
 	char path[8192];
-	if (args->n_operands < 2) {
-		for (size_t i = 0; i < AV_ARRAY_LEN(recipes); i++)
-			printf("%-18s%s\n", recipes[i].name, recipes[i].what);
-		return 0;
-	}
-	own.name = args->operands[1];
+
 	for (size_t i = 0; i < AV_ARRAY_LEN(recipes); i++)
-		if (strcmp(recipes[i].name, own.name) == 0)
+		if (strcmp(recipes[i].name, name) == 0)
 			recipe = &recipes[i];
-	if (strchr(own.name, '/') || find_recipe(own.name, path, sizeof(path)) < 0)
+	if (strchr(name, '/') || find_recipe(name, path, sizeof(path)) < 0)
 		return cli_usage_error(cli,
-		    "no recipe %s; there are base and code-interpreter, and yours in "
+		    "no recipe %s; there are base, code-interpreter and vm-kernel, and yours in "
 		    "$AVIARY_TEMPLATES/%s/build ('aviary template import' takes any tar archive of "
 		    "a "
 		    "root file system)",
-		    own.name, own.name);
+		    name, name);
 	int status = start(cli);
 	if (status)
 		return status;
 	if (feed_start(&f, cli, recipe->name, path, &err) < 0)
 		return cli_fail(cli, &err, recipe->name);
-	return build(cli, &f, recipe, args_flag(args, "private"));
+	return build(cli, &f, recipe, is_private, report);
+}
+
+int template_build_named(struct cli *cli, const char *name)
+{
+	return build_named(cli, name, false, !cli->json && !cli->quiet);
+}
+
+int template_build(struct cli *cli, const struct args *args)
+{
+	if (args->n_operands < 2) {
+		for (size_t i = 0; i < AV_ARRAY_LEN(recipes); i++)
+			printf("%-18s%s\n", recipes[i].name, recipes[i].what);
+		return 0;
+	}
+	return build_named(cli, args->operands[1], args_flag(args, "private"), true);
 }
 
 int template_import(struct cli *cli, const struct args *args)
@@ -230,5 +267,5 @@ int template_import(struct cli *cli, const struct args *args)
 		feed_close(&f);
 		return status;
 	}
-	return build(cli, &f, &recipe, args_flag(args, "private"));
+	return build(cli, &f, &recipe, args_flag(args, "private"), true);
 }

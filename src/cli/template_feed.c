@@ -210,19 +210,19 @@ int feed_wait(struct feed *f, struct av_err *err)
 	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "poll") : 0;
 }
 
-ssize_t feed_read(void *ctx, char *p, size_t n)
+int64_t feed_read(void *ctx, void *p, size_t n)
 {
 	struct feed *f = ctx;
 	int r;
 	while ((r = turn(f)) == 0)
 		continue;
 	if (r < 0)
-		return r;
+		return r == -ECANCELED ? AVIARY_E_CANCELED : AVIARY_E_LOCAL;
 	ssize_t got = read(f->tar, p, n);
 	if (got > 0)
 		f->bytes += (uint64_t)got;
 	f->ended = got == 0;
-	return got < 0 ? -errno : got;
+	return got < 0 ? AVIARY_E_LOCAL : got;
 }
 
 /* Waits for the end of the recipe and hears what it says until then. */

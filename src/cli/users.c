@@ -6,12 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "base/buf.h"
 #include "base/codec.h"
 #include "base/json.h"
+#include "cli/ask.h"
 #include "cli/command.h"
 #include "cli/table.h"
 
@@ -66,9 +66,10 @@ static int list(struct cli *cli, const struct args *args)
 	const json_t *u;
 	size_t i;
 
+	(void)args;
 	if (!all)
 		return cli_fail(cli, &err, NULL);
-	if (cli_print_rows(cli, args, all, "id"))
+	if (cli_print_rows(cli, all, "id"))
 		return 0;
 	table_init(&t, AV_ARRAY_LEN(titles), titles);
 	t.right[5] = t.right[6] = true;
@@ -93,8 +94,8 @@ static int find(struct cli *cli, const char *who, char ret[static AV_ID_SIZE], s
 	if (!av_buf_cstr(&path) || !strchr(who, '@'))
 		return av_err_set(err, AV_ERR_INVALID,
 		    "'%.100s' is neither the id of a user nor an e-mail address", who);
-	const struct av_client_request rq = {.method = "GET", .path = av_buf_cstr(&path)};
-	r = av_client_call(cli->client, &rq, &reply, err);
+	const struct cli_request rq = {.method = "GET", .path = av_buf_cstr(&path)};
+	r = cli_request(cli, &rq, &reply, err);
 	if (r < 0)
 		return r;
 	id = json_string_value(
@@ -107,43 +108,17 @@ static int find(struct cli *cli, const char *who, char ret[static AV_ID_SIZE], s
 
 /* ---- passwords ---- */
 
-/* Without echo on a terminal. The newline is not part of it. */
-static int read_line(const char *prompt, char *ret, size_t size)
-{
-	bool tty = isatty(STDIN_FILENO);
-	struct termios old, quiet;
-	char *end;
-
-	if (tty && tcgetattr(STDIN_FILENO, &old) == 0) {
-		quiet = old;
-		quiet.c_lflag &= ~(tcflag_t)ECHO;
-		fprintf(stderr, "%s: ", prompt);
-		(void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet);
-	} else {
-		tty = false;
-	}
-	end = fgets(ret, (int)size, stdin) ? strchr(ret, '\n') : NULL;
-	if (tty) {
-		(void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &old);
-		fputc('\n', stderr);
-	}
-	if (!end)
-		return -EINVAL;
-	*end = '\0';
-	return 0;
-}
-
 /* From a person twice, from a pipe once. The body of a request; the caller owns it. */
 static json_t *read_password(const char *field, struct av_err *err)
 {
 	char first[PASSWORD_MAX + 2], second[PASSWORD_MAX + 2];
 	json_t *body = NULL;
 
-	if (read_line("New password", first, sizeof first) < 0)
+	if (ask_line("New password", true, first, sizeof first) < 0)
 		(void)av_err_set(err, AV_ERR_INVALID,
 		    "no password of at most %d bytes on one line of standard input", PASSWORD_MAX);
-	else if (isatty(STDIN_FILENO) &&
-	         (read_line("Once more", second, sizeof second) < 0 || strcmp(first, second) != 0))
+	else if (isatty(STDIN_FILENO) && (ask_line("Once more", true, second, sizeof second) < 0 ||
+	                                     strcmp(first, second) != 0))
 		(void)av_err_set(err, AV_ERR_INVALID, "the two passwords are not the same");
 	else
 		body = json_pack("{s:s}", field, first);
@@ -206,6 +181,8 @@ static int set_active(struct cli *cli, const struct args *args)
 		if (find(cli, args->operands[i], id, &err) < 0 ||
 		    cli_call(cli, "PUT", body, NULL, &err, "/v1/admin/users/%s/active", id) < 0)
 			status = cli_fail(cli, &err, args->operands[i]);
+		else
+			cli_print_done(cli, "id", id);
 	}
 	return status;
 }
@@ -262,39 +239,21 @@ static int update(struct cli *cli, const struct args *args)
 	return 0;
 }
 
-static int run(struct cli *cli, const struct args *args)
-{
-	static const struct {
-		const char *name;
-		size_t min, max; /* operands after it */
-		int (*run)(struct cli *cli, const struct args *args);
-	} verbs[] = {
-	    {"ls", 0, 0, list},
-	    {"create", 1, 1, create},
-	    {"update", 1, 1, update},
-	    {"activate", 1, OPERANDS_ANY, set_active},
-	    {"deactivate", 1, OPERANDS_ANY, set_active},
-	    {"link", 1, 1, make_link},
-	    {"password", 1, 1, set_password},
-	};
-	const char *verb = args->operands[0];
-	size_t n = args->n_operands - 1;
-	int status;
-
-	for (size_t i = 0; i < AV_ARRAY_LEN(verbs); i++) {
-		if (strcmp(verbs[i].name, verb) != 0)
-			continue;
-		if (n < verbs[i].min)
-			return cli_usage_error(cli, "users %s: who?", verb);
-		if (n > verbs[i].max)
-			return cli_usage_error(cli, "users %s: too many arguments", verb);
-		status = cli_connect(cli);
-		return status ? status : verbs[i].run(cli, args);
-	}
-	return cli_usage_error(cli,
-	    "users %s? There are ls, create, update, activate, deactivate, link and password",
-	    verb);
-}
+static const struct verb verbs[] = {
+    {"ls", "", "list all accounts", 0, 0, NULL, COMPLETE_NONE, list},
+    {"create", "EMAIL", "make an account that is active at once", 1, 1, "whose address",
+        COMPLETE_NONE, create},
+    {"update", "USER", "change address, name or rights", 1, 1, "who", COMPLETE_NONE, update},
+    {"activate", "USER…", "let them log in", 1, OPERANDS_ANY, "who", COMPLETE_NONE, set_active},
+    {"deactivate", "USER…", "end their sessions; their keys are worth nothing until activate", 1,
+        OPERANDS_ANY, "who", COMPLETE_NONE, set_active},
+    {"link", "USER",
+        "print a link with which the owner sets a password or activates the account, for a day", 1,
+        1, "whose", COMPLETE_NONE, make_link},
+    {"password", "USER", "read a password from the terminal, or from one line of standard input", 1,
+        1, "whose", COMPLETE_NONE, set_password},
+    {NULL, NULL, NULL, 0, 0, NULL, COMPLETE_NONE, NULL},
+};
 
 static const struct option_spec options[] = {
     {"name", 0, OPTION_TEXT, "NAME", "create, update: what the person is called", COMPLETE_NONE},
@@ -304,7 +263,6 @@ static const struct option_spec options[] = {
     {"no-admin", 0, OPTION_FLAG, NULL, "update: no administrator any more", COMPLETE_NONE},
     {"password", 0, OPTION_FLAG, NULL, "create: ask for a password instead of making a link",
         COMPLETE_NONE},
-    {"quiet", 'q', OPTION_FLAG, NULL, "ls: ids only", COMPLETE_NONE},
     {NULL, 0, OPTION_FLAG, NULL, NULL, COMPLETE_NONE},
 };
 
@@ -317,19 +275,18 @@ static const char *const examples[] = {
 
 const struct command command_users = {
     .name = "users",
-    .usage = "ls | create EMAIL | update, activate, deactivate, link, password USER",
     .summary = "accounts of people, for administrators",
     .description =
         "People log in with an address and a password, or with GitHub where that is configured. "
         "USER is an id or an address. Needs the key of an administrator, as the first start "
         "writes one.\n"
-        "create makes an account that is active at once. link prints where its owner can set a "
-        "password, or activate an account that is not active yet. password reads one from the "
-        "terminal or from one line of standard input. Whoever is deactivated keeps what "
-        "belongs to them; the teams' sandboxes go on running.",
+        "A link is good for a day and for one use. Whoever is deactivated keeps what belongs to "
+        "them; the teams' sandboxes go on running.",
+    .verbs = verbs,
+    .connects = true,
     .examples = examples,
+    .see = "teams keys",
     .options = options,
     .min_operands = 1,
     .max_operands = OPERANDS_ANY,
-    .run = run,
 };

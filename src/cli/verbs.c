@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * verbs.c - commands whose first operand says what to do, and quotas as they take and show them
+ * verbs.c - commands whose first operand says what to do; quotas as they take and show them
  */
 #include "cli/verbs.h"
 
@@ -16,27 +16,28 @@
 
 #include "base/banned.h"
 
-int verbs_run(struct cli *cli, const struct args *args, const struct verb *v, size_t n)
+int verbs_run(struct cli *cli, const struct args *args)
 {
 	AV_CLEANUP(av_buf_clear) struct av_buf names = AV_BUF_INIT(400);
-	const char *command = args->command->name, *verb = args->operands[0];
+	const char *verb = args->operands[0];
 	size_t operands = args->n_operands - 1;
 
-	for (size_t i = 0; i < n; i++) {
+	for (const struct verb *v = args->command->verbs; v->name; v++) {
 		(void)av_buf_printf(&names, "%s%s",
-		    i == 0      ? ""
-		    : i + 1 < n ? ", "
-		                : " and ",
-		    v[i].name);
-		if (strcmp(v[i].name, verb) != 0)
+		    v == args->command->verbs ? ""
+		    : v[1].name               ? ", "
+		                              : " or ",
+		    v->name);
+		if (strcmp(v->name, verb) != 0)
 			continue;
-		if (operands < v[i].min)
-			return cli_usage_error(cli, "%s %s: %s?", command, verb, v[i].want);
-		if (operands > v[i].max)
-			return cli_usage_error(cli, "%s %s: too many arguments", command, verb);
-		return v[i].run(cli, args);
+		if (operands < v->min)
+			return cli_usage_error(cli, "%s: %s?", verb, v->want);
+		if (operands > v->max)
+			return cli_usage_error(cli, "%s: too many arguments", verb);
+		int status = args->command->connects ? cli_connect(cli) : 0;
+		return status ? status : v->run(cli, args);
 	}
-	return cli_usage_error(cli, "%s %s? There are %s", command, verb, av_buf_cstr(&names));
+	return cli_usage_error(cli, "there is no '%s'; say %s", verb, av_buf_cstr(&names));
 }
 
 /* ---- quotas ---- */

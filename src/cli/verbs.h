@@ -1,20 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * verbs.h - commands whose first operand says what to do: `aviary keys ls`
+ * verbs.h - quotas as commands take and show them
  */
 #pragma once
 
 #include "cli/cli.h"
-
-struct verb {
-	const char *name;
-	size_t min, max;  /* operands after it */
-	const char *want; /* what is missing when there are too few: "which one" */
-	int (*run)(struct cli *cli, const struct args *args);
-};
-
-/* Runs the one that the first operand names; a usage error otherwise. */
-int verbs_run(struct cli *cli, const struct args *args, const struct verb *v, size_t n);
 
 /* NAME=VALUE pairs as a quota: sandboxes, cpus, memory (4G), disk, creates; the value none takes
  * one away. NULL with *err set. */

@@ -14,11 +14,15 @@ static int run(struct cli *cli, const struct args *args)
 	(void)args;
 	AV_CLEANUP(av_json_decrefp) json_t *health = NULL;
 	const char *daemon = NULL;
+	if (cli->quiet && !cli->json) {
+		puts(AVIARY_VERSION);
+		return 0;
+	}
 	/* The daemon's version is a bonus: not having one is no failure. */
 	if (cli_connect(cli) == 0) {
-		struct av_client_request request = {
-		    .method = "GET", .path = "/health", .timeout_ms = 2000};
-		if (av_client_call(cli->client, &request, &health, NULL) == 0)
+		struct cli_request request = {
+		    .method = "GET", .path = "/health", .timeout_ms = 2000, .is_anonymous = true};
+		if (cli_request(cli, &request, &health, NULL) == 0)
 			daemon = json_string_value(json_object_get(health, "version"));
 	}
 	if (cli->json) {

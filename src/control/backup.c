@@ -44,6 +44,17 @@ static bool arrived(struct control_backup *b)
 	return false;
 }
 
+/* The image that a saved machine stands on, which is no record's own: once. */
+static void note_image(struct control_backup *b, const char *id)
+{
+	if (!av_id_valid(av_str_c(id), AV_ID_VM_LAYER))
+		return;
+	for (size_t i = 0; i < b->n; i++)
+		if (strcmp(b->ids[i], id) == 0)
+			return;
+	memcpy(b->ids[b->n++], id, AV_ID_SIZE);
+}
+
 /* Those that a record in the copy may name. Deleted ones are there as long as others stand on them.
  */
 static int note_templates(struct control_backup *b)
@@ -53,12 +64,14 @@ static int note_templates(struct control_backup *b)
 
 	AV_LIST_FOREACH(t, &b->c->templates, const struct template, link)
 	n++;
-	b->ids = calloc(n + 1, sizeof(*b->ids));
+	b->ids = calloc(2 * n + 1, sizeof(*b->ids));
 	if (!b->ids)
 		return -ENOMEM;
 	AV_LIST_FOREACH(t, &b->c->templates, const struct template, link)
-	if (strcmp(t->rec.state, TEMPLATE_CREATING) != 0 && !t->removing)
+	if (strcmp(t->rec.state, TEMPLATE_CREATING) != 0 && !t->removing) {
+		note_image(b, t->rec.parent_id);
 		memcpy(b->ids[b->n++], t->rec.id, AV_ID_SIZE);
+	}
 	return 0;
 }
 

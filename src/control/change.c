@@ -10,13 +10,14 @@
  *   pause    frozen by the driver → paused is on disk → shown and answered
  *   resume   running is on disk → thawed by the driver → shown and answered
  *   update   the new values are on disk → shown and answered
+ *   rollback see rollback.c
  *
  * So a sandbox of which anybody was told that it is paused is paused after a crash too, and one in
  * which anything ran again has a record that says running. What a crash leaves between the two
  * (frozen with a record that says running, or thawed with one that says paused) is put right by the
  * next start, which makes the machine fit the record (reconcile.c). A step that fails takes back
  * the one before it; what cannot be taken back either leaves `unsure` set, and the machine is made
- * to fit the record when the driver is ready again.
+ * to fit the record when the driver is ready again, or there may be room again.
  *
  * A pause that idleness asked for is given up when somebody uses the sandbox before it is on disk.
  */
@@ -27,7 +28,7 @@
 #include "base/avtime.h"
 #include "base/failpoint.h"
 #include "base/log.h"
-#include "control/control_internal.h"
+#include "control/isolations_internal.h"
 
 #include "base/banned.h"
 
@@ -65,9 +66,17 @@ void change_free(struct change *ch)
 
 static void timed(struct change *ch, const struct av_err *err)
 {
-	control_timed(ch->sb->c,
-	    ch->kind == CHANGE_PAUSE ? CONTROL_TIMING_PAUSE : CONTROL_TIMING_RESUME,
-	    &ch->waiter->trace, ch->waiter->asked_ns, err, ch->sb->rec.id);
+	bool is_vm = isolation_is_vm(ch->sb->rec.isolation);
+	enum control_timing which;
+
+	if (ch->kind == CHANGE_ROLLBACK)
+		which = CONTROL_TIMING_ROLLBACK;
+	else if (ch->kind == CHANGE_PAUSE)
+		which = is_vm ? CONTROL_TIMING_PAUSE_VM : CONTROL_TIMING_PAUSE;
+	else
+		which = is_vm ? CONTROL_TIMING_RESUME_VM : CONTROL_TIMING_RESUME;
+	control_timed(
+	    ch->sb->c, which, &ch->waiter->trace, ch->waiter->asked_ns, err, ch->sb->rec.id);
 }
 
 void change_over(struct change *ch, const struct av_err *err)
@@ -75,7 +84,7 @@ void change_over(struct change *ch, const struct av_err *err)
 	struct sandbox *sb = ch->sb;
 	struct control *c = sb->c;
 
-	if (err && ch->kind != CHANGE_UPDATE)
+	if (err ? ch->kind != CHANGE_UPDATE : ch->kind == CHANGE_ROLLBACK)
 		timed(ch, err);
 	if (err)
 		event_change(ch, err);
@@ -150,7 +159,8 @@ static void on_fitted(void *ctx, const struct av_err *err)
 	struct node_sandbox *handle = sb ? node_find(f->c->node, f->id) : NULL;
 
 	if (sb)
-		sb->unsure = err && err->kind == AV_ERR_UNAVAILABLE;
+		sb->unsure =
+		    err && (err->kind == AV_ERR_UNAVAILABLE || err->kind == AV_ERR_NO_SPACE);
 	if (err && handle && sb->state == SANDBOX_RUNNING)
 		node_fail_waiting(handle, err);
 	if (err)
@@ -192,8 +202,10 @@ void sandboxes_fit_unsure(struct control *c)
 	struct sandbox *sb;
 
 	AV_LIST_FOREACH(sb, &c->live, struct sandbox, link)
-	if (sb->unsure && !sb->ending && !sb->change)
+	if (sb->unsure && !sb->ending && !sb->change) {
+		sb->unsure = false; /* its end says whether it still is */
 		take_back(sb);
+	}
 }
 
 /* An answer of the driver. False: the change is over. */
@@ -277,7 +289,7 @@ static void begin_pause(struct change *ch)
 		change_over(ch, &err);
 		return;
 	}
-	if (!control_can_pause(sb->c)) {
+	if (!isolation_can_pause(sb->c, sb->rec.isolation)) {
 		change_fail(ch, AV_ERR_UNSUPPORTED,
 		    "sandboxes cannot be paused here: the kernel's freezer cannot be used; "
 		    "'aviary doctor' says why");
@@ -403,6 +415,9 @@ static void begin(struct sandbox *sb, struct waiter *w)
 	case CHANGE_UPDATE:
 		update_begin(ch);
 		break;
+	case CHANGE_ROLLBACK:
+		rollback_begin(ch);
+		break;
 	}
 }
 
@@ -491,11 +506,6 @@ int change_request(struct control *c, const struct control_actor *a, const char 
 	return 0;
 }
 
-bool control_can_pause(const struct control *c)
-{
-	return (node_caps(c->node)->flags & DRIVER_FREEZE) != 0;
-}
-
 int control_pause(struct control *c, const struct control_actor *a, const char *id, sandbox_fn *fn,
     void *ctx, struct node_call **ret, struct av_err *err)
 {
@@ -527,6 +537,19 @@ int sandbox_pause_idle(struct sandbox *sb)
 	if (!w)
 		return -ENOMEM;
 	w->idle = true;
+	return 0;
+}
+
+int change_redo_rollback(struct sandbox *sb)
+{
+	struct waiter *w = enqueue(sb, CHANGE_ROLLBACK, NULL, NULL);
+
+	if (!w)
+		return -ENOMEM;
+	/* At the start nobody looks at what was put off. */
+	av_list_remove(&w->link);
+	av_list_append(&sb->queue, &w->link);
+	next_change(sb);
 	return 0;
 }
 

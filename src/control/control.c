@@ -17,6 +17,7 @@
 #include "control/audit_internal.h"
 #include "control/backup.h"
 #include "control/hosts_internal.h"
+#include "control/main_command.h"
 #include "control/templates_internal.h"
 
 #include "base/banned.h"
@@ -26,6 +27,8 @@
 #define STOP_WAIT_NS   (10 * AV_NS_PER_S)
 #define HISTORY_MS     (7LL * 24 * 3600 * 1000)
 #define HISTORY_MAX    10000
+#define LOG_MAX        (1 * AV_MIB)
+#define LOGS_TOTAL_MAX (256 * AV_MIB)
 #define PRUNE_AT_ONCE  200
 #define IDEMPOTENCY_MS (24LL * 3600 * 1000)
 
@@ -203,9 +206,12 @@ static void tick_periodic(struct control *c, int64_t now)
 		clock_look(c);
 		control_flush(c, false);
 		keys_check_ends(c);
+		if (node_is_ready(c->node))
+			sandboxes_fit_unsure(c); /* there may be room again */
 	}
 	if (now >= templates_next_ns(c))
 		templates_collect(c);
+	main_tick(c, now);
 	pool_tick(c, now);
 	sampler_tick(c, now);
 	hosts_tick(c, now);
@@ -244,6 +250,7 @@ void control_tick(struct control *c)
 	if (c->started && !c->stopping) {
 		next = AV_MIN(c->next_deadline_ns, c->next_retry_ns);
 		next = AV_MIN(next, c->next_flush_ns);
+		next = AV_MIN(next, c->next_main_ns);
 		next = AV_MIN(next, c->next_sweep_ns);
 		next = AV_MIN(next, c->sampler.next_ns);
 		next = AV_MIN(next, c->pool.next_ns);
@@ -276,11 +283,20 @@ static void on_death(void *ctx, const char *id, enum node_death why, const char 
 {
 	struct control *c = ctx;
 	struct sandbox *sb = av_map_get(&c->sandboxes, av_str_c(id));
+	char text[160];
 
 	if (pool_died(c, id) || !sb || sb->ending)
 		return;
 	c->stats.died++;
+	if (why == NODE_DEATH_EXITED && main_how_it_ended(sb, text, sizeof(text)))
+		detail = text;
 	sandbox_end(sb, reason_of(why), false, detail[0] ? detail : NULL);
+}
+
+static void on_main_end(
+    void *ctx, const char *id, uint32_t exit_code, uint32_t signal, int64_t real_ms)
+{
+	main_died(ctx, id, exit_code, signal, real_ms);
 }
 
 static void on_oom(void *ctx, const char *id, uint64_t kills, uint64_t more)
@@ -317,6 +333,7 @@ static const struct node_events node_events = {
     .on_death = on_death,
     .on_activity = on_activity,
     .on_oom = on_oom,
+    .on_main_end = on_main_end,
     .on_ready = on_ready,
 };
 
@@ -339,6 +356,10 @@ int control_new(const struct control_config *config, struct control **ret, struc
 		c->config.history_ms = HISTORY_MS;
 	if (!c->config.history_max)
 		c->config.history_max = HISTORY_MAX;
+	if (!c->config.log_max)
+		c->config.log_max = LOG_MAX;
+	if (!c->config.logs_total_max)
+		c->config.logs_total_max = LOGS_TOTAL_MAX;
 	if (!c->config.audit_max)
 		c->config.audit_max = AUDIT_MAX;
 	if (audit_init(c) < 0 || hosts_init(c) < 0) {
@@ -362,8 +383,9 @@ int control_new(const struct control_config *config, struct control **ret, struc
 	channels_init(c);
 	av_list_init(&c->deferred);
 	av_list_init(&c->away);
+	av_list_init(&c->reading);
 	c->wake_ns = INT64_MAX;
-	c->next_deadline_ns = c->next_retry_ns = INT64_MAX;
+	c->next_deadline_ns = c->next_retry_ns = c->next_main_ns = INT64_MAX;
 	c->sampler.next_ns = c->usage.next_ns = INT64_MAX;
 	av_list_init(&c->usage.teams);
 	pool_init(c);
@@ -420,6 +442,7 @@ int control_stop(struct control *c, void (*on_stopped)(void *ctx), void *ctx)
 		return -EALREADY;
 	c->stopping = true;
 	event_stopping(c);
+	stop_shutdown(c);
 	channels_stop(c);
 	c->on_stopped = on_stopped;
 	c->on_stopped_ctx = ctx;

@@ -82,8 +82,13 @@ struct control_config {
 	struct control_local local;
 	int64_t audit_days; /* how long records of the audit log are kept; 0: as long as they fit */
 	int64_t audit_max;  /* how many, see audit.h; 0: AUDIT_MAX */
-	int64_t pool_max;   /* sandboxes made ahead of time; 0: none */
+	int64_t log_max;    /* bytes kept of the log of a main command; 0: 1 MiB */
+	int64_t logs_total_max; /* bytes of all saved logs; 0: 256 MiB */
+	const char *isolation;  /* of creates without a wish, borrowed; NULL: the node's first */
+	int64_t pool_max;       /* sandboxes made ahead of time; 0: none */
 	int64_t pool_memory_bytes;
+	int64_t vm_pool_max; /* the same of virtual machines */
+	int64_t vm_pool_memory_bytes;
 	/* Runs work(arg) on another thread, then done(arg, 0), or done(arg, -ECANCELED) without
 	 * having run it, on the loop. -errno: neither. NULL: long work is done at once. */
 	int (*work)(
@@ -145,8 +150,6 @@ struct control_stats {
 	uint64_t pauses, idle_pauses, resumes; /* idle_pauses: those of the inactivity timeout */
 	uint64_t oom_kills; /* processes that the kernel killed for memory, as far as noticed */
 };
-/* Whether sandboxes can be paused here. */
-bool control_can_pause(const struct control *c);
 void control_get_stats(const struct control *c, struct control_stats *ret);
 
 /* Sandboxes made ahead of time. */

@@ -55,7 +55,7 @@ enum waiter_kind {
 	WAIT_CHANGE,     /* deferred, in a sandbox's queue, or its change's (away) */
 };
 
-enum change_kind { CHANGE_PAUSE, CHANGE_RESUME, CHANGE_UPDATE };
+enum change_kind { CHANGE_PAUSE, CHANGE_RESUME, CHANGE_UPDATE, CHANGE_ROLLBACK };
 
 /* What a change of kind CHANGE_UPDATE sets; owned. */
 struct update {
@@ -93,27 +93,32 @@ struct waiter {
 	int64_t range_s, step_s, first_day, last_day;
 	struct stats_work *work; /* team stats: owned */
 	enum change_kind change;
-	struct update *update; /* CHANGE_UPDATE: owned */
-	bool idle;             /* a pause because of idleness */
-	bool wakes;            /* a resume for requests that wait */
-	int64_t asked_ns;      /* monotonic */
-	struct av_trace trace; /* of who asked */
+	struct update *update;                 /* CHANGE_UPDATE: owned */
+	char rollback_to[STORE_TEMPLATE_SIZE]; /* CHANGE_ROLLBACK: the name of a template */
+	bool idle;                             /* a pause because of idleness */
+	bool wakes;                            /* a resume for requests that wait */
+	int64_t asked_ns;                      /* monotonic */
+	struct av_trace trace;                 /* of who asked */
 };
 
 /* The JSON texts of a record as the store keeps them; owned. */
 struct sandbox_texts {
 	char *envs, *metadata, *tags, *ports;
+	char *main; /* NULL: no main command */
 };
 
 /* What of them is shown; owned, never NULL once parsed. */
 struct sandbox_labels {
 	json_t *metadata, *tags, *ports;
+	json_t *main; /* what the main command is; NULL: there is none */
 };
 
 /* Which bound refused something: enum control_quota_of, enum control_quota_limit. */
 struct quota_refusal {
 	uint8_t of, limit;
 };
+
+struct setup; /* see main_command.h, as those of struct sandbox */
 
 /* A create under way. */
 struct creation {
@@ -125,10 +130,12 @@ struct creation {
 	char actor_id[AV_ID_SIZE];  /* who asked: a key or a user */
 	char *idem_key;             /* owned, NULL: none; "<team>:<key>" */
 	uint8_t request_hash[STORE_HASH_SIZE];
-	bool requested; /* the driver was asked */
-	bool made;      /* and answered: made_err or evidence */
-	bool discarded; /* the record could not be written */
-	bool pooled;    /* made ahead of time: it runs already */
+	bool requested;      /* the driver was asked */
+	bool made;           /* and answered: made_err or evidence */
+	bool discarded;      /* the record could not be written */
+	bool pooled;         /* made ahead of time: it runs already */
+	struct setup *setup; /* owned; NULL: nothing is to be set up */
+	bool set_up;         /* that is done, or failed: made_err */
 	struct av_err made_err;
 	struct av_err
 	    refused; /* a quota does not let it: it may only turn out to be a repetition */
@@ -209,6 +216,14 @@ struct sandbox {
 	int64_t asking_until_ns, idle_retry_ns;
 	uint64_t oom_kills; /* as the node told */
 	int64_t oom_audited_ns;
+	/* main command: */
+	struct main_watch *main_watch; /* waits for its end; owned */
+	struct main_save *main_save;   /* fetches its log; owned */
+	struct stop *stop;             /* a stop with time for it; see stop.c */
+	int64_t main_retry_ns, main_retry_delay_ns;
+	bool main_saved; /* the log was fetched, or is being */
+	bool main_oom;   /* the kernel has killed for memory, and it was killed */
+	bool main_dirty; /* what is known of it is not on its way to the disk */
 	/* ending: */
 	bool ending;
 	bool stop_recorded;
@@ -305,6 +320,10 @@ struct control {
 	int64_t forget_from_ns;  /* boot time: see clock.c */
 	int64_t wake_ns;         /* what the clock was told */
 	int64_t next_deadline_ns, next_flush_ns, next_sweep_ns, next_retry_ns;
+	int64_t next_main_ns;   /* see main_tick() */
+	size_t saving_bytes;    /* memory of logs that are being fetched */
+	size_t reading_bytes;   /* saved logs that are being read */
+	struct av_list reading; /* struct control_log, those who hold one */
 	bool collect_templates; /* somebody who used one is gone */
 	bool sweeping;          /* a sweep is under way */
 	bool has_sign_key;
@@ -416,13 +435,23 @@ int labels_take_ports(const json_t *ports, char **ret, struct av_err *err);
 int control_check_number(struct av_err *err, const char *name, const char *unit, int64_t scale,
     int64_t value, int64_t min, int64_t max);
 
-/* ---- create.c ---- */
+/* ---- create_params.c ---- */
 
+/* The record, texts, setup, idempotency key and times of cr, from what was asked for. -errno with
+ * *err: cr is to be freed. */
+int create_take_params(struct creation *cr, const struct control_actor *a,
+    const struct sandbox_params *p, struct av_err *err) AV_MUST_CHECK;
 /* What the agent of this sandbox is told; *ret_envs is owned. */
 int sandbox_agent_envs(const struct control *c, const struct store_sandbox *rec, char **ret_envs);
-void create_take_evidence(struct store_evidence *dst, const struct driver_evidence *ev);
+/* What the driver is told of it. */
+void create_spec_of(
+    const struct control *c, const struct store_sandbox *rec, struct driver_spec *ret);
 /* What the driver is told for a create that wishes nothing; id empty. */
 int create_default_spec(struct control *c, struct driver_spec *ret) AV_MUST_CHECK;
+
+/* ---- create.c ---- */
+
+void create_take_evidence(struct store_evidence *dst, const struct driver_evidence *ev);
 /* Lives, or is being made: what the machine has under this id is no orphan. */
 bool control_knows(const struct control *c, const char *id);
 /* Its sandbox ended before it ran: answers with err. */
@@ -466,6 +495,13 @@ bool sandbox_spare(struct sandbox *sb);
 int sandbox_fit(struct sandbox *sb, void (*on_done)(void *ctx), void *ctx);
 /* Those of which it is not known. */
 void sandboxes_fit_unsure(struct control *c);
+
+/* Goes on with a rollback that an earlier daemon recorded. -ENOMEM. */
+int change_redo_rollback(struct sandbox *sb);
+
+/* ---- rollback.c ---- */
+
+void rollback_begin(struct change *ch);
 
 /* ---- update.c ---- */
 

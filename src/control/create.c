@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * create.c - making a sandbox: limits, idempotency, record, driver, record again, answer
+ * create.c - making a sandbox: what was asked for, record, driver, record again, answer
  *
  * Order, so that a daemon killed anywhere loses no answered create and leaves no orphan: the record
  * with the evidence (state running) is committed before anybody is answered, so that whatever was
@@ -14,135 +14,15 @@
  *        └─> driver asked ──────> made ─────┴─> running queued ──> committed ──> answered
  */
 #include <errno.h>
-#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/avtime.h"
 #include "base/failpoint.h"
-#include "base/json.h"
-#include "control/control_internal.h"
-#include "control/templates_internal.h"
+#include "control/isolations_internal.h"
+#include "control/main_command.h"
 
 #include "base/banned.h"
-
-/* ---- limits ---- */
-
-void control_limits_init(struct control_limits *l)
-{
-	*l = (struct control_limits){
-	    .cpu_milli_default = 1000,
-	    .memory_default = 512 * AV_MIB,
-	    .memory_min = 16 * AV_MIB,
-	    .disk_default = 5120 * AV_MIB,
-	    .disk_min = 16 * AV_MIB,
-	    .disk_max = 1024 * AV_GIB,
-	    .pids_default = 1024,
-	    .pids_max = 32768,
-	    .timeout_max_ms = 366LL * 24 * 3600 * 1000,
-	    .lifetime_max_ms = 366LL * 24 * 3600 * 1000,
-	    .sandboxes_max = 10000,
-	    .sandboxes_per_team_max = 10000,
-	};
-}
-
-static int64_t or_default(int64_t value, int64_t fallback)
-{
-	return value ? value : fallback;
-}
-
-/* The request first, then the template, then this Aviary's defaults. */
-static int take_limits(const struct control *c, const struct sandbox_params *p,
-    const struct template *t, struct store_sandbox *rec, struct av_err *err)
-{
-	static const struct store_template none;
-	const struct store_template *own = t ? &t->rec : &none;
-	const struct control_limits *l = &c->limits;
-	const struct driver_caps *caps = node_caps(c->node);
-	int64_t disk_default = caps->disk_default_bytes
-	                           ? AV_MIN((int64_t)caps->disk_default_bytes, l->disk_default)
-	                           : l->disk_default;
-	struct create_bounds b;
-
-	create_bounds_get(c, &b);
-	rec->cpu_milli = or_default(
-	    or_default(p->cpu_milli, own->cpu_milli), AV_MIN(l->cpu_milli_default, b.cpu_max));
-	rec->memory_bytes = or_default(or_default(p->memory_bytes, own->memory_bytes),
-	    AV_MIN(l->memory_default, b.memory_max));
-	rec->disk_bytes = or_default(
-	    or_default(p->disk_bytes, own->disk_bytes), AV_MIN(disk_default, b.disk_max));
-	rec->pids_max = or_default(p->pids_max, l->pids_default);
-	rec->idle_timeout_ms = p->idle_timeout_ms;
-	rec->max_lifetime_ms = p->max_lifetime_ms;
-	rec->sudo = !p->no_sudo;
-	rec->idle_delete = p->idle_delete;
-	rec->auto_resume = p->auto_resume;
-	rec->internet = p->internet;
-	if (control_check_number(err, "cpus", "", 1000, rec->cpu_milli, 10, b.cpu_max) < 0 ||
-	    control_check_number(err, "memory_mb", " MiB", AV_MIB, rec->memory_bytes, l->memory_min,
-	        b.memory_max) < 0 ||
-	    control_check_number(
-	        err, "disk_mb", " MiB", AV_MIB, rec->disk_bytes, l->disk_min, b.disk_max) < 0 ||
-	    control_check_number(err, "pids_max", "", 1, rec->pids_max, 8, l->pids_max) < 0 ||
-	    control_check_number(
-	        err, "timeout_sec", " s", 1000, rec->idle_timeout_ms, 0, l->timeout_max_ms) < 0 ||
-	    control_check_number(err, "max_lifetime_sec", " s", 1000, rec->max_lifetime_ms, 0,
-	        l->lifetime_max_ms) < 0)
-		return -EINVAL;
-	return 0;
-}
-
-/* *ret: NULL for a built-in one. */
-static int take_template(const struct control *c, const char *name, struct store_sandbox *rec,
-    const struct template **ret, struct av_err *err)
-{
-	const char *id = NULL;
-	int r;
-
-	name = name && name[0] ? name : "minimal";
-	r = template_resolve(c, rec->team_id, name, ret, &id, err);
-	if (r < 0)
-		return r;
-	if (av_str_copy(rec->template_name, sizeof(rec->template_name), av_str_c(name)) < 0 ||
-	    av_str_copy(rec->template_id, sizeof(rec->template_id), av_str_c(id)) < 0)
-		return av_err_set(err, AV_ERR_NOT_FOUND, "there is no template %.72s", name);
-	return 0;
-}
-
-static int take_internet(const struct control *c, bool wanted, struct av_err *err)
-{
-	const struct driver_caps *caps = node_caps(c->node);
-	/* Before the driver is ready neither is known: it decides itself then. */
-	if (!wanted || caps->flags & DRIVER_INTERNET || !caps->no_internet[0])
-		return 0;
-	return av_err_set(err, AV_ERR_UNSUPPORTED,
-	    "internet: this Aviary cannot give sandboxes internet access: %s", caps->no_internet);
-}
-
-int sandbox_agent_envs(const struct control *c, const struct store_sandbox *rec, char **ret_envs)
-{
-	const struct {
-		const char *name, *value;
-	} own[] = {
-	    {"AVIARY_SANDBOX", "true"},
-	    {"AVIARY_SANDBOX_ID", rec->id},
-	    {"AVIARY_TEMPLATE_ID", rec->template_name},
-	    {"WRENN_SANDBOX", "true"},
-	    {"WRENN_SANDBOX_ID", rec->id},
-	    {"WRENN_TEMPLATE_ID", rec->template_name},
-	};
-	AV_CLEANUP(av_json_decrefp) json_t *envs = template_envs(c, rec->template_id);
-	AV_CLEANUP(av_json_decrefp) json_t *users = NULL;
-
-	for (size_t i = 0; envs && i < AV_ARRAY_LEN(own); i++)
-		if (json_object_set_new(envs, own[i].name, json_string(own[i].value)) < 0)
-			return -ENOMEM;
-	users = av_json_parse_object(av_str_c(rec->envs_json ? rec->envs_json : "{}"), NULL);
-	if (!envs || (users && json_object_update(envs, users) < 0))
-		return -ENOMEM;
-	*ret_envs = json_dumps(envs, JSON_COMPACT);
-	return *ret_envs ? 0 : -ENOMEM;
-}
 
 /* ---- creations ---- */
 
@@ -157,6 +37,7 @@ static void creation_free(struct creation *cr)
 		sandbox_end_release(cr->sb);
 	}
 	sandbox_texts_clear(&cr->texts);
+	setup_free(cr->setup);
 	templates_unused(c);
 	free(cr->idem_key);
 	av_list_remove(&cr->link);
@@ -197,6 +78,21 @@ static void announce(const struct creation *cr, const char *event)
 	channels_announce(cr->c, cr->rec.team_id, event, "capsule", cr->rec.id, cr->actor_id, NULL);
 }
 
+/* It runs as soon as it is recorded. */
+static bool is_instant(const struct creation *cr)
+{
+	return cr->pooled && !cr->setup && !isolation_is_vm(cr->rec.isolation);
+}
+
+static enum control_timing timing_of(const struct creation *cr)
+{
+	if (isolation_is_vm(cr->rec.isolation))
+		return cr->pooled ? CONTROL_TIMING_CREATE_VM_POOL : CONTROL_TIMING_CREATE_VM;
+	if (cr->pooled)
+		return CONTROL_TIMING_CREATE_POOL;
+	return cr->rec.internet ? CONTROL_TIMING_CREATE_INTERNET : CONTROL_TIMING_CREATE_COLD;
+}
+
 /* The record says running. */
 static void on_running(void *ctx, const struct av_err *err)
 {
@@ -221,13 +117,9 @@ static void on_running(void *ctx, const struct av_err *err)
 	}
 	if (cr->step_ns)
 		control_timed(c, CONTROL_TIMING_COMMIT, &cr->trace, cr->step_ns, NULL, sb->rec.id);
-	control_timed(c,
-	    cr->pooled         ? CONTROL_TIMING_CREATE_POOL
-	    : cr->rec.internet ? CONTROL_TIMING_CREATE_INTERNET
-	                       : CONTROL_TIMING_CREATE_COLD,
-	    &cr->trace, cr->asked_ns, NULL, NULL);
+	control_timed(c, timing_of(cr), &cr->trace, cr->asked_ns, NULL, NULL);
 	(void)av_failpoint("create.committed");
-	if (cr->pooled)
+	if (is_instant(cr))
 		event_state(sb, SANDBOX_STARTING);
 	else
 		sandbox_committed(sb, &cr->rec);
@@ -238,6 +130,7 @@ static void on_running(void *ctx, const struct av_err *err)
 	sandbox_describe(sb, &info);
 	answer_all(cr, &info, NULL);
 	start_command_run(c, &sb->rec);
+	main_watch(sb);
 	(void)av_failpoint("create.answered");
 	creation_free(cr);
 }
@@ -279,7 +172,8 @@ static void proceed(struct creation *cr)
 	}
 	if (cr->made_err.kind == AV_ERR_NONE && !handle)
 		(void)av_err_set(&cr->made_err, AV_ERR_AGENT, "it ended while it was being made");
-	if (cr->made_err.kind == AV_ERR_NONE && cr->pooled && configure(cr, handle) < 0)
+	if (cr->made_err.kind == AV_ERR_NONE && cr->pooled && !cr->set_up &&
+	    configure(cr, handle) < 0)
 		(void)av_err_set(&cr->made_err, AV_ERR_NO_MEMORY, "out of memory");
 	if (cr->made_err.kind != AV_ERR_NONE) {
 		why = cr->made_err;
@@ -290,10 +184,16 @@ static void proceed(struct creation *cr)
 		return;
 	}
 	(void)av_failpoint("create.made");
-	if (cr->pooled) {
+	if (is_instant(cr)) {
 		on_running(cr, NULL);
 		return;
 	}
+	if (cr->setup && !cr->set_up) {
+		setup_begin(cr);
+		return;
+	}
+	if (main_is_running(sb))
+		main_write(sb);
 	cr->rec = sb->rec;
 	cr->rec.evidence = cr->evidence;
 	sandbox_set_state(&cr->rec, SANDBOX_RUNNING);
@@ -306,6 +206,17 @@ static void proceed(struct creation *cr)
 		(void)av_err_set(&why, AV_ERR_UNAVAILABLE, "the database takes no more requests");
 		on_running(cr, &why);
 	}
+}
+
+void creation_set_up(struct creation *cr, const struct av_err *err)
+{
+	cr->set_up = true;
+	if (err)
+		cr->made_err = *err;
+	/* The next start takes down what this one leaves. */
+	if (err && cr->c->stopping && err->kind == AV_ERR_UNAVAILABLE)
+		cr->made_err.kind = AV_ERR_CANCELED;
+	proceed(cr);
 }
 
 static void on_discarded(void *ctx, const struct av_err *err)
@@ -361,36 +272,6 @@ static void on_made(void *ctx, struct node_sandbox *handle, const struct driver_
 		proceed(cr);
 }
 
-/* Every byte is defined: the pool compares them. */
-static void spec_of(
-    const struct control *c, const struct store_sandbox *rec, struct driver_spec *ret)
-{
-	memset(ret, 0, sizeof(*ret));
-	memcpy(ret->id, rec->id, sizeof(ret->id));
-	memcpy(ret->template_id, rec->template_id,
-	    strnlen(rec->template_id, sizeof(ret->template_id) - 1));
-	ret->memory_bytes = (uint64_t)rec->memory_bytes;
-	ret->cpu_milli = (uint32_t)rec->cpu_milli;
-	ret->pids_max = (uint32_t)rec->pids_max;
-	ret->disk_bytes = (uint64_t)rec->disk_bytes;
-	ret->sudo = rec->sudo;
-	ret->internet = rec->internet;
-	template_take_seal(c, rec, ret);
-}
-
-int create_default_spec(struct control *c, struct driver_spec *ret)
-{
-	const struct sandbox_params none = {0};
-	struct store_sandbox rec = {0};
-	const struct template *t = NULL;
-	struct av_err err;
-
-	if (take_template(c, NULL, &rec, &t, &err) < 0 || take_limits(c, &none, t, &rec, &err) < 0)
-		return -EINVAL;
-	spec_of(c, &rec, ret);
-	return 0;
-}
-
 /* Takes one that is made already, if there is one of this shape: then the record can say from the
  * beginning that it runs. */
 static void take_pooled(struct creation *cr)
@@ -398,13 +279,45 @@ static void take_pooled(struct creation *cr)
 	struct store_sandbox *rec = &cr->rec;
 	struct driver_spec spec;
 
-	spec_of(cr->c, rec, &spec);
+	create_spec_of(cr->c, rec, &spec);
 	if (!pool_take(cr->c, &spec, rec->id, &rec->evidence))
 		return;
 	cr->pooled = cr->requested = cr->made = true;
 	cr->evidence = rec->evidence;
+	if (!is_instant(cr))
+		return;
 	sandbox_set_state(rec, SANDBOX_RUNNING);
 	rec->started_ms = rec->created_ms;
+}
+
+static void on_taken(void *ctx, const struct av_err *err)
+{
+	struct creation *cr = ctx;
+
+	cr->made = true;
+	control_timed(cr->c, CONTROL_TIMING_SPAWN, &cr->trace, cr->step_ns, err, cr->rec.id);
+	cr->step_ns = 0;
+	if (err)
+		cr->made_err = *err;
+	if (cr->discarded)
+		discard(cr);
+	else if (cr->sb)
+		proceed(cr);
+}
+
+/* A machine of the pool stands still until it is told who it is. */
+static void let_go(struct creation *cr)
+{
+	int r;
+
+	cr->made = false;
+	cr->step_ns = av_mono_ns();
+	r = node_take(cr->c->node, cr->rec.id, on_taken, cr);
+	if (r == 0)
+		return;
+	cr->made = true;
+	if (r != -EALREADY)
+		(void)av_err_set(&cr->made_err, AV_ERR_NO_MEMORY, "out of memory");
 }
 
 /* Asks the node for it. */
@@ -416,7 +329,7 @@ static void request(struct creation *cr)
 	char *envs = NULL;
 	int r;
 
-	spec_of(cr->c, rec, &spec);
+	create_spec_of(cr->c, rec, &spec);
 	r = sandbox_agent_envs(cr->c, rec, &envs);
 	agent.envs_json = envs;
 	template_agent_defaults(cr->c, rec, &agent);
@@ -506,67 +419,6 @@ static void on_recorded(
 
 /* ---- the request ---- */
 
-static int take_idempotency(struct creation *cr, const struct control_actor *a,
-    const struct sandbox_params *p, struct av_err *err)
-{
-	struct av_buf b = AV_BUF_INIT(AV_ID_SIZE + 1 + STORE_IDEMPOTENCY_KEY_MAX);
-
-	if (!p->idempotency_key.n)
-		return 0;
-	if (p->idempotency_key.n > STORE_IDEMPOTENCY_KEY_MAX ||
-	    av_str_has_nul(p->idempotency_key) || !av_utf8_valid(p->idempotency_key))
-		return av_err_set(err, AV_ERR_INVALID,
-		    "an idempotency key is text of 1 to %d bytes", STORE_IDEMPOTENCY_KEY_MAX);
-	(void)crypto_hash_sha256(
-	    cr->request_hash, (const unsigned char *)p->request_body.p, p->request_body.n);
-	(void)av_buf_printf(&b, "%s:", a->team_id);
-	(void)av_buf_append_str(&b, p->idempotency_key);
-	cr->idem_key = av_str_dup(av_buf_str(&b));
-	av_buf_clear(&b);
-	return cr->idem_key ? 0 : av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
-}
-
-/* No two are made in the same millisecond: they are listed in this order. */
-static int64_t created_ms(struct control *c)
-{
-	int64_t now = control_real_ms(c);
-
-	if (now <= c->last_created_ms && c->last_created_ms - now < 1000)
-		now = c->last_created_ms + 1;
-	c->last_created_ms = now;
-	return now;
-}
-
-static int take_params(struct creation *cr, const struct control_actor *a,
-    const struct sandbox_params *p, struct av_err *err)
-{
-	struct control *c = cr->c;
-	struct store_sandbox *rec = &cr->rec;
-	const struct template *t = NULL;
-
-	memcpy(rec->team_id, a->team_id, AV_ID_SIZE);
-	if (take_template(c, p->template_name, rec, &t, err) < 0 ||
-	    take_limits(c, p, t, rec, err) < 0 ||
-	    labels_take_metadata(p->metadata, &cr->texts.metadata, err) < 0 ||
-	    labels_take_envs(p->envs, &cr->texts.envs, err) < 0 ||
-	    labels_take_tags(p->tags, &cr->texts.tags, err) < 0 ||
-	    labels_take_ports(p->ports, &cr->texts.ports, err) < 0 ||
-	    take_internet(c, p->internet, err) < 0 || take_idempotency(cr, a, p, err) < 0)
-		return err ? -av_err_errno(err->kind) : -EINVAL;
-	av_id_make(rec->id, AV_ID_SANDBOX);
-	memcpy(rec->key_id, a->key_id, AV_ID_SIZE);
-	memcpy(cr->actor_id, control_actor_id(a), AV_ID_SIZE);
-	if (av_str_copy(rec->isolation, sizeof(rec->isolation), av_str_c(node_isolation(c->node))) <
-	    0)
-		rec->isolation[0] = '\0';
-	sandbox_set_state(rec, SANDBOX_STARTING);
-	rec->created_ms = rec->updated_ms = rec->last_active_ms = created_ms(c);
-	rec->created_boot_ns = rec->last_active_boot_ns = control_boot_ns(c);
-	memcpy(rec->evidence.boot_id, node_caps(c->node)->boot_id, sizeof(rec->evidence.boot_id));
-	sandbox_texts_point(rec, &cr->texts);
-	return 0;
-}
-
 static struct waiter *add_waiter(
     struct creation *cr, sandbox_fn *fn, void *ctx, bool replayed, struct node_call **ret)
 {
@@ -623,7 +475,7 @@ static int begin(
 		take_pooled(cr);
 	cr->insert_ns = av_mono_ns();
 	announce(cr, "capsule.created");
-	if (cr->pooled)
+	if (is_instant(cr))
 		announce(cr, "capsule.running");
 	r = store_sandbox_insert(c->store, &cr->rec, cr->idem_key ? &idem : NULL,
 	    c->config.idempotency_ms, on_recorded, cr);
@@ -635,7 +487,9 @@ static int begin(
 		    err, AV_ERR_UNAVAILABLE, r, "the database takes no more requests");
 	}
 	/* With a key it may turn out that nothing is to be made. */
-	if (!cr->idem_key && !cr->pooled)
+	if (cr->pooled && isolation_is_vm(cr->rec.isolation))
+		let_go(cr);
+	else if (!cr->idem_key && !cr->pooled)
 		request(cr);
 	return 0;
 }
@@ -682,7 +536,7 @@ int control_create(struct control *c, const struct control_actor *a, const struc
 	cr->asked_ns = av_mono_ns();
 	av_list_append(&c->creating, &cr->link);
 	av_list_init(&cr->waiters);
-	r = take_params(cr, a, p, err);
+	r = create_take_params(cr, a, p, err);
 	if (r == 0)
 		r = join(cr, fn, ctx, ret, err);
 	if (r == 0)

@@ -16,7 +16,7 @@
 #include "base/avtime.h"
 #include "base/failpoint.h"
 #include "base/log.h"
-#include "control/control_internal.h"
+#include "control/main_command.h"
 
 #include "base/banned.h"
 
@@ -202,6 +202,7 @@ static void record_final(struct sandbox *sb)
 	struct step *s = step_new(sb);
 
 	if (s) {
+		main_before_final(sb);
 		sandbox_set_state(&s->next, sb->failed ? SANDBOX_ERROR : SANDBOX_STOPPED);
 		s->next.release_key = sb->failed;
 		s->next.stopped_ms = s->next.updated_ms;
@@ -219,6 +220,27 @@ static void record_final(struct sandbox *sb)
 
 /* ---- together ---- */
 
+/* A conversation with the agent told it: its connection cannot be closed right here. */
+static void on_saved(struct sandbox *sb)
+{
+	struct control *c = sb->c;
+
+	sb->busy = false;
+	sb->retry_ns = control_boot_ns(c);
+	c->next_retry_ns = AV_MIN(c->next_retry_ns, sb->retry_ns);
+	control_wake(c, 0);
+}
+
+/* The log of its main command is fetched first, unless it is to be deleted at once. */
+static bool save_log(struct sandbox *sb)
+{
+	if (sb->end_reason == SANDBOX_REASON_DELETED ||
+	    sb->end_reason == SANDBOX_REASON_CREATE_FAILED || !main_save(sb, on_saved))
+		return false;
+	sb->busy = true;
+	return true;
+}
+
 static void go_on(struct sandbox *sb)
 {
 	sb->retry_ns = 0;
@@ -226,9 +248,10 @@ static void go_on(struct sandbox *sb)
 		return;
 	if (!sb->stop_recorded)
 		record_stop(sb);
-	else if (!sb->destroyed && !sb->keep_disk)
-		destroy(sb);
-	else
+	else if (!sb->destroyed && !sb->keep_disk) {
+		if (!save_log(sb))
+			destroy(sb);
+	} else
 		record_final(sb);
 }
 

@@ -67,7 +67,7 @@ void event_sandbox(const struct sandbox *sb, enum control_event_kind kind, const
 
 	/* What somebody asked for is in the audit log with the request. */
 	if (kind == CONTROL_EVENT_SANDBOX_DESTROY && reason != SANDBOX_REASON_DELETED &&
-	    reason != SANDBOX_REASON_CREATE_FAILED)
+	    reason != SANDBOX_REASON_STOPPED && reason != SANDBOX_REASON_CREATE_FAILED)
 		audit_sandbox(sb, "sandbox.end", sandbox_reason_text(reason), err);
 	if (sb->c->listener)
 		tell_of(sb, &ev, key_id);
@@ -90,7 +90,7 @@ void event_change(const struct change *ch, const struct av_err *err)
 		audit_sandbox(
 		    ch->sb, "sandbox.pause", sandbox_reason_text(SANDBOX_REASON_TIMEOUT), NULL);
 	/* What was refused has not failed, and what ends meanwhile says so itself. */
-	if (!ch->sb->c->listener || ch->kind == CHANGE_UPDATE ||
+	if (!ch->sb->c->listener || ch->kind == CHANGE_UPDATE || ch->kind == CHANGE_ROLLBACK ||
 	    (err && (err->kind == AV_ERR_INVALID_STATE || err->kind == AV_ERR_CANCELED ||
 	                err->kind == AV_ERR_QUOTA)))
 		return;

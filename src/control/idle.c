@@ -16,6 +16,7 @@
 #include "base/avtime.h"
 #include "base/log.h"
 #include "control/hosts_internal.h"
+#include "control/isolations_internal.h"
 
 #include "base/banned.h"
 
@@ -78,7 +79,7 @@ static void idle_is_over(struct sandbox *sb)
 {
 	struct control *c = sb->c;
 
-	if (!sb->rec.idle_delete && control_can_pause(c)) {
+	if (!sb->rec.idle_delete && isolation_can_pause(c, sb->rec.isolation)) {
 		if (sandbox_pause_idle(sb) < 0)
 			sb->idle_retry_ns = control_boot_ns(c) + RETRY_NS;
 		return;

@@ -23,6 +23,7 @@ void sandbox_texts_clear(struct sandbox_texts *t)
 	free(t->metadata);
 	free(t->tags);
 	free(t->ports);
+	free(t->main);
 	*t = (struct sandbox_texts){0};
 }
 
@@ -32,6 +33,7 @@ void sandbox_texts_point(struct store_sandbox *rec, const struct sandbox_texts *
 	rec->metadata_json = texts->metadata;
 	rec->tags_json = texts->tags;
 	rec->ports_json = texts->ports;
+	rec->main_json = texts->main;
 }
 
 static json_t *parse_array(const char *text)
@@ -53,6 +55,8 @@ int sandbox_labels_parse(struct sandbox_labels *l, const struct store_sandbox *r
 		l->metadata = json_object();
 	l->tags = parse_array(rec->tags_json);
 	l->ports = parse_array(rec->ports_json);
+	if (rec->main_json && rec->main_json[0])
+		l->main = av_json_parse_object(av_str_c(rec->main_json), NULL);
 	if (l->metadata && l->tags && l->ports)
 		return 0;
 	sandbox_labels_clear(l);
@@ -64,6 +68,7 @@ void sandbox_labels_clear(struct sandbox_labels *l)
 	json_decref(l->metadata);
 	json_decref(l->tags);
 	json_decref(l->ports);
+	json_decref(l->main);
 	*l = (struct sandbox_labels){0};
 }
 
@@ -79,6 +84,7 @@ void sandbox_labels_replace(
 	replace(&sb->rec.metadata_json, &texts->metadata);
 	replace(&sb->rec.tags_json, &texts->tags);
 	replace(&sb->rec.ports_json, &texts->ports);
+	labels->main = AV_TAKE_PTR(sb->labels.main);
 	sandbox_labels_clear(&sb->labels);
 	sb->labels = *labels;
 	*labels = (struct sandbox_labels){0};

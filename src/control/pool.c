@@ -12,23 +12,25 @@
 #include "base/avtime.h"
 #include "base/failpoint.h"
 #include "base/log.h"
-#include "control/control_internal.h"
-#include "control/templates_internal.h"
+#include "control/isolations_internal.h"
 
 #include "base/banned.h"
 
-#define QUIET_NS       (5 * AV_NS_PER_MS)
-#define LOOK_NS        (20 * AV_NS_PER_MS)
-#define TICK_NS        AV_NS_PER_S
-#define IDLE_TICK_NS   (60 * AV_NS_PER_S)
-#define DEMAND_HALF_S  30
-#define AGE_MAX_NS     (600 * AV_NS_PER_S)
-#define RETRY_FIRST_NS AV_NS_PER_S
-#define RETRY_MAX_NS   (60 * AV_NS_PER_S)
-#define RELIEF_NS      (60 * AV_NS_PER_S)
-#define SHAPES_MAX     16
-#define TRY_OUT_MS     10000
-#define MEMBER_BYTES   AV_MIB /* what a member counts for at least */
+#define QUIET_NS (5 * AV_NS_PER_MS)
+/* A machine's start takes a processor for longer than the first command of the one just taken. */
+#define MACHINE_QUIET_NS (300 * AV_NS_PER_MS)
+#define LOOK_NS          (20 * AV_NS_PER_MS)
+#define TICK_NS          AV_NS_PER_S
+#define IDLE_TICK_NS     (60 * AV_NS_PER_S)
+#define DEMAND_HALF_S    30
+#define AGE_MAX_NS       (600 * AV_NS_PER_S)
+#define RETRY_FIRST_NS   AV_NS_PER_S
+#define RETRY_MAX_NS     (60 * AV_NS_PER_S)
+#define RELIEF_NS        (60 * AV_NS_PER_S)
+#define SHAPES_MAX       16
+#define TRY_OUT_MS       10000
+#define MEMBER_BYTES     AV_MIB /* what a member counts for at least */
+#define MACHINE_BYTES    (64 * AV_MIB)
 
 struct pool_member {
 	struct av_list link;      /* shape->members */
@@ -36,6 +38,7 @@ struct pool_member {
 	struct control *c;
 	char id[AV_ID_SIZE];
 	char template_id[DRIVER_TEMPLATE_MAX];
+	bool is_vm; /* held: stopped where its first process could run */
 	bool made, warming, ready;
 	bool doomed; /* destroyed as soon as it is made, or warm */
 	bool gone;   /* being destroyed; of no shape any more */
@@ -48,7 +51,7 @@ void pool_init(struct control *c)
 {
 	struct pool *p = &c->pool;
 
-	p->on = c->config.pool_max > 0;
+	p->on = c->config.pool_max > 0 || c->config.vm_pool_max > 0;
 	p->next_ns = INT64_MAX;
 	av_list_init(&p->shapes);
 	av_map_init(&p->members);
@@ -107,10 +110,27 @@ static struct pool_shape *shape_get(struct pool *p, const struct driver_spec *sp
 	return s;
 }
 
+/* ---- bounds: jails and machines have each their own ---- */
+
+static bool shape_is_vm(const struct pool_shape *s)
+{
+	return isolation_is_vm(s->spec.isolation);
+}
+
+static size_t max_of(const struct control *c, bool is_vm)
+{
+	return (size_t)(is_vm ? c->config.vm_pool_max : c->config.pool_max);
+}
+
+static uint64_t memory_max_of(const struct control *c, bool is_vm)
+{
+	return (uint64_t)(is_vm ? c->config.vm_pool_memory_bytes : c->config.pool_memory_bytes);
+}
+
 /* How many it would have alone. */
 static size_t wish_of(const struct control *c, const struct pool_shape *s)
 {
-	size_t n = (size_t)(s->demand + 0.5), max = (size_t)c->config.pool_max;
+	size_t n = (size_t)(s->demand + 0.5), max = max_of(c, shape_is_vm(s));
 
 	/* One that was asked for once need not be asked for again. */
 	if (s->demand < 1.25)
@@ -123,11 +143,12 @@ static size_t wish_of(const struct control *c, const struct pool_shape *s)
 /* Its share, when all together wish for more than there may be. */
 static size_t target_of(const struct control *c, const struct pool_shape *s)
 {
-	size_t max = (size_t)c->config.pool_max, wish = wish_of(c, s), sum = 0;
+	size_t max = max_of(c, shape_is_vm(s)), wish = wish_of(c, s), sum = 0;
 	const struct pool_shape *other;
 
 	AV_LIST_FOREACH(other, &c->pool.shapes, const struct pool_shape, link)
-	sum += wish_of(c, other);
+	if (shape_is_vm(other) == shape_is_vm(s))
+		sum += wish_of(c, other);
 	if (sum <= max || wish == 0)
 		return wish;
 	return AV_MAX(wish * max / sum, (size_t)1);
@@ -135,17 +156,27 @@ static size_t target_of(const struct control *c, const struct pool_shape *s)
 
 static uint64_t cost_of(const struct pool_member *m)
 {
-	return AV_MAX(m->memory_bytes, (uint64_t)MEMBER_BYTES);
+	return AV_MAX(m->memory_bytes, (uint64_t)(m->is_vm ? MACHINE_BYTES : MEMBER_BYTES));
 }
 
-static uint64_t memory_of_all(const struct pool *p)
+static size_t count_of(const struct pool *p, bool is_vm)
+{
+	const struct pool_member *m;
+	size_t pos = 0, n = 0;
+
+	while ((m = av_map_next(&p->members, &pos)))
+		n += m->is_vm == is_vm;
+	return n;
+}
+
+static uint64_t memory_of_all(const struct pool *p, bool is_vm)
 {
 	const struct pool_member *m;
 	uint64_t sum = 0;
 	size_t pos = 0;
 
 	while ((m = av_map_next(&p->members, &pos)))
-		sum += cost_of(m);
+		sum += m->is_vm == is_vm ? cost_of(m) : 0;
 	return sum;
 }
 
@@ -153,7 +184,7 @@ static uint64_t memory_of_all(const struct pool *p)
 static uint64_t cost_of_next(const struct pool_shape *s)
 {
 	const struct pool_member *m;
-	uint64_t most = MEMBER_BYTES;
+	uint64_t most = shape_is_vm(s) ? MACHINE_BYTES : MEMBER_BYTES;
 
 	AV_LIST_FOREACH(m, &s->members, const struct pool_member, link)
 	most = AV_MAX(most, cost_of(m));
@@ -292,6 +323,38 @@ static void member_ready(struct pool_member *m)
 	wake(c, control_boot_ns(c));
 }
 
+static void on_held(void *ctx, const struct av_err *err)
+{
+	struct pool_member *m = ctx;
+	struct control *c = m->c;
+
+	m->warming = false;
+	if (!err && !m->doomed && node_find(c->node, m->id)) {
+		member_ready(m);
+		return;
+	}
+	if (err && !m->doomed)
+		failed(c, err->message);
+	c->pool.making = false;
+	if (err || m->doomed)
+		member_destroy(m);
+}
+
+/* A machine stands still until it is taken; a jail waits as it is. */
+static void hold(struct pool_member *m)
+{
+	int r = node_hold(m->c->node, m->id, on_held, m);
+
+	m->warming = r == 0;
+	if (r == -EALREADY) {
+		member_ready(m);
+	} else if (r < 0) {
+		m->c->pool.making = false;
+		failed(m->c, "out of memory");
+		member_destroy(m);
+	}
+}
+
 static void on_warm(void *ctx, const struct av_err *err)
 {
 	struct pool_member *m = ctx;
@@ -310,7 +373,7 @@ static void on_warm(void *ctx, const struct av_err *err)
 			member_destroy(m);
 		return;
 	}
-	member_ready(m);
+	hold(m);
 }
 
 /* The interpreter of a template that asks for one. True: member_ready comes later. */
@@ -324,7 +387,7 @@ static bool warm(struct pool_member *m, struct node_sandbox *handle)
 	return m->warming;
 }
 
-/* Whatever /bin/true ended with (a template may have none), the agent did what it was told. */
+/* Whatever /bin/echo ended with (a template may have none), the agent did what it was told. */
 static void on_tried(void *ctx, const struct node_exec_result *result, const struct av_err *err)
 {
 	struct pool_member *m = ctx;
@@ -344,14 +407,14 @@ static void on_tried(void *ctx, const struct node_exec_result *result, const str
 		return;
 	}
 	if (!warm(m, handle))
-		member_ready(m);
+		hold(m);
 }
 
 /* One program that does nothing: who takes the member finds the agent at work, and the files that
  * every program needs looked up. */
 static bool try_out(struct pool_member *m, struct node_sandbox *handle)
 {
-	const struct node_exec_spec spec = {.cmd = "/bin/true", .timeout_ms = TRY_OUT_MS};
+	const struct node_exec_spec spec = {.cmd = "/bin/echo", .timeout_ms = TRY_OUT_MS};
 
 	m->warming = node_exec_collect(handle, &spec, on_tried, m, NULL, NULL) == 0;
 	return m->warming;
@@ -370,7 +433,7 @@ static void on_made(void *ctx, struct node_sandbox *handle, const struct driver_
 	m->made_ns = control_boot_ns(c);
 	if (!err && !m->doomed) {
 		if (c->config.pool_untried) {
-			member_ready(m);
+			hold(m);
 			return;
 		}
 		if (try_out(m, handle))
@@ -390,9 +453,11 @@ static void on_made(void *ctx, struct node_sandbox *handle, const struct driver_
 
 static void make_one(struct control *c, struct pool_shape *s)
 {
-	struct node_agent_config agent = {.envs_json = "{}"};
+	const struct template *t = template_by_id(c, s->spec.template_id);
+	struct node_agent_config agent = {0};
 	struct store_sandbox rec = {0};
 	struct pool_member *m = calloc(1, sizeof(*m));
+	AV_CLEANUP(av_freep) char *envs = NULL;
 	struct driver_spec spec;
 
 	if (!m)
@@ -408,8 +473,15 @@ static void make_one(struct control *c, struct pool_shape *s)
 	s->n++;
 	memcpy(&spec, &s->spec, sizeof(spec));
 	memcpy(spec.id, m->id, sizeof(spec.id));
+	m->is_vm = shape_is_vm(s);
 	memcpy(m->template_id, spec.template_id, sizeof(m->template_id));
+	/* What a create without wishes says: then its agent need not be told again. */
+	memcpy(rec.id, m->id, sizeof(rec.id));
 	memcpy(rec.template_id, spec.template_id, sizeof(spec.template_id));
+	if (t)
+		memcpy(rec.template_name, t->rec.name, sizeof(t->rec.name));
+	(void)!sandbox_agent_envs(c, &rec, &envs);
+	agent.envs_json = envs;
 	template_agent_defaults(c, &rec, &agent);
 	c->pool.making = true;
 	if (node_create(c->node, &spec, &agent, on_made, m) < 0) {
@@ -427,7 +499,7 @@ static void find_default(struct control *c)
 	struct pool_shape *s, *found;
 	struct driver_spec spec;
 
-	if (create_default_spec(c, &spec) < 0)
+	if (create_default_spec(c, &spec) < 0 || spec.saved)
 		return;
 	found = shape_get(&c->pool, &spec);
 	AV_LIST_FOREACH(s, &c->pool.shapes, struct pool_shape, link)
@@ -468,11 +540,12 @@ static struct pool_member *oldest_ready(const struct pool_shape *s)
 static void trim(struct control *c, int64_t now_ns)
 {
 	struct pool_shape *s;
-	bool crowded = memory_of_all(&c->pool) > (uint64_t)c->config.pool_memory_bytes;
 
 	AV_LIST_FOREACH(s, &c->pool.shapes, struct pool_shape, link)
 	{
 		struct pool_member *m = oldest_ready(s);
+		bool is_vm = shape_is_vm(s);
+		bool crowded = memory_of_all(&c->pool, is_vm) > memory_max_of(c, is_vm);
 
 		if (m && (s->n > target_of(c, s) || crowded || now_ns - m->made_ns > AGE_MAX_NS)) {
 			member_destroy(m);
@@ -481,32 +554,32 @@ static void trim(struct control *c, int64_t now_ns)
 	}
 }
 
+static int64_t quiet_from(const struct control *c, const struct pool_shape *s)
+{
+	return c->pool.taken_ns + (shape_is_vm(s) ? MACHINE_QUIET_NS : QUIET_NS);
+}
+
 /* The shape that lacks most, if there is room for a member. */
-static struct pool_shape *wanted(const struct control *c)
+static struct pool_shape *wanted(const struct control *c, int64_t now_ns)
 {
 	const struct pool *p = &c->pool;
 	struct pool_shape *s, *found = NULL;
 	size_t lack, most = 0;
 
-	if (p->members.n >= (size_t)c->config.pool_max)
-		return NULL;
 	AV_LIST_FOREACH(s, &p->shapes, struct pool_shape, link)
 	{
 		size_t target = target_of(c, s);
+		bool is_vm = shape_is_vm(s);
 
 		lack = target > s->n ? target - s->n : 0;
-		if (lack > most &&
-		    memory_of_all(p) + cost_of_next(s) <= (uint64_t)c->config.pool_memory_bytes) {
+		if (lack > most && now_ns >= quiet_from(c, s) &&
+		    count_of(p, is_vm) < max_of(c, is_vm) &&
+		    memory_of_all(p, is_vm) + cost_of_next(s) <= memory_max_of(c, is_vm)) {
 			most = lack;
 			found = s;
 		}
 	}
 	return found;
-}
-
-static bool is_quiet(const struct control *c, int64_t now_ns)
-{
-	return av_list_empty(&c->creating) && now_ns >= c->pool.quiet_ns;
 }
 
 void pool_tick(struct control *c, int64_t now_ns)
@@ -521,13 +594,13 @@ void pool_tick(struct control *c, int64_t now_ns)
 	trim(c, now_ns);
 	if (p->making || now_ns < p->retry_ns || !node_is_ready(c->node))
 		return;
-	s = wanted(c);
-	if (!s)
-		return;
-	if (is_quiet(c, now_ns))
+	s = wanted(c, now_ns);
+	if (!s && now_ns < p->taken_ns + MACHINE_QUIET_NS)
+		p->next_ns = AV_MIN(p->next_ns, p->taken_ns + MACHINE_QUIET_NS);
+	else if (s && !av_list_empty(&c->creating))
+		p->next_ns = now_ns + LOOK_NS;
+	else if (s)
 		make_one(c, s);
-	else
-		p->next_ns = av_list_empty(&c->creating) ? p->quiet_ns : now_ns + LOOK_NS;
 }
 
 /* ---- handing over ---- */
@@ -540,13 +613,14 @@ bool pool_take(struct control *c, const struct driver_spec *spec, char ret_id[st
 	struct pool_shape *s;
 	struct driver_spec shape;
 
-	if (!p->on || p->stopping)
+	/* A snapshot is not made ahead of time: the copies of a fork are asked for once. */
+	if (!p->on || p->stopping || spec->saved)
 		return false;
 	memcpy(&shape, spec, sizeof(shape));
 	memset(shape.id, 0, sizeof(shape.id));
 	s = shape_get(p, &shape);
-	p->quiet_ns = control_boot_ns(c) + QUIET_NS;
-	wake(c, p->quiet_ns);
+	p->taken_ns = control_boot_ns(c);
+	wake(c, p->taken_ns + QUIET_NS);
 	if (s) {
 		s->demand += 1;
 		m = oldest_ready(s);
@@ -674,5 +748,5 @@ void control_get_pool(const struct control *c, struct control_pool_stats *ret)
 		ret->making += s->n - s->ready;
 		ret->wanted += target_of(c, s);
 	}
-	ret->memory_bytes = memory_of_all(&c->pool);
+	ret->memory_bytes = memory_of_all(&c->pool, false) + memory_of_all(&c->pool, true);
 }

@@ -2,14 +2,15 @@
 /*
  * reconcile.c - starting: records and the machine are compared, and the machine wins
  *
- *   record            machine                    what is done
- *   running, paused   the same process lives     adopted; frozen or thawed as the record says
- *   running, paused   gone                       ended with the reason that its remains tell
- *   running, paused   from a backup: anything    ended: restored
- *   running, paused   of an earlier boot         ended: host_reboot; its disk is kept for
- * KEPT_DISK_MS starting          anything                   ended: interrupted (nobody was
- * answered) stopping          anything                   the ending is finished none something
- * destroyed
+ *   record              machine                  what is done
+ *   running, paused     the same process lives   adopted; frozen or thawed as the record says
+ *   running, paused     gone                     ended with the reason that its remains tell
+ *   running, paused     from a backup: anything  ended: restored
+ *   running, paused     of an earlier boot       ended: host_reboot; its disk is kept a while
+ *   starting            anything                 ended: interrupted (nobody was answered)
+ *   starting, rollback  anything                 made again (rollback.c)
+ *   stopping            anything                 the ending is finished
+ *   none                something                destroyed
  *
  * Phases: loading (keys, records) → waiting for the driver → listing → settling (adoptions, endings
  * and removals are under way) → done. Settling is left after SETTLE_NS at the latest: endings that
@@ -24,6 +25,7 @@
 #include "base/log.h"
 #include "control/audit_internal.h"
 #include "control/hosts_internal.h"
+#include "control/main_command.h"
 #include "control/accounts_internal.h"
 #include "store/channels.h"
 #include "control/templates_internal.h"
@@ -223,6 +225,7 @@ static void on_adopted(void *ctx, struct node_sandbox *handle, const struct driv
 		sandbox_touch(sb);
 		c->stats.adopted++;
 		s->report.adopted++;
+		main_resume(sb);
 		fit_adopted(sb, a);
 		return;
 	}
@@ -255,7 +258,7 @@ static void adopt_try(struct control *c, struct sandbox *sb, struct adoption *a)
 	agent.envs_json = envs;
 	template_agent_defaults(c, &sb->rec, &agent);
 	if (r == 0)
-		r = node_adopt(c->node, sb->rec.id, &ev, &agent, on_adopted, a);
+		r = node_adopt(c->node, sb->rec.id, sb->rec.isolation, &ev, &agent, on_adopted, a);
 	free(envs);
 	if (r < 0) {
 		(void)av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
@@ -326,6 +329,11 @@ static void compare(struct start *s, struct sandbox *sb)
 		sb->keep_disk = true;
 		s->report.lost++;
 		sandbox_end(sb, SANDBOX_REASON_HOST_REBOOT, false, NULL);
+		break;
+	case SANDBOX_STARTING:
+		s->report.finished++;
+		if (!sb->rec.rollback_from[0] || s->restored || change_redo_rollback(sb) < 0)
+			sandbox_end(sb, SANDBOX_REASON_INTERRUPTED, true, NULL);
 		break;
 	case SANDBOX_STOPPING:
 		s->report.finished++;
@@ -538,10 +546,11 @@ static int load(struct control *c, const struct store_sandbox *rec)
 	    .metadata = av_str_dup(av_str_c(rec->metadata_json)),
 	    .tags = av_str_dup(av_str_c(rec->tags_json)),
 	    .ports = av_str_dup(av_str_c(rec->ports_json)),
+	    .main = av_str_dup(av_str_c(rec->main_json)),
 	};
 	struct sandbox *sb;
 
-	if (texts.envs && texts.metadata && texts.tags && texts.ports &&
+	if (texts.envs && texts.metadata && texts.tags && texts.ports && texts.main &&
 	    sandbox_add(c, rec, &texts, &sb) == 0)
 		return 0;
 	sandbox_texts_clear(&texts);

@@ -10,7 +10,7 @@
 
 #include "base/avtime.h"
 #include "base/json.h"
-#include "control/control_internal.h"
+#include "control/main_command.h"
 #include "control/templates_internal.h"
 
 #include "base/banned.h"
@@ -122,6 +122,7 @@ static struct sandbox_texts texts_of(const struct store_sandbox *rec)
 	    .metadata = (char *)(uintptr_t)rec->metadata_json,
 	    .tags = (char *)(uintptr_t)rec->tags_json,
 	    .ports = (char *)(uintptr_t)rec->ports_json,
+	    .main = (char *)(uintptr_t)rec->main_json,
 	};
 }
 
@@ -133,6 +134,7 @@ void sandbox_drop(struct sandbox *sb)
 	struct sandbox_texts texts = texts_of(&sb->rec);
 
 	sandbox_stop_asking(sb);
+	main_drop(sb);
 	memcpy(e->id, sb->rec.id, AV_ID_SIZE);
 	memcpy(e->team_id, sb->rec.team_id, AV_ID_SIZE);
 	e->state = sb->state;
@@ -152,8 +154,10 @@ void sandbox_committed(struct sandbox *sb, const struct store_sandbox *next)
 	int64_t active_ms = AV_MAX(sb->rec.last_active_ms, next->last_active_ms);
 	int64_t active_ns = AV_MAX(sb->rec.last_active_boot_ns, next->last_active_boot_ns);
 	enum sandbox_state from = sb->state;
+	const struct store_main main = sb->rec.main;
 
 	sb->rec = *next;
+	sb->rec.main = main; /* written by itself */
 	sb->rec.write_labels = sb->rec.release_key = false;
 	sandbox_texts_point(&sb->rec, &texts);
 	sb->rec.last_active_ms = active_ms;
@@ -207,6 +211,7 @@ void record_describe(
 	    .tags = labels->tags,
 	    .ports = labels->ports,
 	};
+	main_describe(rec, labels->main, &ret->main);
 }
 
 void sandbox_describe(const struct sandbox *sb, struct sandbox_info *ret)

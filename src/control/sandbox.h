@@ -11,6 +11,10 @@
 #define SANDBOX_TAGS_MAX     64 /* of 1 to SANDBOX_TAG_MAX bytes */
 #define SANDBOX_TAG_MAX      128
 #define SANDBOX_PORTS_MAX    64
+#define SANDBOX_COMMAND_MAX  256 /* strings of a main command */
+#define SANDBOX_FILES_MAX    64
+#define SANDBOX_FILES_BYTES  ((size_t)1 << 20) /* of all contents together */
+#define SANDBOX_GRACE_MAX_MS (600LL * 1000)
 
 enum sandbox_state {
 #define SANDBOX_STATE(name, text, final) SANDBOX_##name,
@@ -29,6 +33,20 @@ const char *sandbox_state_text(enum sandbox_state s);
 enum sandbox_state sandbox_state_parse(const char *text);
 const char *sandbox_reason_text(enum sandbox_reason r);
 const char *sandbox_reason_why(enum sandbox_reason r);
+
+/* The command that it was made for. */
+struct sandbox_main_info {
+	const json_t *command;      /* array of strings; NULL: it has none */
+	const char *workdir, *user; /* NULL: the sandbox's own */
+	bool keep_on_exit;          /* its end does not end the sandbox */
+	const char *state;          /* "starting", "running", "exited", "killed" with the sandbox */
+	int64_t pid;                /* 0: not started */
+	int64_t started_ms, finished_ms; /* real time; 0: not yet */
+	bool exited;                     /* then: */
+	int exit_code;                   /* 128 + n after signal n */
+	int exit_signal;                 /* 0: none */
+	bool stopping; /* the sandbox is being stopped, and its main command has time to end */
+};
 
 /* A sandbox as anybody may see it. */
 struct sandbox_info {
@@ -55,16 +73,28 @@ struct sandbox_info {
 	const json_t *metadata; /* object of strings, never NULL */
 	const json_t *tags;     /* array of strings, never NULL */
 	const json_t *ports;    /* array of numbers: open to everybody; never NULL */
-	bool replayed;          /* answer to a create whose idempotency key was used before */
+	struct sandbox_main_info main;
+	bool replayed; /* answer to a create whose idempotency key was used before */
 };
 typedef void sandbox_fn(void *ctx, const struct sandbox_info *sb, const struct av_err *err);
 /* next: a cursor for what comes after these; NULL: nothing does. */
 typedef void sandboxes_fn(
     void *ctx, const struct sandbox_info *v, size_t n, const char *next, const struct av_err *err);
 
+/* Written before the main command starts and before anybody can use the sandbox. */
+struct sandbox_file {
+	const char *path; /* the agent resolves it, as those of file requests */
+	struct av_str content;
+	int mode; /* -1: 0644 by the umask */
+};
+
+struct template;
 /* Zero numbers mean the default. Everything is borrowed for the call. */
 struct sandbox_params {
 	const char *template_name; /* NULL: "minimal" */
+	const char *isolation;     /* NULL: what the template prefers, else the default */
+	/* Only control itself: what is made is of this template, which has no name. */
+	const struct template *own_template;
 	int64_t cpu_milli;
 	int64_t memory_bytes;
 	int64_t disk_bytes;
@@ -79,6 +109,13 @@ struct sandbox_params {
 	const json_t *metadata;  /* object of strings, or NULL */
 	const json_t *tags;      /* array of strings, or NULL */
 	const json_t *ports;     /* array of ports that the proxy opens to everybody, or NULL */
+	const json_t *command;   /* array of strings, or NULL: no main command */
+	const char *workdir;     /* of the main command; NULL: the sandbox's own */
+	const char *user;
+	bool keep_on_exit; /* its end does not end the sandbox */
+	const struct sandbox_file *files;
+	size_t n_files;
+	bool isolation_aside;          /* the isolation stands beside request_body */
 	struct av_str idempotency_key; /* empty: none */
 	struct av_str request_body;    /* what the key is bound to */
 };
@@ -114,6 +151,26 @@ int control_list(struct control *c, const struct control_actor *a, const struct 
  * held is freed in the background. NOT_FOUND when there never was one. */
 int control_delete(struct control *c, const struct control_actor *a, const char *id,
     node_done_fn *fn, void *ctx, struct node_call **ret, struct av_err *err);
+
+/* Ends it, with time for its main command: SIGTERM to its process group, SIGKILL when the grace is
+ * over, then a snapshot of the disk if a name is given, then its end (reason stopped). Answers when
+ * it is gone; that it is to be stopped is on disk before anything is done, and the next daemon goes
+ * on with it. What is gone already is answered at once. One that is being stopped is waited for,
+ * and is stopped sooner if this grace is shorter. With an error it lives on, unless that says
+ * otherwise. A paused one, or one without a main command that runs, is given no time. */
+struct sandbox_stop_params {
+	int64_t grace_ms;     /* 0 to SANDBOX_GRACE_MAX_MS */
+	const char *snapshot; /* NULL: none */
+};
+struct sandbox_stop_result {
+	bool grace_exceeded;  /* the main command had to be killed */
+	const char *snapshot; /* that was made; or NULL */
+};
+typedef void sandbox_stop_fn(void *ctx, const struct sandbox_info *sb,
+    const struct sandbox_stop_result *r, const struct av_err *err);
+int control_sandbox_stop(struct control *c, const struct control_actor *a, const char *id,
+    const struct sandbox_stop_params *p, sandbox_stop_fn *fn, void *ctx, struct node_call **ret,
+    struct av_err *err);
 
 /* Freezes a running sandbox, with its memory and processes as they are, until control_resume.
  * INVALID_STATE unless it runs, UNSUPPORTED where there is no freezer. The answer shows it paused:

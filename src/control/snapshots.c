@@ -4,23 +4,28 @@
  *
  *   checked → record `creating` → sandbox paused → driver took the disk → record `ready` → answered
  *
- * With `stop` the sandbox is not paused but ended once the driver has been asked: the driver kills
- * it first and does what ends it afterwards. A daemon that dies before `ready` is on disk answered
- * nobody: the next one finds `creating` and removes what there is. What was overwritten loses its
- * name in the same transaction in which the new one gets it, so there is always exactly one.
+ * With `stop` a jail is not paused but ended once the driver has been asked: the driver kills
+ * it first and does what ends it afterwards. A machine is saved with its memory: with `stop` it is
+ * paused and ended when all is done, with `keep_running` it is saved while it runs; a jail is
+ * resumed then, and so is whatever was paused for a snapshot that fails. A daemon that dies before
+ * `ready` is on disk answered nobody: the next one finds `creating` and removes what there is. What
+ * was overwritten loses its name in the same transaction in which the new one gets it, so there is
+ * always exactly one.
  *
  * Whatever fails after the first record leaves a record that says `deleted` in memory; collection
  * (templates.c) removes files and record.
  */
 #include <errno.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/failpoint.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "control/templates_internal.h"
+#include "control/isolations_internal.h"
+#include "control/main_command.h"
 
 #include "base/banned.h"
 
@@ -31,6 +36,11 @@ struct taking {
 	char sandbox_id[AV_ID_SIZE];
 	char template_id[AV_ID_SIZE];
 	bool overwrite, stop;
+	bool in_flight;             /* taken while it runs */
+	bool end_after;             /* the sandbox ends when the template is there */
+	bool resume_after;          /* the sandbox was paused for it, and goes on */
+	bool paused;                /* by this */
+	struct av_err failed;       /* to be answered when it has been resumed */
 	struct store_template next; /* to be published */
 };
 
@@ -99,14 +109,49 @@ static void inherit(const struct control *c, const struct sandbox *sb, struct st
 	memcpy(rec->default_user, from->rec.default_user, sizeof(rec->default_user));
 	memcpy(rec->workdir, from->rec.workdir, sizeof(rec->workdir));
 	memcpy(rec->envs_json, from->rec.envs_json, sizeof(rec->envs_json));
+	/* In saved memory what it started runs already. */
+	if (isolation_is_vm(sb->rec.isolation))
+		return;
 	memcpy(rec->start_command, from->rec.start_command, sizeof(rec->start_command));
 	rec->kernel_warm = from->rec.kernel_warm;
+}
+
+/* A machine whose memory is kept has the size that it has. */
+static int check_saved(
+    const struct sandbox *sb, const struct snapshot_params *p, struct av_err *err)
+{
+	const char *what = NULL;
+
+	if (!isolation_is_vm(sb->rec.isolation))
+		return 0;
+	if (p->memory_bytes && p->memory_bytes != sb->rec.memory_bytes)
+		what = "memory_mb";
+	else if (p->cpu_milli &&
+	         isolation_vcpus(p->cpu_milli) != isolation_vcpus(sb->rec.cpu_milli))
+		what = "cpus";
+	else if (p->disk_bytes && p->disk_bytes < sb->rec.disk_bytes)
+		what = "disk_mb";
+	else if (p->isolation && !isolation_is_vm(p->isolation))
+		what = "isolation";
+	if (!what)
+		return 0;
+	return av_err_set(err, AV_ERR_INVALID,
+	    "'%s' cannot be another one: a snapshot of a virtual machine holds its memory, and "
+	    "goes "
+	    "on as the machine it was",
+	    what);
 }
 
 static int take_params(const struct control *c, const struct sandbox *sb,
     const struct snapshot_params *p, struct store_template *rec, struct av_err *err)
 {
+	if ((p->isolation && control_isolation_check(c, p->isolation, err) < 0) ||
+	    check_saved(sb, p, err) < 0)
+		return err ? -av_err_errno(err->kind) : -EINVAL;
 	inherit(c, sb, rec);
+	if (p->isolation)
+		memcpy(rec->prefers, p->isolation,
+		    AV_MIN(strlen(p->isolation), sizeof(rec->prefers) - 1));
 	if (p->default_user)
 		rec->default_user[0] = '\0';
 	if (p->workdir)
@@ -162,7 +207,7 @@ static struct sandbox *find(struct taking *k)
 
 /* ---- the end ---- */
 
-static void over(struct taking *k, const struct av_err *err)
+static void answer(struct taking *k, const struct av_err *err)
 {
 	struct control *c = k->c;
 	struct template *t = template_by_id(c, k->template_id);
@@ -187,6 +232,50 @@ static void over(struct taking *k, const struct av_err *err)
 	}
 	free(k);
 	templates_collect(c);
+}
+
+static void on_resumed(void *ctx, const struct sandbox_info *info, const struct av_err *err)
+{
+	struct taking *k = ctx;
+
+	(void)info;
+	/* INVALID_STATE: somebody else resumed or deleted it meanwhile. */
+	if (err && err->kind != AV_ERR_INVALID_STATE) {
+		size_t n = strlen(k->failed.message);
+
+		av_log(AV_LOG_WARN, "cannot resume a sandbox after its snapshot", "id",
+		    k->sandbox_id, "error", err->message, NULL);
+		if (k->failed.kind)
+			(void)snprintf(k->failed.message + n, sizeof(k->failed.message) - n,
+			    "; the sandbox stays paused");
+	}
+	answer(k, k->failed.kind ? &k->failed : NULL);
+}
+
+static void over(struct taking *k, const struct av_err *err)
+{
+	const struct sandbox *sb = find(k);
+
+	if ((k->resume_after || (err && k->paused)) && sb && sb->state == SANDBOX_PAUSED) {
+		if (err)
+			k->failed = *err;
+		if (control_resume(k->c, &k->actor, k->sandbox_id, on_resumed, k, NULL, NULL) == 0)
+			return;
+	}
+	answer(k, err);
+}
+
+static void end_source(struct taking *k, const char *why)
+{
+	struct sandbox *sb = find(k);
+
+	if (!sb)
+		return;
+	memcpy(sb->end_key_id, control_actor_id(&k->actor), AV_ID_SIZE);
+	if (sb->stop)
+		sandbox_end(sb, SANDBOX_REASON_STOPPED, false, NULL);
+	else
+		sandbox_end(sb, SANDBOX_REASON_DELETED, false, why);
 }
 
 static void fail(struct taking *k, enum av_err_kind kind, const char *text)
@@ -220,8 +309,22 @@ static void on_published(void *ctx, const struct av_err *err)
 		template_set_state(old, TEMPLATE_DELETED);
 	t->rec = k->next;
 	template_set_state(t, TEMPLATE_READY);
+	if (k->end_after)
+		end_source(k, "stopped for a snapshot of it");
 	over(k, NULL);
 	(void)av_failpoint("snapshot.answered");
+}
+
+void snapshot_take_shape(
+    struct control *c, struct store_template *rec, const struct driver_snapshot *snap)
+{
+	if (snap->stopped_us)
+		av_hist_add(
+		    &c->timings[CONTROL_TIMING_SNAPSHOT_STOPPED], (int64_t)snap->stopped_us * 1000);
+	rec->saved_memory_bytes = (int64_t)snap->memory_bytes;
+	rec->saved_vcpus = snap->memory_bytes ? snap->vcpus : 0;
+	if (rec->saved_memory_bytes)
+		rec->memory_bytes = rec->saved_memory_bytes;
 }
 
 static void on_taken(void *ctx, const struct driver_snapshot *snap, const struct av_err *err)
@@ -244,7 +347,9 @@ static void on_taken(void *ctx, const struct driver_snapshot *snap, const struct
 	memcpy(k->next.host_fingerprint, snap->host_fingerprint, sizeof(snap->host_fingerprint));
 	k->next.size_bytes = (int64_t)snap->bytes;
 	k->next.depth = snap->depth;
+	snapshot_take_shape(c, &k->next, snap);
 	k->next.created_ms = control_real_ms(c);
+	memcpy(k->next.state, TEMPLATE_READY, sizeof(TEMPLATE_READY));
 	old = template_by_name(c, t->rec.team_id, t->rec.name);
 	if (old && (!k->overwrite || strcmp(old->rec.team_id, t->rec.team_id) != 0))
 		old = NULL; /* the store refuses the name */
@@ -275,11 +380,8 @@ static void take(struct taking *k)
 		return;
 	}
 	(void)av_failpoint("snapshot.requested");
-	if (k->stop) {
-		memcpy(sb->end_key_id, control_actor_id(&k->actor), AV_ID_SIZE);
-		sandbox_end(
-		    sb, SANDBOX_REASON_DELETED, false, "stopped for a snapshot of its disk");
-	}
+	if (k->stop)
+		end_source(k, "stopped for a snapshot of its disk");
 }
 
 static void on_paused(void *ctx, const struct sandbox_info *info, const struct av_err *err)
@@ -288,6 +390,7 @@ static void on_paused(void *ctx, const struct sandbox_info *info, const struct a
 	const struct sandbox *sb = find(k);
 
 	(void)info;
+	k->paused = !err;
 	/* Somebody else paused it meanwhile. */
 	if (err && err->kind == AV_ERR_INVALID_STATE && sb && sb->state == SANDBOX_PAUSED)
 		err = NULL;
@@ -308,7 +411,8 @@ static void on_recorded(void *ctx, const struct av_err *err)
 		return;
 	}
 	(void)av_failpoint("snapshot.recorded");
-	if (k->stop || !sb || sb->state != SANDBOX_RUNNING) {
+	if (k->stop || k->in_flight || !sb || sb->state != SANDBOX_RUNNING) {
+		k->resume_after = false;
 		take(k);
 		return;
 	}
@@ -326,7 +430,10 @@ static int check(const struct control *c, const struct control_actor *a, const c
 		return r;
 	if (!sb || sb->ending || (sb->state != SANDBOX_RUNNING && sb->state != SANDBOX_PAUSED))
 		return sandbox_not_running(c, a, id, sb, err);
-	if (!p->stop && sb->state == SANDBOX_RUNNING && !control_can_pause(c))
+	if (p->stop && p->keep_running)
+		return av_err_set(err, AV_ERR_INVALID,
+		    "'stop' and 'keep_running' say the opposite; give one of them");
+	if (!p->stop && sb->state == SANDBOX_RUNNING && !isolation_can_pause(c, sb->rec.isolation))
 		return av_err_set(err, AV_ERR_UNSUPPORTED,
 		    "sandboxes cannot be paused here, as a snapshot needs it: the kernel's freezer "
 		    "cannot be used ('aviary doctor' says why); with \"stop\": true the sandbox is "
@@ -337,6 +444,18 @@ static int check(const struct control *c, const struct control_actor *a, const c
 		return av_err_set(err, AV_ERR_QUOTA,
 		    "%zu templates exist and %d are allowed; delete some", n, TEMPLATES_MAX);
 	return 0;
+}
+
+int snapshot_check(
+    struct sandbox *sb, const struct control_actor *a, const char *name, struct av_err *err)
+{
+	const struct snapshot_params p = {.name = name, .stop = true};
+	struct store_template rec = {0};
+
+	if (check(sb->c, a, sb->rec.id, sb, &p, err) < 0 ||
+	    take_params(sb->c, sb, &p, &rec, err) < 0)
+		return err ? -av_err_errno(err->kind) : -EINVAL;
+	return check_name_free(sb->c, a, &p, &rec, err);
 }
 
 int control_snapshot(struct control *c, const struct control_actor *a, const char *sandbox_id,
@@ -369,8 +488,11 @@ int control_snapshot(struct control *c, const struct control_actor *a, const cha
 		r = av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 		goto fail;
 	}
-	*k = (struct taking){
-	    .c = c, .w = w, .actor = *a, .overwrite = p->overwrite, .stop = p->stop};
+	*k = (struct taking){.c = c, .w = w, .actor = *a, .overwrite = p->overwrite};
+	k->stop = p->stop && !isolation_is_vm(sb->rec.isolation);
+	k->end_after = p->stop && !k->stop;
+	k->in_flight = p->keep_running && isolation_is_vm(sb->rec.isolation);
+	k->resume_after = p->keep_running && !k->in_flight;
 	memcpy(k->sandbox_id, sandbox_id, AV_ID_SIZE);
 	memcpy(k->template_id, rec.id, AV_ID_SIZE);
 	t->rec = rec;

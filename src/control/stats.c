@@ -9,7 +9,7 @@
 #include "control/audit.h"
 #include "control/audit_internal.h"
 #include "control/channels.h"
-#include "control/control_internal.h"
+#include "control/main_command.h"
 #include "control/hosts.h"
 #include "control/hosts_internal.h"
 
@@ -86,8 +86,9 @@ void control_get_queues(const struct control *c, struct control_queues *ret)
 	                       list_length(&c->accounts.preparing) +
 	                       (c->accounts.under_way != NULL),
 	    .pool = c->pool.members.n,
-	    .pool_max = (size_t)c->config.pool_max,
-	    .pool_memory_max = (uint64_t)c->config.pool_memory_bytes,
+	    .pool_max = (size_t)(c->config.pool_max + c->config.vm_pool_max),
+	    .pool_memory_max =
+	        (uint64_t)(c->config.pool_memory_bytes + c->config.vm_pool_memory_bytes),
 	    .passwords = c->passwords.n_waiting,
 	    .passwords_max = PASSWORDS_WAITING_MAX,
 	    .passwords_running = c->passwords.n_running,
@@ -107,11 +108,15 @@ void control_get_queues(const struct control *c, struct control_queues *ret)
 	    .channels_waiting = channels.waiting,
 	    .channels_sending = channels.sending,
 	    .channels_sending_max = CHANNEL_SENDING_MAX,
+	    .logs_saving_bytes = c->saving_bytes,
+	    .logs_reading_bytes = c->reading_bytes,
+	    .logs_bytes_max = MAIN_LOGS_BYTES_MAX,
 	};
 	AV_LIST_FOREACH(sb, &c->live, const struct sandbox, link)
 	{
 		ret->sandboxes++;
 		ret->changes_waiting += list_length(&sb->queue);
+		ret->stops += sb->stop != NULL;
 		ret->ending_retries += sb->ending && sb->retry_ns;
 	}
 }

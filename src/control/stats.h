@@ -53,6 +53,9 @@ struct control_queues {
 	size_t backups;          /* under way: one at most */
 	size_t channels_waiting; /* with something to send */
 	size_t channels_sending, channels_sending_max;
+	size_t stops;                                 /* that give a main command time */
+	size_t logs_saving_bytes, logs_reading_bytes; /* room for logs that are fetched, and read */
+	size_t logs_bytes_max;                        /* of each of the two */
 };
 void control_get_queues(const struct control *c, struct control_queues *ret);
 void control_get_store_stats(const struct control *c, struct store_stats *ret);

@@ -13,7 +13,7 @@
  * worker lists without a record is removed.
  */
 #include "control/accounts.h"
-#include "control/templates_internal.h"
+#include "control/isolations_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -232,7 +232,8 @@ static size_t count_sandboxes(const struct control *c, const char *id)
 	size_t n = 0;
 
 	AV_LIST_FOREACH(sb, &c->live, const struct sandbox, link)
-	n += strcmp(sb->rec.template_id, id) == 0;
+	n += strcmp(sb->rec.template_id, id) == 0 || strcmp(sb->rec.rollback_from, id) == 0 ||
+	     (sb->change && strcmp(sb->change->next.template_id, id) == 0);
 	AV_LIST_FOREACH(cr, &c->creating, const struct creation, link)
 	n += !cr->sb && strcmp(cr->rec.template_id, id) == 0;
 	return n;
@@ -402,7 +403,8 @@ void template_describe(const struct control *c, const struct template *t, struct
 	    .kind = rec->kind,
 	    .platform = rec->platform,
 	    .parent = rec->parent_id,
-	    .isolation = rec->isolation,
+	    .isolation = template_isolation(c, t),
+	    .saved = template_is_saved(t),
 	    .size_bytes = rec->size_bytes,
 	    .depth = rec->depth,
 	    .cpu_milli = rec->cpu_milli,
@@ -426,7 +428,7 @@ static void describe_builtin(const struct control *c, const char *name, struct t
 	    .kind = "base",
 	    .platform = true,
 	    .parent = "",
-	    .isolation = control_isolation(c),
+	    .isolation = node_isolation(c->node),
 	    .default_user = "",
 	    .workdir = "",
 	    .envs_json = "{}",

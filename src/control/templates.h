@@ -22,9 +22,10 @@ struct template_info {
 	const char *kind; /* "base", "snapshot" */
 	bool platform;
 	const char *parent; /* what it stands on: "host", "empty", an id; empty for built-in ones */
-	const char *isolation;
-	int64_t size_bytes;                          /* of its own layer */
-	int64_t depth;                               /* layers above the bottom */
+	const char *isolation; /* of sandboxes that ask for none */
+	bool saved;            /* it holds the memory and the processes of a machine */
+	int64_t size_bytes;    /* of its own layer */
+	int64_t depth;         /* layers above the bottom */
 	int64_t cpu_milli, memory_bytes, disk_bytes; /* 0: no default of its own */
 	const char *default_user, *workdir, *envs_json, *start_command;
 	bool kernel_warm;
@@ -35,19 +36,22 @@ typedef void template_fn(void *ctx, const struct template_info *t, const struct 
 
 /* Everything is borrowed for the call; NULL and 0: none, or what the sandbox has. */
 struct snapshot_params {
-	const char *name; /* NULL: "template-" and eight random hexadecimal digits */
-	bool overwrite;   /* an own template of that name is replaced; else CONFLICT */
-	bool stop;        /* kill the sandbox first, and delete it afterwards */
-	bool is_base;     /* kind "base" */
-	bool platform;    /* for every team; administrators only */
+	const char *name;      /* NULL: "template-" and eight random hexadecimal digits */
+	bool overwrite;        /* an own template of that name is replaced; else CONFLICT */
+	bool stop;             /* kill the sandbox first, and delete it afterwards */
+	bool keep_running;     /* the sandbox goes on afterwards, a machine meanwhile too */
+	const char *isolation; /* of sandboxes that ask for none; NULL: the default */
+	bool is_base;          /* kind "base" */
+	bool platform;         /* for every team; administrators only */
 	int64_t cpu_milli, memory_bytes, disk_bytes;
 	const char *default_user, *workdir, *start_command;
 	const json_t *envs; /* object of strings */
 	bool kernel_warm;
 };
-/* The disk of a running or paused sandbox becomes a template; the sandbox is paused afterwards
- * (with stop: gone). Answers when it can be used. INVALID, CONFLICT (the name), INVALID_STATE,
- * UNSUPPORTED (nothing can be paused here: stop it), NO_SPACE. */
+/* The disk of a running or paused sandbox becomes a template, of a virtual machine with memory and
+ * processes; the sandbox is paused afterwards (with stop: gone). Answers when it can be used.
+ * INVALID, CONFLICT (the name), INVALID_STATE, UNSUPPORTED (nothing can be paused here: stop it),
+ * NO_SPACE. */
 int control_snapshot(struct control *c, const struct control_actor *a, const char *sandbox_id,
     const struct snapshot_params *p, template_fn *fn, void *ctx, struct node_call **ret,
     struct av_err *err);

@@ -51,6 +51,9 @@ void template_agent_defaults(
 void template_take_seal(
     const struct control *c, const struct store_sandbox *rec, struct driver_spec *ret);
 
+/* Isolation of a create of it that asks for none. */
+const char *template_isolation(const struct control *c, const struct template *t);
+
 /* Removes what has lost its name and is used by nobody. */
 void templates_collect(struct control *c);
 /* The next tick shall look: something that uses templates is gone. */
@@ -61,6 +64,13 @@ int templates_load(struct control *c, const struct store_template *v, size_t n);
 /* The driver is ready: removes what has no record. */
 void templates_start(struct control *c);
 void templates_clear(struct control *c);
+
+/* ---- snapshots.c ---- */
+
+/* The shape of the machine whose memory was taken, if it was; and how long it stood still is
+ * counted. */
+void snapshot_take_shape(
+    struct control *c, struct store_template *rec, const struct driver_snapshot *snap);
 
 /* ---- start_command.c ---- */
 

@@ -650,26 +650,61 @@ static int convert_signup(struct daemon_config *c, struct av_err *err)
 	    origin_of(c, DAEMON_OPT_SIGNUP), text);
 }
 
+static int convert_isolation(const struct daemon_config *c, struct av_err *err)
+{
+	const char *text = c->value[DAEMON_OPT_DEFAULT_ISOLATION];
+
+	if (strcmp(text, "jail") == 0 || strcmp(text, "vm") == 0)
+		return 0;
+	return av_err_set(err, AV_ERR_INVALID, "%s: '%s' is neither jail nor vm",
+	    origin_of(c, DAEMON_OPT_DEFAULT_ISOLATION), text);
+}
+
 #define POOL_MAX 1000
 
-static int convert_pool(struct daemon_config *c, struct av_err *err)
+static int convert_pool_of(const struct daemon_config *c, enum daemon_opt count,
+    enum daemon_opt memory, uint32_t *ret_max, uint64_t *ret_bytes, struct av_err *err)
 {
-	const char *n = c->value[DAEMON_OPT_POOL];
+	const char *n = c->value[count];
 	uint64_t max = 0;
 	int r;
 
 	if (strcmp(n, "off") != 0 && av_parse_u64(av_str_c(n), 0, POOL_MAX, &max) < 0)
 		return av_err_set(err, AV_ERR_INVALID,
 		    "%s: '%s' is not a number from 0 to %d; 0 or off switches the pool off",
-		    origin_of(c, DAEMON_OPT_POOL), n, POOL_MAX);
-	c->pool = (uint32_t)max;
-	r = av_parse_size(av_str_c(c->value[DAEMON_OPT_POOL_MEMORY]), &c->pool_memory, err);
+		    origin_of(c, count), n, POOL_MAX);
+	*ret_max = (uint32_t)max;
+	r = av_parse_size(av_str_c(c->value[memory]), ret_bytes, err);
 	if (r < 0)
-		av_err_prefix(err, "%s", origin_of(c, DAEMON_OPT_POOL_MEMORY));
-	else if (c->pool_memory > INT64_MAX)
-		r = av_err_set(err, AV_ERR_INVALID, "%s: more than there can be",
-		    origin_of(c, DAEMON_OPT_POOL_MEMORY));
+		av_err_prefix(err, "%s", origin_of(c, memory));
+	else if (*ret_bytes > INT64_MAX / 2)
+		r = av_err_set(
+		    err, AV_ERR_INVALID, "%s: more than there can be", origin_of(c, memory));
 	return r;
+}
+
+static int convert_pool(struct daemon_config *c, struct av_err *err)
+{
+	int r = convert_pool_of(
+	    c, DAEMON_OPT_POOL, DAEMON_OPT_POOL_MEMORY, &c->pool, &c->pool_memory, err);
+
+	return r < 0 ? r
+	             : convert_pool_of(c, DAEMON_OPT_VM_POOL, DAEMON_OPT_VM_POOL_MEMORY,
+	                   &c->vm_pool, &c->vm_pool_memory, err);
+}
+
+#define VM_GOLDENS_MAX 1000
+
+static int convert_vm(struct daemon_config *c, struct av_err *err)
+{
+	const char *n = c->value[DAEMON_OPT_VM_GOLDENS];
+	uint64_t goldens = 0;
+
+	if (av_parse_u64(av_str_c(n), 1, VM_GOLDENS_MAX, &goldens) < 0)
+		return av_err_set(err, AV_ERR_INVALID, "%s: '%s' is not a number from 1 to %d",
+		    origin_of(c, DAEMON_OPT_VM_GOLDENS), n, VM_GOLDENS_MAX);
+	c->vm_goldens = (uint32_t)goldens;
+	return 0;
 }
 
 static int convert_fd(
@@ -709,6 +744,29 @@ static int convert_audit(struct daemon_config *c, struct av_err *err)
 	return 0;
 }
 
+#define MAIN_LOG_MIN (64 * AV_KIB)
+#define MAIN_LOG_MAX (16 * AV_MIB)
+
+static int convert_logs(struct daemon_config *c, struct av_err *err)
+{
+	static const enum daemon_opt which[] = {DAEMON_OPT_MAIN_LOG, DAEMON_OPT_MAIN_LOGS_TOTAL};
+	uint64_t *const sizes[] = {&c->main_log, &c->main_logs_total};
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(which); i++)
+		if (av_parse_size(av_str_c(c->value[which[i]]), sizes[i], err) < 0) {
+			av_err_prefix(err, "%s", origin_of(c, which[i]));
+			return -EINVAL;
+		}
+	if (c->main_log < MAIN_LOG_MIN || c->main_log > MAIN_LOG_MAX)
+		return av_err_set(err, AV_ERR_INVALID, "%s: '%s' is not from 64K to 16M",
+		    origin_of(c, DAEMON_OPT_MAIN_LOG), c->value[DAEMON_OPT_MAIN_LOG]);
+	if (c->main_logs_total < c->main_log || c->main_logs_total > INT64_MAX)
+		return av_err_set(err, AV_ERR_INVALID,
+		    "%s: '%s' is less than one log (main-log) may have, or more than there can be",
+		    origin_of(c, DAEMON_OPT_MAIN_LOGS_TOTAL), c->value[DAEMON_OPT_MAIN_LOGS_TOTAL]);
+	return 0;
+}
+
 static int convert_ratio(struct daemon_config *c, struct av_err *err)
 {
 	struct av_str text = av_str_c(c->value[DAEMON_OPT_OTLP_RATIO]);
@@ -736,8 +794,9 @@ static int convert(struct daemon_config *c, struct av_err *err)
 	    (r = convert_domain(c, err)) < 0 || (r = convert_public_url(c, err)) < 0 ||
 	    (r = convert_frontend_url(c, err)) < 0 || (r = convert_signup(c, err)) < 0 ||
 	    (r = convert_log(c, err)) < 0 || (r = convert_ratio(c, err)) < 0 ||
-	    (r = convert_pool(c, err)) < 0 || (r = convert_audit(c, err)) < 0 ||
-	    (r = daemon_config_quotas(c, err)) < 0)
+	    (r = convert_isolation(c, err)) < 0 || (r = convert_pool(c, err)) < 0 ||
+	    (r = convert_vm(c, err)) < 0 || (r = convert_audit(c, err)) < 0 ||
+	    (r = convert_logs(c, err)) < 0 || (r = daemon_config_quotas(c, err)) < 0)
 		return r;
 	r = convert_fd(c, DAEMON_OPT_CREDENTIALS_FD, &c->credentials_fd, err);
 	if (r == 0)

@@ -56,9 +56,13 @@ struct daemon_config {
 	bool print_ready;
 	uint32_t pool;        /* 0: off */
 	uint64_t pool_memory; /* bytes */
+	uint32_t vm_pool;
+	uint64_t vm_pool_memory;
+	uint32_t vm_goldens;
 	/* Of teams without their own; 0: none. */
 	int64_t quota_sandboxes, quota_cpu_milli, quota_memory, quota_disk, quota_creates;
 	uint64_t audit_days, audit_max;
+	uint64_t main_log, main_logs_total; /* bytes */
 	bool help, version;
 	bool is_daemon;     /* --spawn-socket was given */
 	int credentials_fd; /* -1 when not given */

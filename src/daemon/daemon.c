@@ -33,6 +33,7 @@
 #include "net/tls.h"
 #include "node/jail/jail.h"
 #include "node/node.h"
+#include "node/vm/vm.h"
 #include "store/store.h"
 #include "base/banned.h"
 
@@ -418,9 +419,15 @@ static int open_node(struct daemon *d, struct av_err *err)
 	const struct jail_config jail = {.loop = d->loop,
 	    .spawn_socket = daemon_config_get(d->config, DAEMON_OPT_SPAWN_SOCKET),
 	    .run_dir = daemon_config_get(d->config, DAEMON_OPT_RUN)};
+	const struct vm_config vm = {.loop = d->loop,
+	    .spawn_socket = jail.spawn_socket,
+	    .run_dir = jail.run_dir,
+	    .goldens_max = d->config->vm_goldens};
 	struct node_config config = {.loop = d->loop};
-	int r = jail_driver_new(&jail, &config.driver, err);
+	int r = jail_driver_new(&jail, &config.drivers[0], err);
 
+	if (r == 0)
+		r = vm_driver_new(&vm, &config.drivers[1], err);
 	return r < 0 ? r : node_new(&config, &d->node, err);
 }
 
@@ -441,9 +448,14 @@ static int open_control(struct daemon *d, struct av_err *err)
 	    .clock = {.ctx = d, .wake_at = wake_at},
 	    .audit_days = (int64_t)d->config->audit_days,
 	    .audit_max = (int64_t)d->config->audit_max,
+	    .log_max = (int64_t)d->config->main_log,
+	    .logs_total_max = (int64_t)d->config->main_logs_total,
 	    .signup = (enum control_signup_policy)d->config->signup,
+	    .isolation = daemon_config_get(d->config, DAEMON_OPT_DEFAULT_ISOLATION),
 	    .pool_max = d->config->pool,
 	    .pool_memory_bytes = (int64_t)d->config->pool_memory,
+	    .vm_pool_max = d->config->vm_pool,
+	    .vm_pool_memory_bytes = (int64_t)d->config->vm_pool_memory,
 	    .work = work,
 	    .work_ctx = d,
 	    .outbound = outbound_table(d->outbound)};

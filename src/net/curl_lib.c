@@ -5,9 +5,7 @@
 #define CURL_LIB_IMPLEMENTATION
 #include "net/curl_lib.h"
 
-#include <dlfcn.h>
-#include <stdbool.h>
-#include <string.h>
+#include "base/dl.h"
 
 #include "base/banned.h"
 
@@ -15,19 +13,10 @@
 
 struct curl_lib curl_lib;
 
-/* POSIX promises that a function fits in a void *; C does not, hence the copy. */
-static bool find(void *handle, const char *name, void *member)
-{
-	void *symbol = dlsym(handle, name);
-
-	memcpy(member, &symbol, sizeof(symbol));
-	return symbol != NULL;
-}
-
 static bool find_all(void *handle, const char **ret_missing)
 {
 #define FIND(name)                                                                                 \
-	if (!find(handle, #name, &curl_lib.name##_)) {                                             \
+	if (!av_dl_find(handle, #name, &curl_lib.name##_)) {                                       \
 		*ret_missing = #name;                                                              \
 		return false;                                                                      \
 	}

@@ -4,9 +4,7 @@
  */
 #include "net/tls_lib.h"
 
-#include <dlfcn.h>
-#include <stdbool.h>
-#include <string.h>
+#include "base/dl.h"
 
 #include "base/banned.h"
 
@@ -18,19 +16,11 @@
 /* Constant once it is ready, and the same for all. */
 static struct tls_lib lib;
 
-/* POSIX promises that a function fits in a void *; C does not, hence the copy. */
-static bool find(void *handle, const char *name, void *member)
-{
-	void *symbol = dlsym(handle, name);
-	memcpy(member, &symbol, sizeof(symbol));
-	return symbol != NULL;
-}
-
 /* False names what is missing. */
 static bool find_all(void *ssl, void *crypto, const char **ret_missing)
 {
 #define FIND_IN(handle, name)                                                                      \
-	if (!find(handle, #name, &lib.name)) {                                                     \
+	if (!av_dl_find(handle, #name, &lib.name)) {                                               \
 		*ret_missing = #name;                                                              \
 		return false;                                                                      \
 	}

@@ -32,6 +32,8 @@ struct driver;
 #define DRIVER_SEAL_SIZE       32
 #define DRIVER_NOTE_MAX        160
 #define DRIVER_REASON_MAX      200
+#define DRIVER_ISOLATION_SIZE  8
+#define DRIVER_STAGE_MAX       60
 
 /* What this isolation offers on this machine; bits of driver_caps.flags. */
 enum driver_flag {
@@ -63,6 +65,7 @@ struct driver_caps {
 
 struct driver_spec {
 	char id[AV_ID_SIZE];
+	char isolation[DRIVER_ISOLATION_SIZE]; /* empty: the node's first driver */
 	char template_id[DRIVER_TEMPLATE_MAX];
 	uint8_t template_seal[DRIVER_SEAL_SIZE]; /* as its snapshot said; all zero: any */
 	uint64_t memory_bytes;
@@ -71,6 +74,32 @@ struct driver_spec {
 	uint64_t disk_bytes; /* 0: the driver's default */
 	bool sudo;
 	bool internet; /* only with DRIVER_INTERNET */
+	/* What follows is for isolations with a kernel of their own. */
+	char kernel_id[DRIVER_TEMPLATE_MAX]; /* the template that holds the guest's kernel */
+	uint8_t kernel_seal[DRIVER_SEAL_SIZE];
+	/* template_id is a snapshot with memory and processes: it goes on from there. memory_bytes
+	 * and cpu_milli must be the snapshot's. */
+	bool saved;
+};
+
+/* An isolation as this machine has it, for people. */
+struct driver_about {
+	const char *isolation;
+	bool available;      /* a create can succeed, now or when the driver is ready */
+	bool ready;          /* the driver is */
+	char accelerator[8]; /* "kvm", "tcg"; empty: none is needed, or it is not known yet */
+	/* One sentence: why it is not available, or why it is slower than it could be. Empty when
+	 * there is nothing to say. */
+	char reason[DRIVER_REASON_MAX];
+};
+
+/* Something that is made ahead of a first use, now. */
+struct driver_making {
+	char template_id[DRIVER_TEMPLATE_MAX]; /* of what */
+	char stage[DRIVER_STAGE_MAX];          /* "packing the template", …; printable */
+	unsigned int percent;                  /* of the stages it takes together */
+	size_t waiting;                        /* requests that wait for it */
+	int64_t since_ns;                      /* CLOCK_MONOTONIC */
 };
 
 /* Identifies one life of one sandbox beyond doubt; stored, and checked again at adoption. */
@@ -78,6 +107,7 @@ struct driver_evidence {
 	int64_t pid;
 	uint64_t start_ticks;
 	uint64_t pidns_inode;
+	uint32_t slot; /* its number on this machine; not stored, 0: not known */
 	char boot_id[DRIVER_BOOT_ID_SIZE];
 };
 
@@ -102,6 +132,10 @@ struct driver_snapshot {
 	char host_fingerprint[32];        /* when it stands on the host's own programs */
 	uint64_t bytes, entries;          /* of its own layer */
 	uint32_t depth;
+	/* With the memory of a running machine: what a create from it must ask for; else 0. */
+	uint64_t memory_bytes;
+	uint32_t vcpus;
+	uint32_t stopped_us; /* how long it stood still for that, running before and after; or 0 */
 };
 typedef void driver_snapshot_fn(
     void *ctx, const struct driver_snapshot *snap, const struct av_err *err);
@@ -158,10 +192,25 @@ struct driver_ops {
 	/* Caps are valid while ready; before that a request waits or ends with UNAVAILABLE. */
 	bool (*is_ready)(struct driver *d);
 	const struct driver_caps *(*caps)(struct driver *d);
+	/* NULL: available, and nothing to say. */
+	void (*about)(struct driver *d, struct driver_about *ret);
+	/* Whether the sandbox is this driver's: from create() or adopt() to the answer of
+	 * destroy(). NULL: knows none, and is asked for those that no other has. */
+	bool (*has)(struct driver *d, const char *id);
+	/* Whether it is one that the driver made for itself: nobody else is told of it. NULL: none
+	 * is. */
+	bool (*is_own)(struct driver *d, const char *id);
 
 	/* Makes the sandbox and starts the agent; calls back when it runs. */
 	int (*create)(
 	    struct driver *d, const struct driver_spec *spec, driver_alive_fn *fn, void *ctx);
+	/* A sandbox that nobody was given yet stands still, with its memory where it is, until
+	 * take(): then it goes on as somebody with a clock and random numbers of its own. One that
+	 * cannot be held is good for nothing but destroy(). NULL: need not be held. */
+	int (*hold)(struct driver *d, const char *id, driver_done_fn *fn, void *ctx);
+	int (*take)(struct driver *d, const char *id, driver_done_fn *fn, void *ctx);
+	/* At most max of what is being made now; returns how many. NULL: makes nothing. */
+	size_t (*makings)(struct driver *d, struct driver_making *v, size_t max);
 	/* Kills and detaches at once, frees the rest in the background. Unknown ids succeed. */
 	int (*destroy)(struct driver *d, const char *id, driver_done_fn *fn, void *ctx);
 	/* Takes over what an earlier daemon made, if it still is that. NOT_FOUND or INVALID_STATE
@@ -192,6 +241,9 @@ struct driver_ops {
 	 */
 	int (*template_delete)(
 	    struct driver *d, const char *template_id, driver_done_fn *fn, void *ctx);
+	/* Template template_id is deleted, by another driver: what was made from it can go. NULL:
+	 * nothing is. */
+	void (*template_gone)(struct driver *d, const char *template_id);
 	/* Every template that there is, by id. */
 	int (*template_list)(struct driver *d, driver_list_fn *fn, void *ctx);
 

@@ -121,7 +121,11 @@ static void on_idle(void *ctx)
 {
 	struct link *l = ctx;
 
-	av_h2c_free(AV_TAKE_PTR(l->conn));
+	/* Who is given it finds a connection that stood still with it. */
+	if (l->sb->held)
+		av_timer_start(&l->idle, LINK_IDLE_MS);
+	else
+		av_h2c_free(AV_TAKE_PTR(l->conn));
 }
 
 void link_init(struct link *l, struct node_sandbox *sb, enum link_kind kind)
@@ -189,7 +193,7 @@ static int greet(struct link *l, struct av_h2c *conn)
 
 static int link_connect(struct link *l, struct av_err *err)
 {
-	struct driver *d = l->sb->node->driver;
+	struct driver *d = l->sb->driver;
 	const struct av_h2c_config config = {
 	    .on_close = on_link_close,
 	    .ctx = l,

@@ -31,6 +31,7 @@
 struct wrap {
 	struct av_list link;
 	struct node *node;
+	struct driver *driver; /* asked */
 	char id[AV_ID_SIZE];
 	char *init_json; /* owned */
 	struct av_trace trace;
@@ -56,6 +57,7 @@ static struct wrap *wrap_new(struct node *n, const char *id, void *ctx)
 	if (!w)
 		return NULL;
 	w->node = n;
+	w->driver = node_driver_of(n, id);
 	w->ctx = ctx;
 	copy_id(w->id, id);
 	av_list_append(&n->wraps, &w->link);
@@ -148,6 +150,17 @@ static enum node_death death_of(const struct driver_status *st, char *detail, si
 	return why;
 }
 
+static void note_main(struct node *n, const char *id, const struct driver_status *st)
+{
+	struct av_exit_record rec;
+
+	if (n->events && n->events->on_main_end &&
+	    av_exit_record_decode(st->exit_record, st->exit_record_len, &rec) == 0 &&
+	    rec.reason == AV_EXIT_MAIN)
+		n->events->on_main_end(n->events_ctx, id, rec.code, rec.signal,
+		    rec.real_ms > INT64_MAX ? INT64_MAX : (int64_t)rec.real_ms);
+}
+
 static void note_oom(struct node_sandbox *sb, const struct driver_status *st)
 {
 	struct node *n = sb->node;
@@ -188,8 +201,10 @@ static void on_evidence(void *ctx, const struct driver_status *st, const struct 
 	if (!sb || n->closing)
 		return;
 	why = death_of(err ? NULL : st, detail, sizeof(detail));
-	if (!err)
+	if (!err) {
 		note_oom(sb, st);
+		note_main(n, sb->id, st);
+	}
 	memcpy(id, sb->id, sizeof(id));
 	(void)av_err_set(&gone, AV_ERR_INVALID_STATE, "sandbox %s ended meanwhile: %s%s%s", id,
 	    death_text(why), detail[0] ? ": " : "", detail);
@@ -210,7 +225,7 @@ static void on_pidfd(void *ctx, int events)
 	av_watch_free(AV_TAKE_PTR(sb->watch));
 	sb->dead = true;
 	w = wrap_new(n, sb->id, NULL);
-	if (w && n->driver->ops->inspect(n->driver, sb->id, on_evidence, w) == 0)
+	if (w && w->driver->ops->inspect(w->driver, sb->id, on_evidence, w) == 0)
 		return;
 	if (!w)
 		w = wrap_new(n, sb->id, NULL);
@@ -226,17 +241,19 @@ static int watch_pidfd(struct node_sandbox *sb)
 	return r < 0 ? r : av_watch_set(sb->watch, AV_WATCH_READ);
 }
 
-/* Takes *init_json and *pidfd over on success. */
-static int sandbox_new(struct node *n, const char *id, const struct driver_evidence *ev,
-    char **init_json, int *pidfd, struct node_sandbox **ret)
+/* Takes w->init_json and *pidfd over on success. */
+static int sandbox_new(
+    struct wrap *w, const struct driver_evidence *ev, int *pidfd, struct node_sandbox **ret)
 {
+	struct node *n = w->node;
 	struct node_sandbox *sb = calloc(1, sizeof(*sb));
 	int r;
 
 	if (!sb)
 		return -ENOMEM;
 	sb->node = n;
-	copy_id(sb->id, id);
+	sb->driver = w->driver;
+	copy_id(sb->id, w->id);
 	sb->evidence = *ev;
 	sb->pidfd = *pidfd;
 	av_list_init(&sb->convs);
@@ -251,7 +268,7 @@ static int sandbox_new(struct node *n, const char *id, const struct driver_evide
 		free(sb);
 		return r;
 	}
-	sb->init_json = AV_TAKE_PTR(*init_json);
+	sb->init_json = AV_TAKE_PTR(w->init_json);
 	*pidfd = -1;
 	*ret = sb;
 	return 0;
@@ -284,7 +301,6 @@ static void on_alive(
     void *ctx, const struct driver_evidence *ev, int pidfd, const struct av_err *err)
 {
 	struct wrap *w = ctx;
-	struct node *n = w->node;
 	struct node_sandbox *sb = NULL;
 	node_sandbox_fn *fn = w->fn.sandbox;
 	void *fn_ctx = w->ctx;
@@ -292,7 +308,7 @@ static void on_alive(
 	struct av_err own;
 
 	if (!err) {
-		int r = sandbox_new(n, w->id, ev, &w->init_json, &pidfd, &sb);
+		int r = sandbox_new(w, ev, &pidfd, &sb);
 
 		if (r < 0) {
 			av_close_fd(&pidfd);
@@ -339,13 +355,14 @@ static void on_adopted(
 	(void)node_inspect(n, id, NULL, NULL);
 }
 
-static struct wrap *wrap_for_agent(struct node *n, const char *id,
+static struct wrap *wrap_for_agent(struct node *n, struct driver *d, const char *id,
     const struct node_agent_config *a, node_sandbox_fn *fn, void *ctx)
 {
 	struct wrap *w = n->closing ? NULL : wrap_new(n, id, ctx);
 
 	if (!w)
 		return NULL;
+	w->driver = d;
 	w->fn.sandbox = fn;
 	w->init_json = make_init(a);
 	if (a)
@@ -360,26 +377,35 @@ static struct wrap *wrap_for_agent(struct node *n, const char *id,
 int node_create(struct node *n, const struct driver_spec *spec, const struct node_agent_config *a,
     node_sandbox_fn *fn, void *ctx)
 {
-	struct wrap *w = wrap_for_agent(n, spec->id, a, fn, ctx);
+	struct driver *d = node_driver_for(n, spec->isolation);
+	struct wrap *w;
 	int r;
 
+	if (!d)
+		return -EOPNOTSUPP;
+	w = wrap_for_agent(n, d, spec->id, a, fn, ctx);
 	if (!w)
 		return -ENOMEM;
-	r = n->driver->ops->create(n->driver, spec, on_created, w);
+	r = d->ops->create(d, spec, on_created, w);
 	if (r < 0)
 		wrap_free(w);
 	return r;
 }
 
-int node_adopt(struct node *n, const char *id, const struct driver_evidence *ev,
-    const struct node_agent_config *a, node_sandbox_fn *fn, void *ctx)
+int node_adopt(struct node *n, const char *id, const char *isolation,
+    const struct driver_evidence *ev, const struct node_agent_config *a, node_sandbox_fn *fn,
+    void *ctx)
 {
-	struct wrap *w = wrap_for_agent(n, id, a, fn, ctx);
+	struct driver *d = node_driver_for(n, isolation);
+	struct wrap *w;
 	int r;
 
+	if (!d)
+		return -EOPNOTSUPP;
+	w = wrap_for_agent(n, d, id, a, fn, ctx);
 	if (!w)
 		return -ENOMEM;
-	r = n->driver->ops->adopt(n->driver, id, ev, on_adopted, w);
+	r = d->ops->adopt(d, id, ev, on_adopted, w);
 	if (r < 0)
 		wrap_free(w);
 	return r;
@@ -398,6 +424,11 @@ int node_configure(struct node_sandbox *sb, const struct node_agent_config *a)
 	if (!init)
 		return -ENOMEM;
 	assert(sb->n_convs == 0);
+	if (strcmp(init, sb->init_json) == 0) {
+		free(init);
+		link_warm(&sb->links[LINK_INTERACTIVE]);
+		return 0;
+	}
 	free(sb->init_json);
 	sb->init_json = init;
 	for (size_t i = 0; i < LINK_COUNT; i++)
@@ -424,7 +455,7 @@ int node_destroy(struct node *n, const char *id, node_done_fn *fn, void *ctx)
 	if (!w)
 		return -ENOMEM;
 	w->fn.done = fn;
-	r = n->driver->ops->destroy(n->driver, id, on_driver_done, w);
+	r = w->driver->ops->destroy(w->driver, id, on_driver_done, w);
 	if (r < 0)
 		wrap_free(w);
 	return r;
@@ -456,6 +487,26 @@ static void set_frozen(struct node_sandbox *sb, bool frozen)
 	c->waits_for_thaw = false;
 }
 
+/* Its processes are on the disk, with the time as it was for them: no connection outlasts that, and
+ * none of their clocks goes on meanwhile. */
+static bool leaves_memory(const struct node_sandbox *sb)
+{
+	return sb->driver->ops->caps(sb->driver)->flags & DRIVER_MEMORY_SNAPSHOT;
+}
+
+static void end_with_pause(struct node_sandbox *sb)
+{
+	struct av_err why;
+
+	(void)av_err_set(&why, AV_ERR_INVALID_STATE,
+	    "sandbox %s was paused meanwhile, which ends every stream to a virtual machine; its "
+	    "processes go on when it is resumed, and can be attached to again",
+	    sb->id);
+	fail_convs(sb, &why);
+	for (size_t i = 0; i < LINK_COUNT; i++)
+		link_clear(&sb->links[i]);
+}
+
 static void on_frozen(void *ctx, const struct av_err *err)
 {
 	struct wrap *w = ctx;
@@ -466,6 +517,8 @@ static void on_frozen(void *ctx, const struct av_err *err)
 	wrap_free(w);
 	if (sb && err)
 		set_frozen(sb, false);
+	else if (sb && leaves_memory(sb))
+		end_with_pause(sb);
 	fn(fn_ctx, err);
 }
 
@@ -494,7 +547,7 @@ int node_freeze(struct node *n, const char *id, node_done_fn *fn, void *ctx)
 	/* From now on: it may be frozen any time before the answer. */
 	if (sb)
 		set_frozen(sb, true);
-	r = n->driver->ops->freeze(n->driver, id, on_frozen, w);
+	r = w->driver->ops->freeze(w->driver, id, on_frozen, w);
 	if (r < 0) {
 		if (sb)
 			set_frozen(sb, false);
@@ -512,9 +565,59 @@ int node_thaw(struct node *n, const char *id, node_done_fn *fn, void *ctx)
 	if (!w)
 		return -ENOMEM;
 	w->fn.done = fn;
-	if (sb && sb->frozen && !sb->dead)
+	if (sb && sb->frozen && !sb->dead && !leaves_memory(sb))
 		node_tell_thaw(sb, (av_mono_ns() - sb->frozen_since_ns) / AV_NS_PER_MS);
-	r = n->driver->ops->thaw(n->driver, id, on_thawed, w);
+	r = w->driver->ops->thaw(w->driver, id, on_thawed, w);
+	if (r < 0)
+		wrap_free(w);
+	return r;
+}
+
+/* ---- holding ---- */
+
+static void set_held(struct node_sandbox *sb, bool held)
+{
+	sb->held = held;
+	set_frozen(sb, held);
+}
+
+static void on_taken(void *ctx, const struct av_err *err)
+{
+	struct wrap *w = ctx;
+	struct node_sandbox *sb = av_map_get(&w->node->sandboxes, av_str_c(w->id));
+
+	if (sb && !err)
+		set_held(sb, false);
+	on_driver_done(w, err);
+}
+
+int node_hold(struct node *n, const char *id, node_done_fn *fn, void *ctx)
+{
+	struct node_sandbox *sb = av_map_get(&n->sandboxes, av_str_c(id));
+	struct wrap *w = n->closing ? NULL : wrap_new(n, id, ctx);
+	int r;
+
+	if (!w)
+		return -ENOMEM;
+	w->fn.done = fn;
+	r = w->driver->ops->hold ? w->driver->ops->hold(w->driver, id, on_driver_done, w)
+	                         : -EALREADY;
+	if (r < 0)
+		wrap_free(w);
+	else if (sb)
+		set_held(sb, true);
+	return r;
+}
+
+int node_take(struct node *n, const char *id, node_done_fn *fn, void *ctx)
+{
+	struct wrap *w = n->closing ? NULL : wrap_new(n, id, ctx);
+	int r;
+
+	if (!w)
+		return -ENOMEM;
+	w->fn.done = fn;
+	r = w->driver->ops->take ? w->driver->ops->take(w->driver, id, on_taken, w) : -EALREADY;
 	if (r < 0)
 		wrap_free(w);
 	return r;
@@ -527,11 +630,6 @@ void node_fail_waiting(struct node_sandbox *sb, const struct av_err *why)
 	AV_LIST_FOREACH(c, &sb->convs, struct conv, link)
 	if (c->waits_for_thaw)
 		conv_abort(c, why);
-}
-
-int node_list(struct node *n, driver_list_fn *fn, void *ctx)
-{
-	return n->driver->ops->list(n->driver, fn, ctx);
 }
 
 static void on_status(void *ctx, const struct driver_status *st, const struct av_err *err)
@@ -557,17 +655,10 @@ int node_inspect(struct node *n, const char *id, driver_status_fn *fn, void *ctx
 	if (!w)
 		return -ENOMEM;
 	w->fn.status = fn;
-	r = n->driver->ops->inspect(n->driver, id, on_status, w);
+	r = w->driver->ops->inspect(w->driver, id, on_status, w);
 	if (r < 0)
 		wrap_free(w);
 	return r;
-}
-
-int node_sample(struct node *n, driver_samples_fn *fn, void *ctx)
-{
-	if (!n->driver->ops->sample)
-		return -EOPNOTSUPP;
-	return n->closing ? -ENOMEM : n->driver->ops->sample(n->driver, fn, ctx);
 }
 
 static void on_autopsy(void *ctx, const struct driver_status *st, const struct av_err *err)
@@ -578,6 +669,8 @@ static void on_autopsy(void *ctx, const struct driver_status *st, const struct a
 	char detail[64];
 	enum node_death why = death_of(err ? NULL : st, detail, sizeof(detail));
 
+	if (!err && !w->node->closing)
+		note_main(w->node, w->id, st);
 	wrap_free(w);
 	fn(fn_ctx, why, detail);
 }
@@ -590,7 +683,7 @@ int node_autopsy(struct node *n, const char *id, node_autopsy_fn *fn, void *ctx)
 	if (!w)
 		return -ENOMEM;
 	w->fn.autopsy = fn;
-	r = n->driver->ops->inspect(n->driver, id, on_autopsy, w);
+	r = w->driver->ops->inspect(w->driver, id, on_autopsy, w);
 	if (r < 0)
 		wrap_free(w);
 	return r;
@@ -608,14 +701,6 @@ size_t node_sandbox_busy(const struct node_sandbox *sb)
 
 /* ---- the node ---- */
 
-static void on_driver_ready(void *ctx)
-{
-	struct node *n = ctx;
-
-	if (n->events && !n->closing)
-		n->events->on_ready(n->events_ctx);
-}
-
 int node_new(const struct node_config *config, struct node **ret, struct av_err *err)
 {
 	struct node *n = calloc(1, sizeof(*n));
@@ -623,12 +708,10 @@ int node_new(const struct node_config *config, struct node **ret, struct av_err 
 	if (!n)
 		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	n->loop = config->loop;
-	n->driver = config->driver;
 	n->collect_max = config->collect_max ? config->collect_max : COLLECT_MAX_DEFAULT;
 	av_map_init(&n->sandboxes);
 	av_list_init(&n->wraps);
-	n->driver->on_ready = on_driver_ready;
-	n->driver->on_ready_ctx = n;
+	node_drivers_take(n, config->drivers);
 	*ret = n;
 	return 0;
 }
@@ -639,9 +722,8 @@ void node_set_events(struct node *n, const struct node_events *events, void *ctx
 	n->events_ctx = ctx;
 }
 
-static void on_driver_closed(void *ctx)
+static void on_drivers_closed(struct node *n)
 {
-	struct node *n = ctx;
 	void (*on_closed)(void *c) = n->on_closed;
 	void *closed_ctx = n->on_closed_ctx;
 
@@ -664,71 +746,11 @@ void node_close(struct node *n, void (*on_closed)(void *ctx), void *ctx)
 	    &err, AV_ERR_UNAVAILABLE, "Aviary is shutting down; the sandbox goes on running");
 	while ((sb = av_map_next(&n->sandboxes, &pos)))
 		node_forget(sb, &err);
-	n->driver->ops->close(n->driver, on_driver_closed, n);
-}
-
-const char *node_isolation(const struct node *n)
-{
-	return n->driver->ops->isolation;
-}
-
-bool node_is_ready(const struct node *n)
-{
-	return n->driver->ops->is_ready(n->driver);
-}
-
-const struct driver_caps *node_caps(const struct node *n)
-{
-	return n->driver->ops->caps(n->driver);
+	node_drivers_close(n, on_drivers_closed);
 }
 
 void node_call_cancel(struct node_call *call)
 {
 	if (call)
 		call->cancel(call);
-}
-
-/* ---- templates: the driver's alone ---- */
-
-int node_snapshot(struct node *n, const char *id, const char *template_id, bool stop,
-    driver_snapshot_fn *fn, void *ctx)
-{
-	const struct driver_ops *ops = n->driver->ops;
-
-	if (n->closing)
-		return -ENOMEM;
-	return ops->snapshot ? ops->snapshot(n->driver, id, template_id, stop, fn, ctx)
-	                     : -EOPNOTSUPP;
-}
-
-int node_template_delete(struct node *n, const char *template_id, node_done_fn *fn, void *ctx)
-{
-	const struct driver_ops *ops = n->driver->ops;
-
-	if (n->closing)
-		return -ENOMEM;
-	return ops->template_delete ? ops->template_delete(n->driver, template_id, fn, ctx)
-	                            : -EOPNOTSUPP;
-}
-
-int node_template_list(struct node *n, driver_list_fn *fn, void *ctx)
-{
-	const struct driver_ops *ops = n->driver->ops;
-
-	if (n->closing)
-		return -ENOMEM;
-	return ops->template_list ? ops->template_list(n->driver, fn, ctx) : -EOPNOTSUPP;
-}
-
-int node_template_export(struct node *n, const char *template_id, driver_stream_fn *fn, void *ctx)
-{
-	const struct driver_ops *ops = n->driver->ops;
-
-	return ops->template_export ? ops->template_export(n->driver, template_id, fn, ctx)
-	                            : -EOPNOTSUPP;
-}
-
-int node_export_end(const struct node *n, const void *bytes, struct av_err *err)
-{
-	return n->driver->ops->export_end(bytes, err);
 }

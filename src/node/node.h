@@ -26,7 +26,7 @@ struct node_sandbox;
 enum node_death {
 	NODE_DEATH_UNKNOWN, /* nothing tells */
 	NODE_DEATH_OOM,     /* the kernel killed for memory */
-	NODE_DEATH_EXITED,  /* the agent ended in good order and said so */
+	NODE_DEATH_EXITED,  /* the agent, or the main command before, ended and said so */
 	NODE_DEATH_CRASH,   /* the agent said it failed, or was killed from inside */
 };
 
@@ -40,14 +40,23 @@ struct node_events {
 	 * last event. It lives on. Noticed when an exec is killed and when somebody inspects. NULL
 	 * allowed. */
 	void (*on_oom)(void *ctx, const char *id, uint64_t kills, uint64_t more);
+	/* The agent's last word says how the main command ended (agent_api.h); on_death, or the
+	 * answer of node_autopsy, follows. NULL allowed. */
+	void (*on_main_end)(
+	    void *ctx, const char *id, uint32_t exit_code, uint32_t signal, int64_t real_ms);
 	/* The driver became ready (again): what waited may be tried. */
 	void (*on_ready)(void *ctx);
 };
 
+#define NODE_DRIVERS_MAX 4
+
 struct node_config {
 	struct av_loop *loop;
-	struct driver *driver; /* owned from here on */
-	size_t collect_max;    /* bytes kept per output of a collected exec; 0: 16 MiB */
+	/* Owned from here on; up to the first NULL, at least one. Each has its own isolation. The
+	 * first is what a create without a wish gets; it also answers for the machine as a whole:
+	 * node_list, node_sample, node_helper, templates. */
+	struct driver *drivers[NODE_DRIVERS_MAX];
+	size_t collect_max; /* bytes kept per output of a collected exec; 0: 16 MiB */
 };
 
 int node_new(const struct node_config *config, struct node **ret, struct av_err *err);
@@ -71,16 +80,23 @@ struct node_stats {
 	                               configuration */
 	struct av_hist exec_start;  /* until the agent says that the process runs */
 	struct av_hist exec;        /* until its end */
-	struct driver_stats driver;
+	struct driver_stats driver; /* of all of them together */
 };
 /* Goes through the sandboxes. */
 void node_get_stats(const struct node *n, struct node_stats *ret);
 /* As driver_ops.helper; -EOPNOTSUPP when the isolation has none. */
 int node_helper(struct node *n, driver_helper_fn *fn, void *ctx);
 
+/* Of the first driver. */
 const char *node_isolation(const struct node *n);
 bool node_is_ready(const struct node *n);
 const struct driver_caps *node_caps(const struct node *n); /* valid while ready */
+/* Of the driver with that isolation; NULL when there is none. */
+const struct driver_caps *node_caps_of(const struct node *n, const char *isolation);
+/* Every isolation, the first driver's first; returns how many. */
+size_t node_isolations(const struct node *n, struct driver_about v[static NODE_DRIVERS_MAX]);
+/* What is being made ahead of a first use, by all drivers; returns how many, at most max. */
+size_t node_makings(const struct node *n, struct driver_making *v, size_t max);
 
 /* What a sandbox tells its agent on every connection (POST /init). */
 struct node_agent_config {
@@ -90,16 +106,23 @@ struct node_agent_config {
 	struct av_trace trace; /* of who wants it: the wait for its agent is a part */
 };
 
-/* These five return 0, or -ENOMEM, and then no callback comes.
+/* These return 0, or -ENOMEM, and then no callback comes; create and adopt also
+ * -EOPNOTSUPP, when no driver has the isolation that spec or record names. What follows in a
+ * sandbox's life goes to that driver by itself.
  * sb is the node's; valid until its death is reported or node_forget. */
 typedef void node_sandbox_fn(
     void *ctx, struct node_sandbox *sb, const struct driver_evidence *ev, const struct av_err *err);
 int node_create(struct node *n, const struct driver_spec *spec, const struct node_agent_config *a,
     node_sandbox_fn *fn, void *ctx);
-int node_adopt(struct node *n, const char *id, const struct driver_evidence *ev,
-    const struct node_agent_config *a, node_sandbox_fn *fn, void *ctx);
-/* Tells the agent something else than at its creation, before anything that is asked after this; no
- * conversation may be open. -ENOMEM. */
+int node_adopt(struct node *n, const char *id, const char *isolation,
+    const struct driver_evidence *ev, const struct node_agent_config *a, node_sandbox_fn *fn,
+    void *ctx);
+/* A sandbox that nobody was given yet stands still where it is, and goes on as somebody. One that
+ * cannot is only to be destroyed. -EALREADY, no callback, where the isolation holds none. */
+int node_hold(struct node *n, const char *id, node_done_fn *fn, void *ctx);
+int node_take(struct node *n, const char *id, node_done_fn *fn, void *ctx);
+/* Tells the agent what differs from what it was told at its creation, before anything that is asked
+ * after this; no conversation may be open. -ENOMEM. */
 int node_configure(struct node_sandbox *sb, const struct node_agent_config *a);
 /* Ends every conversation with the sandbox with `why` (their on_end runs inside this call) and
  * drops the handle; no on_death follows. The sandbox itself is untouched. */

@@ -33,7 +33,8 @@
 
 struct node {
 	struct av_loop *loop;
-	struct driver *driver; /* owned */
+	struct driver *drivers[NODE_DRIVERS_MAX]; /* owned; up to the first NULL */
+	size_t n_drivers, n_closing;
 	const struct node_events *events;
 	void *events_ctx;
 	size_t collect_max;
@@ -42,6 +43,7 @@ struct node {
 	size_t n_wraps;
 	struct node_stats stats; /* what only grows */
 	bool closing;
+	void (*on_drivers_closed)(struct node *n);
 	void (*on_closed)(void *ctx);
 	void *on_closed_ctx;
 };
@@ -61,6 +63,7 @@ struct link {
 struct node_sandbox {
 	char id[AV_ID_SIZE];
 	struct node *node;
+	struct driver *driver;
 	struct driver_evidence evidence;
 	int pidfd;
 	struct av_watch *watch;
@@ -71,6 +74,7 @@ struct node_sandbox {
 	struct av_timer lost_timer;
 	bool dead;                              /* pidfd said so; evidence is being gathered */
 	bool frozen;                            /* or about to be */
+	bool held;                              /* frozen by node_hold */
 	int64_t frozen_since_ns, frozen_sum_ns; /* on the monotonic clock */
 	uint64_t oom_kills;                     /* as last seen */
 	int64_t activity_ns;
@@ -109,6 +113,17 @@ void node_sandbox_activity(struct node_sandbox *sb);
 void node_tell_thaw(struct node_sandbox *sb, int64_t frozen_ms);
 /* How long it has been frozen in its life, until now. */
 int64_t node_sandbox_frozen_ns(const struct node_sandbox *sb);
+
+/* ---- drivers.c ---- */
+
+/* The driver with that isolation, the first for an empty one; NULL when there is none. */
+struct driver *node_driver_for(const struct node *n, const char *isolation);
+/* The driver whose sandbox it is, the first when nobody knows it. */
+struct driver *node_driver_of(const struct node *n, const char *id);
+/* Gives them to the node, which was calloc'ed. */
+void node_drivers_take(struct node *n, struct driver *const drivers[static NODE_DRIVERS_MAX]);
+/* Closes them all, then calls on_closed(ctx). */
+void node_drivers_close(struct node *n, void (*on_closed)(struct node *n));
 
 /* ---- link.c ---- */
 

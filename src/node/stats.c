@@ -8,6 +8,22 @@
 
 #include "base/banned.h"
 
+static void add_driver(struct driver_stats *sum, struct driver *d)
+{
+	struct driver_stats s = {0};
+
+	if (!d->ops->stats)
+		return;
+	d->ops->stats(d, &s);
+	sum->waiting += s.waiting;
+	sum->sent += s.sent;
+	sum->sent_max += s.sent_max;
+	sum->reconnects += s.reconnects;
+	av_hist_merge(&sum->queue, &s.queue);
+	av_hist_merge(&sum->helper, &s.helper);
+	av_hist_merge(&sum->child, &s.child);
+}
+
 void node_get_stats(const struct node *n, struct node_stats *ret)
 {
 	const struct node_sandbox *sb;
@@ -23,13 +39,6 @@ void node_get_stats(const struct node *n, struct node_stats *ret)
 		ret->conversations += sb->n_convs;
 		ret->tunnels += sb->n_tunnels;
 	}
-	if (n->driver->ops->stats)
-		n->driver->ops->stats(n->driver, &ret->driver);
-}
-
-int node_helper(struct node *n, driver_helper_fn *fn, void *ctx)
-{
-	if (!n->driver->ops->helper)
-		return -EOPNOTSUPP;
-	return n->closing ? -ENOMEM : n->driver->ops->helper(n->driver, fn, ctx);
+	for (size_t i = 0; i < n->n_drivers; i++)
+		add_driver(&ret->driver, n->drivers[i]);
 }

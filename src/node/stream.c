@@ -22,7 +22,7 @@ struct node_stream {
 	struct conv conv; /* first */
 	struct node_stream_events ev;
 	void *ctx;
-	bool map_errors;
+	bool map_errors, passive;
 	int bad_status;
 	struct av_buf error_body;
 	bool paused;
@@ -66,7 +66,7 @@ static void stream_on_data(struct conv *c, struct av_str data)
 {
 	struct node_stream *s = to_stream(c);
 
-	if (c->quiet && c->sb)
+	if (c->quiet && !s->passive && c->sb)
 		node_sandbox_activity(c->sb);
 	if (s->bad_status)
 		(void)av_buf_append_str(&s->error_body, data);
@@ -164,6 +164,7 @@ int node_stream_open(struct node_sandbox *sb, const struct node_stream_request *
 	s->ev = *ev;
 	s->ctx = ctx;
 	s->map_errors = rq->map_errors;
+	s->passive = s->conv.quiet = rq->passive;
 	av_buf_init(&s->error_body, ERROR_BODY_MAX);
 	r = conv_open(&s->conv, sb,
 	    tunnel            ? LINK_PORTS
@@ -187,7 +188,7 @@ bool node_stream_send(struct node_stream *s, struct av_str data)
 
 	if (!s->conv.h2s || s->conv.over || s->conv.pending)
 		return true;
-	if (s->conv.quiet && s->conv.sb)
+	if (s->conv.quiet && !s->passive && s->conv.sb)
 		node_sandbox_activity(s->conv.sb);
 	r = av_h2s_write(s->conv.h2s, data);
 	if (r == -ENOMEM) {

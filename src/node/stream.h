@@ -171,6 +171,7 @@ struct node_stream_request {
 	bool has_body;      /* false: the request ends with its head and body */
 	struct av_str body; /* a whole body, copied; has_body false */
 	bool interactive;   /* somebody waits for it: not behind bulk bodies */
+	bool passive;       /* it is no use of the sandbox, whatever moves in it */
 	/* Answers with status >= 400 and a JSON error become on_end(err) (mapped to a kind);
 	 * otherwise the caller sees every status in on_head. */
 	bool map_errors;

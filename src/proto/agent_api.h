@@ -56,11 +56,18 @@
 	"/contexts" /* and below: "/{id}", "/{id}/restart", "/{id}/interrupt" */
 #define AV_AGENT_PATH_WARM "/contexts/warm"
 
+/* The main command: see agent/main_rpc.c. */
+#define AV_AGENT_PATH_MAIN        "/main"
+#define AV_AGENT_PATH_MAIN_SIGNAL "/main/signal"
+#define AV_AGENT_PATH_MAIN_LOG    "/main/log"
+#define AV_AGENT_MAIN_TAG         "main" /* in the list of processes */
+
 /* Content types. */
 #define AV_AGENT_CT_JSON    "application/json"
 #define AV_AGENT_CT_CONNECT "application/connect+json"
 #define AV_AGENT_CT_FRAMES  "application/aviary-frames"
 #define AV_AGENT_CT_BYTES   "application/octet-stream"
+#define AV_AGENT_CT_MAINLOG "application/aviary-main-log" /* proto/mainlog.h */
 
 /* What POST /execute answers with when asked for by "accept": lines "TYPE JSON\n"
  * (proto/jupyter.h), none longer than AV_AGENT_LINE_MAX. Otherwise it answers with E2B's lines. */
@@ -81,7 +88,7 @@
  *   0  "AVX1"
  *   4  u32 reason, enum av_exit_reason
  *   8  u32 exit code or signal number of what ended
- *  12  u32 zero
+ *  12  u32 with AV_EXIT_MAIN the signal that ended it (the code is 128 + n then), else zero
  *  16  u64 CLOCK_REALTIME in milliseconds
  *  24  40 bytes of text, NUL-padded
  * A guest may have forged none of it (the file is open in the agent only), but the agent counts as
@@ -95,13 +102,13 @@ enum av_exit_reason {
 	AV_EXIT_STOPPED = 1, /* the agent was told to end (SIGTERM) */
 	AV_EXIT_FATAL = 2,   /* the agent met an error it cannot go on after */
 	AV_EXIT_CRASH = 3,   /* the agent caught a fatal signal of its own; code is the signal */
-	AV_EXIT_MAIN = 4,    /* the sandbox's main process ended; code is its exit code */
+	AV_EXIT_MAIN = 4,    /* the sandbox's main command ended; code is its exit code */
 	AV_EXIT_REASON_COUNT
 };
 
 struct av_exit_record {
 	enum av_exit_reason reason;
-	uint32_t code;
+	uint32_t code, signal;
 	uint64_t real_ms;
 	char text[AV_EXIT_RECORD_TEXT + 1];
 };
@@ -130,11 +137,17 @@ static inline int av_exit_record_decode(const void *p, size_t n, struct av_exit_
 	if (n < AV_EXIT_RECORD_SIZE || memcmp(b, "AVX1", 4) != 0)
 		return -EINVAL;
 	uint32_t reason = av_get_be32(b + 4);
-	if (reason == AV_EXIT_NONE || reason >= AV_EXIT_REASON_COUNT || av_get_be32(b + 12) != 0)
+	uint32_t signal = av_get_be32(b + 12);
+	if (reason == AV_EXIT_NONE || reason >= AV_EXIT_REASON_COUNT ||
+	    (signal != 0 && reason != AV_EXIT_MAIN))
+		return -EINVAL;
+	if (reason == AV_EXIT_MAIN && (av_get_be32(b + 8) > 255 || signal > 64 ||
+	                                  (signal && av_get_be32(b + 8) != 128 + signal)))
 		return -EINVAL;
 	*ret = (struct av_exit_record){
 	    .reason = (enum av_exit_reason)reason,
 	    .code = av_get_be32(b + 8),
+	    .signal = signal,
 	    .real_ms = (uint64_t)av_get_be32(b + 16) << 32 | av_get_be32(b + 20),
 	};
 	for (size_t i = 0; i < AV_EXIT_RECORD_TEXT && b[24 + i]; i++)

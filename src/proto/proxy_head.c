@@ -370,7 +370,7 @@ static int add_location(struct av_http_head *ret, struct av_str name, struct av_
 static int add_response_header(
     struct av_http_head *ret, const struct av_http_header *h, const struct av_proxy_route *route)
 {
-	static const char *const never[] = {"alt-svc", "clear-site-data"};
+	static const char *const never[] = {"alt-svc", "clear-site-data", "x-aviary-error"};
 	bool by_header = route->host.n == 0;
 
 	for (size_t i = 0; i < AV_ARRAY_LEN(never); i++)

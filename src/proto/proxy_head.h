@@ -13,8 +13,8 @@
  * the headers of Aviary and of other dialects that route; X-Forwarded-* and their kin, which are
  * set anew, also when spelled with '_' (CGI makes both the same) response  what concerns the
  * connection; cookies of Aviary's names; the Domain of other cookies, so that no sandbox sets one
- * for another; Alt-Svc and Clear-Site-Data, which act on more than the origin; a Location that
- * names the server by its own address is rewritten
+ * for another; Alt-Svc and Clear-Site-Data, which act on more than the origin; X-Aviary-Error,
+ * which only our own answers have; a Location that names the server by its own address is rewritten
  *
  * A request that was routed by headers shares its origin with the API: then no cookie passes in
  * either direction, nothing may be stored, and nothing may run in a browser.

@@ -12,21 +12,15 @@
 
 #include "base/banned.h"
 
-static void base64_into(char *dst, size_t size, const void *p, size_t n)
-{
-	AV_CLEANUP(av_buf_clear) struct av_buf b = AV_BUF_INIT(64);
-	dst[0] = '\0';
-	if (av_base64_encode(&b, p, n) == 0 && b.n < size) {
-		memcpy(dst, av_buf_str(&b).p, b.n);
-		dst[b.n] = '\0';
-	}
-}
+static_assert(AV_WS_KEY_SIZE == AV_BASE64_LEN(16) + 1 && AV_WS_ACCEPT_SIZE == AV_BASE64_LEN(20) + 1,
+    "what is written fits");
 
 void av_ws_make_key(char dst[static AV_WS_KEY_SIZE])
 {
 	uint8_t bytes[16];
 	av_random(bytes, sizeof(bytes));
-	base64_into(dst, AV_WS_KEY_SIZE, bytes, sizeof(bytes));
+	av_base64_write(dst, bytes, sizeof(bytes));
+	dst[AV_WS_KEY_SIZE - 1] = '\0';
 }
 
 void av_ws_accept_key(char dst[static AV_WS_ACCEPT_SIZE], struct av_str key)
@@ -39,7 +33,8 @@ void av_ws_accept_key(char dst[static AV_WS_ACCEPT_SIZE], struct av_str key)
 		memcpy(text, key.p, n);
 	memcpy(text + n, guid, sizeof(guid) - 1);
 	av_sha1(digest, av_str_n(text, n + sizeof(guid) - 1));
-	base64_into(dst, AV_WS_ACCEPT_SIZE, digest, sizeof(digest));
+	av_base64_write(dst, digest, sizeof(digest));
+	dst[AV_WS_ACCEPT_SIZE - 1] = '\0';
 }
 
 static bool key_is_valid(struct av_str key)

@@ -33,6 +33,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -50,10 +51,11 @@
 #include "spawn/sys.h"
 #include "base/banned.h"
 
-/* Where the child keeps what it must not lose; all else is closed at once. 0 to 4 are the agent's.
- */
-enum { FD_SOCK = 20, FD_AGENT, FD_FIRST_FREE };
-enum { AGENT_FD_LISTENER = 3, AGENT_FD_EXIT_RECORD };
+/* Where the child keeps what it must not lose; all else is closed at once. What is below is the
+ * program's. */
+enum { FD_SOCK = 20, FD_PROGRAM, FD_FIRST_FREE };
+static_assert(CHILD_FD_FIRST + CHILD_FDS_MAX <= FD_SOCK, "apart");
+static_assert(CHILD_FDS_MAX <= AV_FD_PASS_MAX, "one message");
 
 #define CAP(c) (1ull << (c))
 /* What sandbox root may hold (DESIGN: processes and trust). */
@@ -62,6 +64,9 @@ enum { AGENT_FD_LISTENER = 3, AGENT_FD_EXIT_RECORD };
 	    CAP(CAP_KILL) | CAP(CAP_SETGID) | CAP(CAP_SETUID) | CAP(CAP_SETPCAP) |                 \
 	    CAP(CAP_NET_BIND_SERVICE) | CAP(CAP_SYS_CHROOT) | CAP(CAP_AUDIT_WRITE) |               \
 	    CAP(CAP_SETFCAP))
+/* The first process of a jail around a virtual machine holds nothing. What makes an image reads the
+ * files of all ids of a template; nothing else of a user's runs beside it. */
+#define VM_IMAGE_SET CAP(CAP_DAC_READ_SEARCH)
 
 const char *child_step_text(uint32_t step)
 {
@@ -111,9 +116,9 @@ static void keep_descriptors(const struct child_spec *spec, int sock)
 {
 	/* Neither may be overwritten while the other moves. */
 	sock = fcntl(sock, F_DUPFD_CLOEXEC, FD_FIRST_FREE);
-	int agent = fcntl(spec->agent_fd, F_DUPFD_CLOEXEC, FD_FIRST_FREE);
+	int program = fcntl(spec->program_fd, F_DUPFD_CLOEXEC, FD_FIRST_FREE);
 	check(CHILD_STEP_HANDOVER, dup3(sock, FD_SOCK, O_CLOEXEC));
-	check(CHILD_STEP_HANDOVER, dup3(agent, FD_AGENT, O_CLOEXEC));
+	check(CHILD_STEP_HANDOVER, dup3(program, FD_PROGRAM, O_CLOEXEC));
 	check(CHILD_STEP_HANDOVER, close_range(3, FD_SOCK - 1, 0));
 	check(CHILD_STEP_HANDOVER, close_range(FD_FIRST_FREE, ~0u, 0));
 }
@@ -144,19 +149,21 @@ static void wait_for_stage(struct child_staged *ret)
 		fail(CHILD_STEP_HANDOVER, EPROTO);
 }
 
-static void wait_for_go(int *ret_listener, int *ret_exit, uint32_t *ret_address)
+/* fds: -1 where the program gets none. */
+static void wait_for_go(int fds[static CHILD_FDS_MAX], uint32_t *ret_address)
 {
 	struct child_go go;
-	int fds[AV_FD_PASS_MAX];
-	size_t n;
-	ssize_t got = av_recv_fds(FD_SOCK, &go, sizeof(go), fds, &n, 0);
+	int got_fds[AV_FD_PASS_MAX];
+	size_t n, taken = 0;
+	ssize_t got = av_recv_fds(FD_SOCK, &go, sizeof(go), got_fds, &n, 0);
 	if (got == 0)
 		_exit(126);
 	check(CHILD_STEP_HANDOVER, got);
-	if (got != sizeof(go) || n != 2)
+	if (got != sizeof(go) || n != (size_t)__builtin_popcount(go.fds) ||
+	    go.fds >> CHILD_FDS_MAX != 0)
 		fail(CHILD_STEP_HANDOVER, EPROTO);
-	*ret_listener = fds[0];
-	*ret_exit = fds[1];
+	for (uint32_t i = 0; i < CHILD_FDS_MAX; i++)
+		fds[i] = go.fds & (1u << i) ? got_fds[taken++] : -1;
 	*ret_address = go.address;
 }
 
@@ -229,6 +236,8 @@ static void mount_dev(const struct child_spec *spec, int root)
 	const struct fs_option shm[] = {
 	    {"mode", "1777"}, {half ? "size" : NULL, size}, {NULL, NULL}};
 
+	if (spec->vm)
+		return; /* QEMU opens none of these */
 	AV_CLEANUP(av_closep) int pts_fd = open_below(root, "dev/pts", O_DIRECTORY);
 	check(CHILD_STEP_DEV, pts_fd);
 	mount_fs(CHILD_STEP_DEV, "devpts", pts, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, pts_fd);
@@ -330,7 +339,8 @@ static void enter_root(const struct child_spec *spec, const struct child_staged 
 	check(CHILD_STEP_ROOT, fchdir(root));
 	umask(0022);
 	mount_proc(staged, root);
-	mount_sys(spec, staged, root);
+	if (!spec->vm)
+		mount_sys(spec, staged, root);
 	mount_dev(spec, root);
 	AV_CLEANUP(av_closep) int run = open_or_make_dir(CHILD_STEP_RUN, root, "run");
 	const struct fs_option opts[] = {{"mode", "0755"}, {"size", "16m"}, {NULL, NULL}};
@@ -374,50 +384,62 @@ static void take_identity(const struct child_spec *spec)
 }
 
 /* What an exec can give back; what the process has now stays until drop_capabilities(). */
-static void limit_bounding_set(void)
+static void limit_bounding_set(uint64_t keep)
 {
 	for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-		if (cap > 63 || !(BOUNDING_SET & CAP(cap)))
+		if (cap > 63 || !(keep & CAP(cap)))
 			check(CHILD_STEP_CAPS, prctl(PR_CAPBSET_DROP, cap, 0, 0, 0));
 	check(CHILD_STEP_CAPS, prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0));
+}
+
+static uint64_t capabilities(const struct child_spec *spec)
+{
+	if (!spec->vm)
+		return BOUNDING_SET;
+	return spec->vm_image ? VM_IMAGE_SET : 0;
 }
 
 /* CAP_SYS_ADMIN loads the filter (no_new_privs would end sudo): hence this order. */
 static void drop_privileges(const struct child_spec *spec)
 {
-	if (spec->no_sudo)
+	const uint64_t keep = capabilities(spec);
+	if (spec->no_sudo || spec->vm)
 		check(CHILD_STEP_CAPS, prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 	if (!spec->no_seccomp)
-		check(CHILD_STEP_SECCOMP, seccomp_filter_load());
+		check(CHILD_STEP_SECCOMP,
+		    spec->vm ? seccomp_vm_filter_load() : seccomp_filter_load());
 	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct d[2] = {
-	    {.effective = (uint32_t)BOUNDING_SET, .permitted = (uint32_t)BOUNDING_SET},
-	    {.effective = (uint32_t)(BOUNDING_SET >> 32),
-	        .permitted = (uint32_t)(BOUNDING_SET >> 32)},
+	    {.effective = (uint32_t)keep, .permitted = (uint32_t)keep},
+	    {.effective = (uint32_t)(keep >> 32), .permitted = (uint32_t)(keep >> 32)},
 	};
 	check(CHILD_STEP_CAPS, syscall(SYS_capset, &h, d));
 }
 
-static void arrange_descriptors(int listener, int exit_record)
+/* fds: as wait_for_go() gave them. */
+static void arrange_descriptors(int fds[static CHILD_FDS_MAX])
 {
 	AV_CLEANUP(av_closep) int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	check(CHILD_STEP_FDS, null);
-	/* Out of the way of 0 to 4 first. */
-	listener = check(CHILD_STEP_FDS, fcntl(listener, F_DUPFD_CLOEXEC, FD_FIRST_FREE));
-	exit_record = check(CHILD_STEP_FDS, fcntl(exit_record, F_DUPFD_CLOEXEC, FD_FIRST_FREE));
+	/* Out of the way of the program's first. */
+	for (size_t i = 0; i < CHILD_FDS_MAX; i++)
+		if (fds[i] >= 0)
+			fds[i] =
+			    check(CHILD_STEP_FDS, fcntl(fds[i], F_DUPFD_CLOEXEC, FD_FIRST_FREE));
 	for (int fd = 0; fd <= 2; fd++)
 		check(CHILD_STEP_FDS, dup2(null, fd));
-	check(CHILD_STEP_FDS, dup2(listener, AGENT_FD_LISTENER));
-	check(CHILD_STEP_FDS, dup2(exit_record, AGENT_FD_EXIT_RECORD));
-	null = -1; /* goes with the range below, or is one of those just filled */
-	check(CHILD_STEP_FDS, close_range(AGENT_FD_EXIT_RECORD + 1, FD_SOCK - 1, 0));
+	null = -1; /* goes with the range below */
+	check(CHILD_STEP_FDS, close_range(CHILD_FD_FIRST, FD_SOCK - 1, 0));
+	for (int i = 0; i < CHILD_FDS_MAX; i++)
+		if (fds[i] >= 0)
+			check(CHILD_STEP_FDS, dup2(fds[i], CHILD_FD_FIRST + i));
 	check(CHILD_STEP_FDS, close_range(FD_FIRST_FREE, ~0u, 0));
 }
 
 _Noreturn void child_main(const struct child_spec *spec, int sock)
 {
 	struct child_staged staged;
-	int listener, exit_record;
+	int fds[CHILD_FDS_MAX];
 	uint32_t address;
 
 	/* Until the ids change; see take_ids(). */
@@ -428,27 +450,35 @@ _Noreturn void child_main(const struct child_spec *spec, int sock)
 	if (spec->net)
 		prepare_internet(spec->net);
 	take_identity(spec);
-	limit_bounding_set();
+	limit_bounding_set(capabilities(spec));
 	wait_for_stage(&staged);
 	take_ids(spec);
 	enter_root(spec, &staged);
-	wait_for_go(&listener, &exit_record, &address);
+	wait_for_go(fds, &address);
 	if (spec->net)
 		check(CHILD_STEP_NETUP, net_child_up(address));
 	/* After the cgroups were joined: its root is where the process is then. */
 	if (!spec->has_cgroup2)
 		check(CHILD_STEP_CGROUPNS, unshare(CLONE_NEWCGROUP));
 	drop_privileges(spec);
-	arrange_descriptors(listener, exit_record);
+	arrange_descriptors(fds);
 
 	char id_env[64];
 	snprintf(id_env, sizeof(id_env), "AVIARY_SANDBOX_ID=%s", spec->id);
-	char name[] = "aviary-agent", id[64];
+	char agent[] = "aviary-agent", vm[] = "aviary-vm", id[64];
 	snprintf(id, sizeof(id), "%s", spec->id);
-	char *argv[] = {name, id, NULL}, *envp[] = {id_env, NULL};
+	char *argv[] = {spec->vm ? vm : agent, id, NULL}, *envp[] = {id_env, NULL, NULL};
+#ifdef AVIARY_FAILPOINTS
+	char points[512];
+	if (spec->vm && getenv("AVIARY_VM_FAILPOINT")) {
+		snprintf(
+		    points, sizeof(points), "AVIARY_FAILPOINT=%s", getenv("AVIARY_VM_FAILPOINT"));
+		envp[1] = points;
+	}
+#endif
 	struct child_report r = {.step = CHILD_STEP_EXEC};
 	check(CHILD_STEP_EXEC, send(FD_SOCK, &r, sizeof(r), MSG_NOSIGNAL));
 	check(CHILD_STEP_EXEC, prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0));
-	execveat(FD_AGENT, "", argv, envp, AT_EMPTY_PATH);
+	execveat(FD_PROGRAM, "", argv, envp, AT_EMPTY_PATH);
 	fail(CHILD_STEP_EXEC, errno);
 }

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "spawn/net_rules.h"
+#include "spawn/wire.h"
 
 #define CHILD_STEPS(STEP)                                                                          \
 	STEP(HANDOVER, "handover", "waiting for the worker")                                       \
@@ -55,11 +56,15 @@ struct child_report {
 struct child_staged {
 	uint32_t limits; /* CHILD_LIMITS_*: which files of /proc come from the staged /dev */
 };
-/* Second: the record is written, the process is in its cgroups, execute the agent. Carries two
- * descriptors, the agent's listener and the exit record. */
+/* Second: the record is written, the process is in its cgroups, execute the agent. Carries the
+ * descriptors that fds says, in this order. */
 struct child_go {
 	uint32_t address; /* of its interface, which is there; 0: it has none */
+	uint32_t fds;     /* bit n: the program finds one as descriptor CHILD_FD_FIRST + n */
 };
+/* What the first process gets: an agent the first two, aviary-vm what spawn_vm_fd of wire.h says.
+ */
+enum { CHILD_FD_FIRST = 3, CHILD_FDS_MAX = SPAWN_VM_FD_COUNT - CHILD_FD_FIRST };
 enum {
 	CHILD_LIMITS_MEMORY = 1 << 0, /* .meminfo */
 	CHILD_LIMITS_CPUS = 1 << 1,   /* .cpuinfo, .stat, .online */
@@ -73,7 +78,9 @@ struct child_spec {
 	bool no_sudo;
 	bool no_seccomp;
 	bool has_cgroup2; /* in a cgroup v2 with controllers before `staged`: show it read-only */
-	int agent_fd;     /* executable, read-only, sealed */
+	bool vm;          /* it is aviary-vm: no capability, another filter, fewer mounts */
+	bool vm_image;    /* with vm: may read all files, to make an image of them */
+	int program_fd;   /* the agent or aviary-vm: executable, read-only, sealed */
 	uint64_t memory_bytes;
 	/* Where no cgroup limits: per process, which is weaker, and said so. 0: not. */
 	uint64_t rlimit_data;

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -134,10 +135,24 @@ static bool id_ok(const struct spawn_request *q)
 	return terminated(q->id, sizeof(q->id)) && av_id_valid(av_str_c(q->id), AV_ID_SANDBOX);
 }
 
+static bool zeroed(const void *p, size_t size)
+{
+	const char *bytes = p;
+	return size == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0);
+}
+
 static bool create_ok(const struct spawn_create *c)
 {
-	return terminated(c->template_id, sizeof(c->template_id)) && c->reserved == 0 &&
-	       (c->flags & ~(uint32_t)(SPAWN_CREATE_NO_SUDO | SPAWN_CREATE_INTERNET)) == 0;
+	static const uint32_t of_vm = SPAWN_CREATE_VM_IMAGE | SPAWN_CREATE_KVM;
+	static const uint32_t known =
+	    SPAWN_CREATE_NO_SUDO | SPAWN_CREATE_INTERNET | SPAWN_CREATE_VM | of_vm;
+	if (!terminated(c->template_id, sizeof(c->template_id)) || c->reserved != 0 ||
+	    (c->flags & ~known) || ((c->flags & of_vm) && !(c->flags & SPAWN_CREATE_VM)))
+		return false;
+	if (c->flags & SPAWN_CREATE_VM_IMAGE)
+		return terminated(c->source_id, sizeof(c->source_id)) &&
+		       terminated(c->kernel_id, sizeof(c->kernel_id));
+	return zeroed(c->source_id, sizeof(*c) - offsetof(struct spawn_create, source_id));
 }
 
 static void hello(struct spawner *sp, struct job *j)
@@ -188,17 +203,27 @@ static void stats(struct spawner *sp, struct job *j)
 static bool template_ok(const struct spawn_template *t)
 {
 	return terminated(t->template_id, sizeof(t->template_id)) &&
-	       template_id_ok(t->template_id) && t->reserved == 0 &&
-	       (t->flags & ~(uint32_t)SPAWN_SNAPSHOT_KILL) == 0;
+	       template_id_ok(t->template_id) &&
+	       (t->flags == SPAWN_SNAPSHOT_VM
+	               ? t->save != 0
+	               : t->save == 0 && (t->flags & ~(uint32_t)SPAWN_SNAPSHOT_KILL) == 0);
 }
 
 static void delete_template(struct spawner *sp, struct job *j)
 {
 	struct spawn_reply reply = {0};
 	struct av_err err = {0};
-	int r = template_ok(&j->request.u.template)
-	            ? template_delete(&sp->templates, j->request.u.template.template_id, &err)
-	            : -EINVAL;
+	const char *id = j->request.u.template.template_id;
+	int r = template_ok(&j->request.u.template) ? 0 : -EINVAL;
+	/* Nobody counts the users of those: they are made when they are missing. */
+	if (r == 0 && template_id_is_vm(id) && sandbox_stands_on(sp, id)) {
+		(void)av_err_set(&err, AV_ERR_INVALID_STATE, "a sandbox stands on %s", id);
+		r = -EBUSY;
+	}
+	if (r == 0)
+		r = template_delete(&sp->templates, id, &err);
+	if (r == 0)
+		loop_timer_start(&sp->loop, &sp->disk_timer, AV_NS_PER_MS);
 	if (r < 0)
 		job_fail(j, r, &err);
 	else

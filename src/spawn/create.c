@@ -27,6 +27,17 @@
 #define HOSTNAME_LEN     12
 #define CHILD_TIMEOUT_NS (10 * AV_NS_PER_S)
 
+/* What a create is made of. */
+struct plan {
+	struct template_layers layers;
+	struct mounts_limits limits;
+	/* Of a virtual machine: the template with its image; id empty when there is none. */
+	struct rundir_template image;
+	bool makes_image;
+	struct template_layers source, kernel; /* with makes_image */
+	struct av_list *pending;               /* with -EAGAIN: what to wait for */
+};
+
 static struct job *current(struct sandbox *s)
 {
 	struct job *j = AV_LIST_FIRST(&s->jobs, struct job, node);
@@ -46,6 +57,18 @@ static void unstage(struct sandbox *s)
 	s->stage = 0;
 }
 
+static void close_go_fds(struct sandbox *s)
+{
+	for (size_t i = 0; i < AV_ARRAY_LEN(s->go_fds); i++)
+		av_close_fd(&s->go_fds[i]);
+}
+
+/* Where the descriptor is kept that the first process will find as `number`. */
+static int *go_fd(struct sandbox *s, int number)
+{
+	return &s->go_fds[number - CHILD_FD_FIRST];
+}
+
 /* Removes what there is, then answers with the failure (destroy.c sees failure_errno). */
 static void give_up(struct sandbox *s, int error)
 {
@@ -58,8 +81,7 @@ static void give_up(struct sandbox *s, int error)
 	unstage(s);
 	av_close_fd(&s->jail.sock);
 	av_close_fd(&s->jail.userns_fd);
-	av_close_fd(&s->listener);
-	av_close_fd(&s->exit_record);
+	close_go_fds(s);
 	if (s->jail.pidfd >= 0) {
 		av_pidfd_send_signal(s->jail.pidfd, SIGKILL);
 		const struct jail_identity who = {.pid = s->jail.pid};
@@ -120,9 +142,8 @@ static int go(struct sandbox *s, struct av_err *err)
 	struct net_link link = {0};
 	int r = s->wants_net ? connect_net(s, &link, err) : 0;
 	if (r == 0)
-		r = jail_go(&s->jail, s->listener, s->exit_record, link.address, err);
-	av_close_fd(&s->listener);
-	av_close_fd(&s->exit_record);
+		r = jail_go(&s->jail, s->go_fds, link.address, err);
+	close_go_fds(s);
 	s->went = true;
 	return r < 0 ? r : failpoint("create.go", err);
 }
@@ -174,6 +195,12 @@ static int make_cgroup(struct sandbox *s, const struct spawn_create *c, struct a
 	return r < 0 ? r : failpoint("create.cgroup", err);
 }
 
+/* QEMU sets address space aside that it never fills: stacks of threads, translated code. */
+static uint64_t rlimit_data(const struct sandbox *s, const struct spawn_create *c)
+{
+	return c->memory_bytes && s->is_vm ? c->memory_bytes + AV_GIB : c->memory_bytes;
+}
+
 static int clone_child(
     struct sandbox *s, const struct spawn_create *c, bool *ret_in_v2, struct av_err *err)
 {
@@ -191,7 +218,7 @@ static int clone_child(
 	*ret_in_v2 = cgroup_fd >= 0;
 	struct net_rules_sandbox rules;
 	if (s->wants_net)
-		net_sandbox_rules(&sp->net, &rules);
+		net_sandbox_rules(&sp->net, s->is_vm, &rules);
 	const struct child_spec spec = {
 	    .id = s->id,
 	    .stage = stage,
@@ -199,9 +226,11 @@ static int clone_child(
 	    .no_sudo = c->flags & SPAWN_CREATE_NO_SUDO,
 	    .no_seccomp = sp->o->no_seccomp,
 	    .has_cgroup2 = cgroups_mode(sp->cgroups) == CGROUP_MODE_V2,
-	    .agent_fd = sp->agent_fd,
+	    .vm = s->is_vm,
+	    .vm_image = c->flags & SPAWN_CREATE_VM_IMAGE,
+	    .program_fd = s->is_vm ? sp->vm.vm_fd : sp->agent_fd,
 	    .memory_bytes = c->memory_bytes,
-	    .rlimit_data = caps & CGROUP_CAP_MEMORY ? 0 : c->memory_bytes,
+	    .rlimit_data = caps & CGROUP_CAP_MEMORY ? 0 : rlimit_data(s, c),
 	    .rlimit_nproc = caps & CGROUP_CAP_PIDS ? 0 : pids_max(s, c),
 	    .net = s->wants_net ? &rules : NULL,
 	};
@@ -223,15 +252,15 @@ static int make_disk(
 	uint64_t bytes = c->disk_bytes ? c->disk_bytes : sp->o->disk_default_bytes;
 	int r = disk_create(sp->disk, s->id, bytes, ids_base(&sp->ids, s->slot), ret_area, err);
 	if (r == 0)
-		r = mounts_prepare_area(
-		    &sp->mounts, &sp->ids, s->slot, *ret_area, &identity, &s->exit_record, err);
+		r = mounts_prepare_area(&sp->mounts, &sp->ids, s->slot, *ret_area, &identity,
+		    go_fd(s, SPAWN_VM_FD_EXIT_RECORD), err);
 	return r < 0 ? r : failpoint("create.disk", err);
 }
 
-static int stage(struct sandbox *s, const struct template_layers *layers, int area,
-    const struct mounts_limits *limits, struct av_err *err)
+static int stage(struct sandbox *s, const struct plan *plan, int area, struct av_err *err)
 {
 	struct spawner *sp = s->sp;
+	const struct template_layers *layers = &plan->layers;
 	int r = jail_map(&s->jail, &sp->ids, s->slot, err);
 	if (r == 0)
 		r = failpoint("create.map", err);
@@ -245,11 +274,14 @@ static int stage(struct sandbox *s, const struct template_layers *layers, int ar
 	    .area_fd = area,
 	    .root = &layers->root,
 	    .usr = layers->has_usr ? &layers->usr : NULL,
-	    .limits = *limits,
+	    .extra = {{"template", plan->makes_image ? &plan->source.root : NULL},
+	        {"kernel", plan->makes_image ? &plan->kernel.root : NULL}},
+	    .limits = plan->limits,
+	    .vm = s->is_vm,
 	};
 	r = mounts_stage(&sp->mounts, &spec, err);
 	if (r == 0)
-		r = jail_staged(&s->jail, limits_files_needed(limits), err);
+		r = jail_staged(&s->jail, limits_files_needed(&plan->limits), err);
 	av_close_fd(&s->jail.userns_fd);
 	sweeper_close(&sp->sweeper, sp->mounts.spent, sp->mounts.n_spent);
 	sp->mounts.n_spent = 0;
@@ -264,16 +296,19 @@ static int attach(struct sandbox *s, bool in_v2, struct av_err *err)
 	return r < 0 ? r : failpoint("create.attach", err);
 }
 
-static int hand_over(struct sandbox *s, struct av_err *err)
+static int hand_over(struct sandbox *s, const struct rundir_template *image, struct av_err *err)
 {
 	struct spawner *sp = s->sp;
 	uid_t owner = sp->o->rootless ? (uid_t)-1 : sp->o->daemon_uid;
-	int r = rundir_create(sp->mounts.run_fd, s->id, owner, sp->o->daemon_gid, &s->listener);
+	int r = rundir_create(sp->mounts.run_fd, s->id, owner, sp->o->daemon_gid,
+	    go_fd(s, SPAWN_VM_FD_AGENT_LISTENER), s->is_vm ? go_fd(s, SPAWN_VM_FD_LISTENER) : NULL);
 	if (r < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot make the agent's socket");
 	if ((r = failpoint("create.rundir", err)) < 0)
 		return r;
 	r = rundir_write_template(sp->mounts.run_fd, s->id, &s->stands_on);
+	if (r == 0 && image->id[0])
+		r = rundir_write_image(sp->mounts.run_fd, s->id, image);
 	if (r < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot record the template");
 	r = jail_identify(sp->mounts.proc_fd, s->jail.pid, &s->who);
@@ -304,14 +339,41 @@ static int plan_net(struct sandbox *s, const struct spawn_create *c, struct av_e
 	return s->wants_net ? net_prepare(&s->sp->net, err) : 0;
 }
 
-static int build(struct sandbox *s, const struct template_layers *layers, struct av_err *err)
+/* The descriptors that only a virtual machine gets. */
+static int open_vm_fds(struct sandbox *s, const struct spawn_create *c, struct av_err *err)
+{
+	char reason[VM_REASON_SIZE];
+	int r = 0;
+	if (c->flags & SPAWN_CREATE_KVM) {
+		r = vm_host_open_kvm(false, go_fd(s, SPAWN_VM_FD_KVM), reason);
+		if (r < 0) {
+			(void)av_err_set(err, AV_ERR_UNSUPPORTED, "%s", reason);
+			return -ENODEV;
+		}
+	}
+	if (c->flags & SPAWN_CREATE_VM_IMAGE)
+		r = jail_copy_program(s->sp->vm.agent_fd, go_fd(s, SPAWN_VM_FD_AGENT));
+	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot copy the agent") : 0;
+}
+
+static int plan_vm(struct sandbox *s, const struct spawn_create *c, struct av_err *err)
+{
+	char reason[VM_REASON_SIZE];
+	s->is_vm = c->flags & SPAWN_CREATE_VM;
+	return !s->is_vm || vm_possible(&s->sp->vm, reason)
+	           ? 0
+	           : av_err_set(err, AV_ERR_UNSUPPORTED, "%s", reason);
+}
+
+static int build(struct sandbox *s, const struct plan *plan, struct av_err *err)
 {
 	const struct spawn_create *c = &current(s)->request.u.create;
-	const struct mounts_limits limits = {
-	    .memory_bytes = c->memory_bytes, .cpu_milli = c->cpu_milli};
 	AV_CLEANUP(av_closep) int area = -1;
 	bool in_v2 = false;
-	int r = ids_take(&s->sp->ids, &s->slot);
+	int r = open_vm_fds(s, c, err);
+	if (r < 0)
+		return r;
+	r = ids_take(&s->sp->ids, &s->slot);
 	if (r < 0)
 		return av_err_set(err, AV_ERR_QUOTA,
 		    "all %u id ranges of this machine are in use: delete sandboxes first",
@@ -328,11 +390,11 @@ static int build(struct sandbox *s, const struct template_layers *layers, struct
 	if (r == 0 && attach_first)
 		r = attach(s, in_v2, err);
 	if (r == 0)
-		r = stage(s, layers, area, &limits, err);
+		r = stage(s, plan, area, err);
 	if (r == 0 && !attach_first)
 		r = attach(s, in_v2, err);
 	if (r == 0)
-		r = hand_over(s, err);
+		r = hand_over(s, &plan->image, err);
 	return r;
 }
 
@@ -361,9 +423,58 @@ static void remember_template(struct sandbox *s, const struct template_layers *l
 	static_assert(sizeof(t->id) == SPAWN_TEMPLATE_SIZE, "the same ids");
 	memcpy(t->id, current(s)->request.u.create.template_id, sizeof(t->id));
 	memcpy(t->seal, layers->seal, sizeof(t->seal));
-	if (layers->has_usr)
+	if (layers->has_usr && !layers->is_vm)
 		memcpy(
 		    t->host_fingerprint, s->sp->templates.host.fingerprint, HOST_TEMPLATE_FP_SIZE);
+}
+
+/* A template that an image can be made of, or a kernel, which is one like others. */
+static int source_layers(struct sandbox *s, const char *id,
+    const uint8_t seal[static LAYER_HASH_SIZE], struct template_layers *ret, struct av_err *err)
+{
+	int r = template_layers(&s->sp->templates, id, seal, ret, err);
+	if (r < 0 || (!ret->has_usr && ret->depth > 0))
+		return r;
+	(void)av_err_set(err, AV_ERR_INVALID,
+	    "%s%s: a virtual machine needs a template of its own, as `aviary template build base` "
+	    "makes one",
+	    id,
+	    ret->is_vm        ? " is a virtual machine's already"
+	    : ret->depth == 0 ? " is only for jails"
+	                      : " stands on this machine's own programs");
+	return -EINVAL;
+}
+
+/* All layers that the create is made of. */
+static int plan_layers(struct sandbox *s, struct plan *p, struct av_err *err)
+{
+	const struct spawn_create *c = &current(s)->request.u.create;
+	int r =
+	    template_layers(&s->sp->templates, c->template_id, c->template_seal, &p->layers, err);
+	p->pending = p->layers.pending;
+	if (r < 0)
+		return r;
+	if (p->layers.is_vm != s->is_vm) {
+		(void)av_err_set(err, AV_ERR_INVALID, "template %s is %s virtual machines",
+		    c->template_id, s->is_vm ? "not for" : "only for");
+		return -EINVAL;
+	}
+	memcpy(p->image.id, p->layers.image.id, sizeof(p->image.id));
+	memcpy(p->image.seal, p->layers.image.seal, sizeof(p->image.seal));
+	p->image.depth = p->layers.image.depth;
+	if (!s->is_vm)
+		p->limits = (struct mounts_limits){
+		    .memory_bytes = c->memory_bytes, .cpu_milli = c->cpu_milli};
+	p->makes_image = c->flags & SPAWN_CREATE_VM_IMAGE;
+	if (!p->makes_image)
+		return 0;
+	r = source_layers(s, c->source_id, c->source_seal, &p->source, err);
+	p->pending = p->source.pending;
+	if (r < 0)
+		return r;
+	r = source_layers(s, c->kernel_id, c->kernel_seal, &p->kernel, err);
+	p->pending = p->kernel.pending;
+	return r;
 }
 
 static bool is_there_already(struct sandbox *s)
@@ -376,9 +487,7 @@ static bool is_there_already(struct sandbox *s)
 void create_start(struct sandbox *s)
 {
 	struct av_err err = {0};
-	struct template_layers layers;
-	struct spawner *sp = s->sp;
-
+	struct plan plan = {0};
 	s->state = SANDBOX_CREATING;
 	if (is_there_already(s)) {
 		av_err_set(&err, AV_ERR_CONFLICT, "a sandbox %s exists", s->id);
@@ -386,16 +495,18 @@ void create_start(struct sandbox *s)
 		return;
 	}
 	const struct spawn_create *c = &current(s)->request.u.create;
-	int r = plan_net(s, c, &err);
+	int r = plan_vm(s, c, &err);
+	if (r == 0)
+		r = plan_net(s, c, &err);
 	if (r < 0) {
 		refuse(s, -EOPNOTSUPP, &err);
 		return;
 	}
-	r = template_layers(&sp->templates, c->template_id, c->template_seal, &layers, &err);
+	r = plan_layers(s, &plan, &err);
 	if (r == -EAGAIN) {
 		s->template_wait.on_made = template_made;
 		s->template_wait.ctx = s;
-		template_wait(layers.pending, &s->template_wait);
+		template_wait(plan.pending, &s->template_wait);
 		return;
 	}
 	if (r < 0) {
@@ -403,8 +514,8 @@ void create_start(struct sandbox *s)
 		return;
 	}
 	s->failure_errno = 0;
-	remember_template(s, &layers);
-	r = build(s, &layers, &err);
+	remember_template(s, &plan.layers);
+	r = build(s, &plan, &err);
 	if (r < 0) {
 		s->failure = err;
 		give_up(s, r);

@@ -82,8 +82,8 @@ int disk_check_space(struct disk *d, struct av_err *err)
 	if (space >= reserve)
 		return 0;
 	(void)av_err_set(err, AV_ERR_NO_SPACE,
-	    "the file system of %s has %s free, below the reserve of %s (%s) that Aviary leaves to "
-	    "the machine: delete sandboxes or files, or move the state directory to a larger disk",
+	    "the file system of %s has %s free, below the reserve of %s (%s) that the machine "
+	    "keeps: delete sandboxes or files, or use a larger disk",
 	    d->state_name, av_format_size(space, a), av_format_size(reserve, b),
 	    d->reserve_bytes ? "as configured" : "5 %, at least 2 GiB");
 	return -ENOSPC;
@@ -342,6 +342,20 @@ int disk_layer_snapshot(struct disk *d, const char *id, const char *name)
 	if (!d->ops->layer_snapshot)
 		return -EOPNOTSUPP;
 	return disk_id_ok(id) && disk_id_ok(name) ? d->ops->layer_snapshot(d, id, name) : -EINVAL;
+}
+
+int disk_layer_make(struct disk *d, const char *name, int *ret_dirfd)
+{
+	if (!d->ops->layer_make)
+		return -EOPNOTSUPP;
+	return disk_id_ok(name) ? d->ops->layer_make(d, name, ret_dirfd) : -EINVAL;
+}
+
+int disk_layer_finish(struct disk *d, const char *from, const char *name)
+{
+	if (!d->ops->layer_finish)
+		return -EOPNOTSUPP;
+	return disk_id_ok(from) && disk_id_ok(name) ? d->ops->layer_finish(d, from, name) : -EINVAL;
 }
 
 int disk_layer_open(struct disk *d, const char *name, int *ret_dirfd)

@@ -119,6 +119,10 @@ unsigned disk_trash_count(const struct disk *d);
 /* Makes layer `name` of the area as it is now; waits for what is dirty to be written, not for its
  * size. -EOPNOTSUPP in the other modes; -EEXIST. */
 int disk_layer_snapshot(struct disk *d, const char *id, const char *name) AV_MUST_CHECK;
+/* An empty one that is being filled, with its top directory: root's, mode 0700. -EEXIST. */
+int disk_layer_make(struct disk *d, const char *name, int *ret_dirfd) AV_MUST_CHECK;
+/* Layer `name` of such a one as it is now, in the same way as of an area; `from` remains. */
+int disk_layer_finish(struct disk *d, const char *from, const char *name) AV_MUST_CHECK;
 /* Its top directory. -ENOENT, -EOPNOTSUPP. */
 int disk_layer_open(struct disk *d, const char *name, int *ret_dirfd) AV_MUST_CHECK;
 /* A number that every change of the layer moves. fd: anything in the layer. */

@@ -446,6 +446,28 @@ static int image_layer_open(struct disk *d, const char *name, int *ret_dirfd)
 	return 0;
 }
 
+static int image_layer_make(struct disk *d, const char *name, int *ret_dirfd)
+{
+	AV_CLEANUP(av_closep) int layers = open_layers(d->mode_state, true);
+	AV_CLEANUP(av_closep) int fd = -1;
+	int r = layers < 0 ? layers : btrfs_subvol_create(layers, name, 0);
+	if (r == 0)
+		r = image_layer_open(d, name, &fd);
+	if (r == 0 && fchmod(fd, 0700) < 0)
+		r = -errno;
+	if (r == 0)
+		*ret_dirfd = AV_TAKE_FD(fd);
+	return r;
+}
+
+static int image_layer_finish(struct disk *d, const char *from, const char *name)
+{
+	AV_CLEANUP(av_closep) int layers = open_layers(d->mode_state, false);
+	AV_CLEANUP(av_closep) int fd = -1;
+	int r = layers < 0 ? layers : image_layer_open(d, from, &fd);
+	return r < 0 ? r : btrfs_snapshot_create(layers, name, fd);
+}
+
 static int image_layer_remove(struct disk *d, const char *name)
 {
 	struct btrfs_state *s = d->mode_state;
@@ -491,6 +513,8 @@ const struct disk_ops disk_btrfs_ops = {
     .step = image_step,
     .list = image_list,
     .layer_snapshot = image_layer_snapshot,
+    .layer_make = image_layer_make,
+    .layer_finish = image_layer_finish,
     .layer_open = image_layer_open,
     .layer_remove = image_layer_remove,
     .layer_list = image_layer_list,

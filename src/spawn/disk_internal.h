@@ -30,6 +30,8 @@ struct disk_ops {
 	    int (*on_area)(void *ctx, const char *id, uid_t owner, bool removing), void *ctx);
 	/* Layers; NULL where there are none. */
 	int (*layer_snapshot)(struct disk *d, const char *id, const char *name);
+	int (*layer_make)(struct disk *d, const char *name, int *ret_dirfd);
+	int (*layer_finish)(struct disk *d, const char *from, const char *name);
 	int (*layer_open)(struct disk *d, const char *name, int *ret_dirfd);
 	int (*layer_remove)(struct disk *d, const char *name);
 	int (*layer_list)(struct disk *d, int (*on_layer)(void *ctx, const char *name), void *ctx);

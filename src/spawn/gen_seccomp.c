@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gen_seccomp.c - writes seccomp_filter.h: the jails' system call filter as BPF, for each machine
+ * gen_seccomp.c - writes seccomp_filter.h: the jails' system call filters as BPF, for each machine
  *
- * Runs at build time only. The program has two parts, one after the other:
+ * Two filters: that of a jail, in which any program of a user's runs, and that of a jail around a
+ * virtual machine, in which aviary-vm, QEMU and the makers of file systems run and nothing else
+ * has a reason to.
+ *
+ * Runs at build time only. Each program has two parts, one after the other:
  *
  *   1. written out here: the few calls whose answer depends on arguments (clone, socket,
  * socketpair, personality, ioctl). All of these arguments are 32 bits wide in the kernel, so only
@@ -14,8 +18,9 @@
  * Part 1 answers only for the native ABI; anything else falls through to part 2. Kernel data is
  * little-endian on both machines, so the low half of an argument comes first.
  *
- * Adding a call: put its name into `allowed` (or `refused`, when EPERM is a better answer than
- * ENOSYS) with the reason if it is not obvious, and a line into tests/unit/test_seccomp.c.
+ * Adding a call: put its name into `allowed` (`vm_allowed`), or `refused` when EPERM is a better
+ * answer than ENOSYS, with the reason if it is not obvious, and a line into
+ * tests/unit/test_seccomp.c.
  */
 #include <errno.h>
 #include <linux/audit.h>
@@ -94,6 +99,61 @@ static const char *const allowed[] = {
 	"shmget", "shmat", "shmdt", "shmctl", "semget", "semop", "semtimedop", "semctl", "msgget",
 	"msgsnd", "msgrcv", "msgctl", "mq_open", "mq_unlink", "mq_timedsend", "mq_timedreceive",
 	"mq_notify", "mq_getsetattr",
+	/* limits and facts */
+	"getrlimit", "setrlimit", "prlimit64", "getrusage", "uname", "sysinfo", "getrandom",
+};
+/* clang-format on */
+
+/* What QEMU (TCG and KVM, -netdev user), mkfs.erofs, mke2fs and aviary-vm were seen to call, by
+ * strace, and the near relatives of those calls that another version of them may choose. Not here:
+ * tracing (aviary-vm reads QEMU's memory by process_vm_readv, which yama grants to a parent), other
+ * ids, devices, changing roots, System V IPC, inotify, asynchronous input and output. */
+/* clang-format off */
+static const char *const vm_allowed[] = {
+	/* processes and threads (clone: part 1) */
+	"fork", "vfork", "execve", "execveat", "exit", "exit_group", "wait4", "waitid", "kill",
+	"tkill", "tgkill", "getpid", "getppid", "gettid", "set_tid_address", "set_robust_list",
+	"get_robust_list", "rseq", "membarrier", "pidfd_open", "pidfd_send_signal", "prctl",
+	"arch_prctl", "getpgid", "getpgrp", "setpgid", "getsid", "setsid", "futex", "futex_waitv",
+	"sched_yield", "sched_getaffinity", "sched_setaffinity", "sched_getparam",
+	"sched_getscheduler", "sched_get_priority_max", "sched_get_priority_min", "getpriority",
+	"setpriority", "getcpu", "get_mempolicy", "restart_syscall",
+	/* the memory of the guest, from beside QEMU */
+	"process_vm_readv",
+	/* ids are asked for; more confinement of oneself */
+	"getuid", "geteuid", "getgid", "getegid", "getresuid", "getresgid", "getgroups", "capget",
+	"capset", "seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self",
+	/* signals */
+	"rt_sigaction", "rt_sigprocmask", "rt_sigpending", "rt_sigqueueinfo", "rt_tgsigqueueinfo",
+	"rt_sigreturn", "rt_sigsuspend", "rt_sigtimedwait", "sigaltstack", "pause", "alarm",
+	"signalfd", "signalfd4", "eventfd", "eventfd2",
+	/* memory */
+	"brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "mincore", "msync", "mlock",
+	"mlock2", "munlock", "memfd_create",
+	/* files by descriptor */
+	"read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2",
+	"pwritev2", "lseek", "close", "close_range", "dup", "dup2", "dup3", "fcntl", "flock", "fsync",
+	"fdatasync", "sync_file_range", "truncate", "ftruncate", "fallocate", "fadvise64",
+	"readahead", "sendfile", "splice", "copy_file_range", "pipe", "pipe2", "getdents",
+	"getdents64",
+	/* files by name */
+	"open", "openat", "openat2", "creat", "stat", "lstat", "fstat", "newfstatat", "statx",
+	"statfs", "fstatfs", "access", "faccessat", "faccessat2", "readlink", "readlinkat", "mkdir",
+	"mkdirat", "rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat",
+	"symlink", "symlinkat", "chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat",
+	"umask", "chdir", "fchdir", "getcwd", "getxattr", "lgetxattr", "fgetxattr", "listxattr",
+	"llistxattr", "flistxattr",
+	/* waiting */
+	"poll", "ppoll", "select", "pselect6", "epoll_create", "epoll_create1", "epoll_ctl",
+	"epoll_wait", "epoll_pwait", "epoll_pwait2",
+	/* time, read only */
+	"time", "gettimeofday", "clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep",
+	"getitimer", "setitimer", "times", "timer_create", "timer_settime", "timer_gettime",
+	"timer_getoverrun", "timer_delete", "timerfd_create", "timerfd_settime", "timerfd_gettime",
+	/* sockets (socket, socketpair: part 1) */
+	"bind", "listen", "accept", "accept4", "connect", "shutdown", "getsockname", "getpeername",
+	"getsockopt", "setsockopt", "sendto", "recvfrom", "sendmsg", "recvmsg", "sendmmsg",
+	"recvmmsg",
 	/* limits and facts */
 	"getrlimit", "setrlimit", "prlimit64", "getrusage", "uname", "sysinfo", "getrandom",
 };
@@ -186,13 +246,10 @@ static void clone_rule(struct program *p)
 	ret_allow(p);
 }
 
-/* UNIX whatever its type; INET and INET6 with TCP, UDP, ICMP (ping sockets) and what "0" picks;
- * NETLINK for routes, socket lists and device events. SCTP, DCCP, MPTCP, VSOCK, ALG, PACKET and so
- * on are a large part of the kernel's bugs, and load modules. sudo takes EPROTONOSUPPORT for "no
- * audit here", and nothing else. */
-static void socket_rule(struct program *p)
+/* UNIX whatever its type; INET and INET6 with TCP, UDP, ICMP (ping sockets) and what "0" picks. */
+static void allow_unix_and_ip(struct program *p)
 {
-	static const uint32_t ip[] = {0, 1, 6, 17, 58}, netlink[] = {0, 4, 15};
+	static const uint32_t ip[] = {0, 1, 6, 17, 58};
 	load_arg(p, 0);
 	allow_eq(p, AF_UNIX);
 	const uint8_t ip_len = 2 + 2 * AV_ARRAY_LEN(ip);
@@ -202,6 +259,15 @@ static void socket_rule(struct program *p)
 	for (size_t i = 0; i < AV_ARRAY_LEN(ip); i++)
 		allow_eq(p, ip[i]);
 	ret_errno(p, EPROTONOSUPPORT);
+}
+
+/* Those, and NETLINK for routes, socket lists and device events. SCTP, DCCP, MPTCP, VSOCK, ALG,
+ * PACKET and so on are a large part of the kernel's bugs, and load modules. sudo takes
+ * EPROTONOSUPPORT for "no audit here", and nothing else. */
+static void socket_rule(struct program *p)
+{
+	static const uint32_t netlink[] = {0, 4, 15};
+	allow_unix_and_ip(p);
 	const uint8_t netlink_len = 2 + 2 * AV_ARRAY_LEN(netlink);
 	emit(p, BPF_JMP | BPF_JEQ | BPF_K, AF_NETLINK, 0, netlink_len);
 	load_arg(p, 2);
@@ -242,10 +308,41 @@ static void ioctl_rule(struct program *p)
 	ret_allow(p);
 }
 
-static const struct {
+/* UNIX; and for the guest's network what a user's own connections are: TCP, UDP, ping. */
+static void vm_socket_rule(struct program *p)
+{
+	allow_unix_and_ip(p);
+	ret_errno(p, EAFNOSUPPORT);
+}
+
+static void vm_personality_rule(struct program *p)
+{
+	load_arg(p, 0);
+	allow_eq(p, 0xffffffff);
+	ret_errno(p, EPERM);
+}
+
+/* KVM's own (their type is the second byte), and a few of files; all others are what a file answers
+ * that does not know them. */
+static void vm_ioctl_rule(struct program *p)
+{
+	static const uint32_t good[] = {0x40049409 /* FICLONE */, 0x4020940d /* FICLONERANGE */,
+	    0xc020660b /* FS_IOC_FIEMAP */, 0xc0606610 /* PAGEMAP_SCAN */, 0x541b /* FIONREAD */,
+	    0x5421 /* FIONBIO */, 0x5450 /* FIONCLEX */, 0x5451 /* FIOCLEX */};
+	load_arg(p, 1);
+	for (size_t i = 0; i < AV_ARRAY_LEN(good); i++)
+		allow_eq(p, good[i]);
+	emit(p, BPF_ALU | BPF_AND | BPF_K, 0xff00, 0, 0);
+	allow_eq(p, 0xae00);
+	ret_errno(p, ENOTTY);
+}
+
+struct argument_rule {
 	const char *name;
 	void (*rule)(struct program *p);
-} by_argument[] = {
+};
+
+static const struct argument_rule by_argument[] = {
     {"ioctl", ioctl_rule},
     {"clone", clone_rule},
     {"socket", socket_rule},
@@ -253,20 +350,43 @@ static const struct {
     {"personality", personality_rule},
 };
 
-static void part_one(struct program *p, uint32_t arch, uint32_t audit_arch)
+static const struct argument_rule vm_by_argument[] = {
+    {"ioctl", vm_ioctl_rule},
+    {"clone", clone_rule},
+    {"socket", vm_socket_rule},
+    {"socketpair", socketpair_rule},
+    {"personality", vm_personality_rule},
+};
+static_assert(AV_ARRAY_LEN(by_argument) == AV_ARRAY_LEN(vm_by_argument), "the same calls");
+
+struct filter_def {
+	const char *name;
+	const char *const *allowed;
+	size_t n_allowed;
+	const struct argument_rule *by_argument;
+};
+
+static const struct filter_def filters[] = {
+    {"filter", allowed, AV_ARRAY_LEN(allowed), by_argument},
+    {"vm_filter", vm_allowed, AV_ARRAY_LEN(vm_allowed), vm_by_argument},
+};
+
+static void part_one(
+    struct program *p, const struct filter_def *f, uint32_t arch, uint32_t audit_arch)
 {
 	static struct program rules;
 	rules.n = 0;
 	for (size_t i = 0; i < AV_ARRAY_LEN(by_argument); i++) {
-		int nr = seccomp_syscall_resolve_name_arch(arch, by_argument[i].name);
+		const struct argument_rule *a = &f->by_argument[i];
+		int nr = seccomp_syscall_resolve_name_arch(arch, a->name);
 		if (nr < 0)
-			die("unknown call", by_argument[i].name);
+			die("unknown call", a->name);
 		size_t start = rules.n + 1; /* after the comparison that is put in front */
 		emit(&rules, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)nr, 0, 0);
-		by_argument[i].rule(&rules);
+		a->rule(&rules);
 		/* Jumped over, the number is still in the accumulator for the next comparison. */
 		if (rules.n - start > 255)
-			die("rule too long", by_argument[i].name);
+			die("rule too long", a->name);
 		rules.insn[start - 1].jf = (uint8_t)(rules.n - start);
 	}
 	if (rules.n + 1 > 255)
@@ -298,7 +418,7 @@ static void add_rules(
 	}
 }
 
-static void part_two(struct program *p, uint32_t arch)
+static void part_two(struct program *p, const struct filter_def *f, uint32_t arch)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
 	if (ctx == NULL)
@@ -310,7 +430,7 @@ static void part_two(struct program *p, uint32_t arch)
 	if (seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ERRNO(ENOSYS)) < 0 ||
 	    seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2) < 0)
 		die("libseccomp", "lacks an attribute");
-	add_rules(ctx, arch, SCMP_ACT_ALLOW, allowed, AV_ARRAY_LEN(allowed));
+	add_rules(ctx, arch, SCMP_ACT_ALLOW, f->allowed, f->n_allowed);
 	add_rules(ctx, arch, SCMP_ACT_ERRNO(EPERM), refused, AV_ARRAY_LEN(refused));
 	int fd = memfd_create("bpf", MFD_CLOEXEC);
 	if (fd < 0 || seccomp_export_bpf(ctx, fd) < 0)
@@ -326,17 +446,24 @@ static void part_two(struct program *p, uint32_t arch)
 	seccomp_release(ctx);
 }
 
-static void print_machine(const char *condition, uint32_t arch, uint32_t audit_arch)
+static void print_filter(const struct filter_def *f, uint32_t arch, uint32_t audit_arch)
 {
 	static struct program p;
 	p.n = 0;
-	part_one(&p, arch, audit_arch);
-	part_two(&p, arch);
-	printf("%s\nstatic const struct sock_filter filter[%zu] = {\n", condition, p.n);
+	part_one(&p, f, arch, audit_arch);
+	part_two(&p, f, arch);
+	printf("static const struct sock_filter %s[%zu] = {\n", f->name, p.n);
 	for (size_t i = 0; i < p.n; i++)
 		printf("\t{0x%02x, %u, %u, 0x%08x},\n", p.insn[i].code, p.insn[i].jt, p.insn[i].jf,
 		    p.insn[i].k);
 	printf("};\n");
+}
+
+static void print_machine(const char *condition, uint32_t arch, uint32_t audit_arch)
+{
+	printf("%s\n", condition);
+	for (size_t i = 0; i < AV_ARRAY_LEN(filters); i++)
+		print_filter(&filters[i], arch, audit_arch);
 }
 
 int main(void)

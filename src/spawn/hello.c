@@ -73,6 +73,20 @@ static uint32_t capabilities(const struct spawner *sp)
 	return can;
 }
 
+static void fill_vm(const struct spawner *sp, struct spawn_hello_reply *r)
+{
+	AV_CLEANUP(av_closep) int kvm = -1;
+	static_assert(sizeof(r->no_vm) == VM_REASON_SIZE && sizeof(r->no_kvm) == VM_REASON_SIZE,
+	    "as the worker has it");
+	static_assert(sizeof(r->vm_environment) == VM_HASH_SIZE, "the same");
+	if (vm_possible(&sp->vm, r->no_vm)) {
+		r->can |= SPAWN_CAN_VM;
+		vm_environment(&sp->vm, r->vm_environment);
+	}
+	if (vm_host_open_kvm(true, &kvm, r->no_kvm) == 0)
+		r->can |= SPAWN_CAN_KVM;
+}
+
 static void add_note(struct spawn_hello_reply *r, const char *text)
 {
 	size_t n = strlen(r->notes);
@@ -106,6 +120,7 @@ void hello_fill(struct spawner *sp, struct spawn_hello_reply *r)
 	r->cgroup = wire_cgroup(cgroups_mode(sp->cgroups));
 	r->disk = wire_disk(disk_mode(sp->disk));
 	r->can = capabilities(sp);
+	fill_vm(sp, r);
 	r->uid_base = SPAWN_UID_BASE;
 	r->slots_max = SPAWN_SLOTS;
 	r->daemon_uid = sp->o->daemon_uid;

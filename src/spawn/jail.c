@@ -29,6 +29,9 @@
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x0010U /* Linux 6.3 */
 #endif
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
+#endif
 
 /* sched.h's CLONE_* and linux/sched.h's are the same numbers; the latter has the new ones. */
 #define JAIL_NAMESPACES (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS)
@@ -110,11 +113,18 @@ int jail_staged(struct jail *j, uint32_t limits, struct av_err *err)
 	return n < 0 ? handover_failed(j, errno, err) : 0;
 }
 
-int jail_go(struct jail *j, int listener, int exit_record, uint32_t address, struct av_err *err)
+int jail_go(
+    struct jail *j, const int fds[static CHILD_FDS_MAX], uint32_t address, struct av_err *err)
 {
-	const struct child_go go = {.address = address};
-	int fds[] = {listener, exit_record};
-	ssize_t n = av_send_fds(j->sock, &go, sizeof(go), fds, AV_ARRAY_LEN(fds), MSG_NOSIGNAL);
+	struct child_go go = {.address = address};
+	int passed[CHILD_FDS_MAX];
+	size_t count = 0;
+	for (uint32_t i = 0; i < CHILD_FDS_MAX; i++)
+		if (fds[i] >= 0) {
+			go.fds |= 1u << i;
+			passed[count++] = fds[i];
+		}
+	ssize_t n = av_send_fds(j->sock, &go, sizeof(go), passed, count, MSG_NOSIGNAL);
 	return n < 0 ? handover_failed(j, (int)n, err) : 0;
 }
 
@@ -238,53 +248,96 @@ int jail_open(int proc_fd, const struct jail_identity *who, int *ret_pidfd)
 static int copy_file(int from, int to)
 {
 	char buf[65536];
-	for (;;) {
-		ssize_t n = av_read_full(from, buf, sizeof(buf));
-		if (n < 0)
-			return (int)n;
-		if (n == 0)
-			return 0;
+	for (off_t at = 0;;) {
+		ssize_t n = pread(from, buf, sizeof(buf), at);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : 0;
 		int r = av_write_full(to, buf, (size_t)n);
 		if (r < 0)
 			return r;
+		at += n;
 	}
 }
 
-static int make_sealed(int from, bool rootless, int *ret_fd)
+static int make_memory_file(const char *name, unsigned int flags)
 {
 	/* Before 6.3 the flag is unknown and a memory file is executable anyway. */
-	AV_CLEANUP(av_closep)
-	int fd = memfd_create("aviary-agent", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | flags);
 	if (fd < 0 && errno == EINVAL)
-		fd = memfd_create("aviary-agent", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+		fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	return fd < 0 ? -errno : fd;
+}
+
+static int seal(int fd)
+{
+	static const int seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+	return fcntl(fd, F_ADD_SEALS, seals) < 0 ? -errno : 0;
+}
+
+/* A descriptor that never could do more than flags say. */
+static int open_again(int fd, int flags)
+{
+	char path[64];
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	int again = open(path, flags | O_CLOEXEC);
+	return again < 0 ? -errno : again;
+}
+
+static int make_sealed(const char *name, int from, bool rootless, int *ret_fd, int *ret_read)
+{
+	AV_CLEANUP(av_closep) int fd = make_memory_file(name, MFD_EXEC);
+	AV_CLEANUP(av_closep) int reader = -1;
 	if (fd < 0)
-		return -errno;
+		return fd;
 	int r = copy_file(from, fd);
 	if (r < 0)
 		return r;
+	/* While the file's mode allows it. */
+	reader = open_again(fd, O_RDONLY);
+	if (reader < 0)
+		return reader;
 	if (fchmod(fd, 0111) < 0)
 		return -errno;
 	if (!rootless && fchown(fd, SPAWN_AGENT_UID, SPAWN_AGENT_UID) < 0)
 		return -errno;
-	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
-		return -errno;
-	/* A descriptor that never could write, nor read. */
-	char path[64];
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	int ro = open(path, O_PATH | O_CLOEXEC);
-	if (ro < 0)
-		return -errno;
-	*ret_fd = ro;
+	r = seal(fd);
+	if (r < 0)
+		return r;
+	int executable = open_again(fd, O_PATH);
+	if (executable < 0)
+		return executable;
+	*ret_fd = executable;
+	if (ret_read)
+		*ret_read = AV_TAKE_FD(reader);
 	return 0;
 }
 
-int jail_load_agent(const char *path, bool rootless, int *ret_fd, struct av_err *err)
+int jail_load_program(const char *name, const char *path, bool rootless, int *ret_fd, int *ret_read,
+    struct av_err *err)
 {
 	AV_CLEANUP(av_closep) int from = open(path, O_RDONLY | O_CLOEXEC);
 	if (from < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open the agent %s", path);
-	int r = make_sealed(from, rootless, ret_fd);
+		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot open %s %s", name, path);
+	int r = make_sealed(name, from, rootless, ret_fd, ret_read);
 	if (r < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot seal a copy of %s", path);
+	return 0;
+}
+
+int jail_copy_program(int read_fd, int *ret_fd)
+{
+	AV_CLEANUP(av_closep) int fd = make_memory_file("aviary-agent", MFD_NOEXEC_SEAL);
+	int r = fd < 0 ? fd : copy_file(read_fd, fd);
+	if (r < 0)
+		return r;
+	if (fchmod(fd, 0444) < 0)
+		return -errno;
+	r = seal(fd);
+	int again = r < 0 ? r : open_again(fd, O_RDONLY);
+	if (again < 0)
+		return again;
+	*ret_fd = again;
 	return 0;
 }

@@ -46,9 +46,10 @@ int jail_map(
     struct jail *j, const struct ids *ids, uint32_t slot, struct av_err *err) AV_MUST_CHECK;
 /* The staged root is complete. */
 int jail_staged(struct jail *j, uint32_t limits, struct av_err *err) AV_MUST_CHECK;
-/* Hands over; both descriptors stay the caller's. address: of the interface that was made in the
- * child's network namespace, 0 for none. */
-int jail_go(struct jail *j, int listener, int exit_record, uint32_t address,
+/* Hands over. fds: what the program finds from CHILD_FD_FIRST on, -1 for nothing; they stay the
+ * caller's. address: of the interface that was made in the child's network namespace, 0 for none.
+ */
+int jail_go(struct jail *j, const int fds[static CHILD_FDS_MAX], uint32_t address,
     struct av_err *err) AV_MUST_CHECK;
 /* 0: the agent was executed. -EAGAIN: not yet (look at net_ready). Else the construction failed and
  * err names the step.
@@ -66,5 +67,9 @@ int jail_identify(int proc_fd, pid_t pid, struct jail_identity *ret) AV_MUST_CHE
 int jail_open(int proc_fd, const struct jail_identity *who, int *ret_pidfd) AV_MUST_CHECK;
 
 /* Copies the program at path into a sealed memory file that can be executed and not read, owned by
- * SPAWN_AGENT_UID. The caller owns *ret_fd. */
-int jail_load_agent(const char *path, bool rootless, int *ret_fd, struct av_err *err) AV_MUST_CHECK;
+ * SPAWN_AGENT_UID: *ret_fd. name: how ps shows it. ret_read, may be NULL: a descriptor of it for
+ * reading, which no jail must get. The caller owns both. */
+int jail_load_program(const char *name, const char *path, bool rootless, int *ret_fd, int *ret_read,
+    struct av_err *err) AV_MUST_CHECK;
+/* A sealed memory file with the same bytes, for reading only, that a jail may have. */
+int jail_copy_program(int read_fd, int *ret_fd) AV_MUST_CHECK;

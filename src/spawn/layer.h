@@ -52,6 +52,10 @@ struct layer_copy_options {
  * links; what it holds afterwards is the caller's to remove. */
 int layer_copy(int from, int to, int links, const struct layer_copy_options *opt) AV_MUST_CHECK;
 
+/* The content of one file alone, as there; of opt only room and ctx. */
+int layer_copy_content(
+    int from, int to, off_t size, const struct layer_copy_options *opt) AV_MUST_CHECK;
+
 /* Removes such a directory: links is open, and named LAYER_LINKS_DIR in dir. In it is a name for
  * each file that has several, and nothing else. */
 int layer_remove_links(int dir, int links) AV_MUST_CHECK;

@@ -319,6 +319,18 @@ int layer_copy(int from, int to, int links, const struct layer_copy_options *opt
 	return r;
 }
 
+int layer_copy_content(int from, int to, off_t size, const struct layer_copy_options *opt)
+{
+	struct copy *c = calloc(1, sizeof(*c));
+	if (!c)
+		return -ENOMEM;
+	c->opt = opt;
+	c->links = -1;
+	int r = copy_content(c, from, to, size);
+	free(c);
+	return r;
+}
+
 int layer_remove_links(int dir, int links)
 {
 	struct dirent *e;

@@ -15,7 +15,7 @@
  * Capability checks on files need their owner mapped in the mount: that is why uppers lie one level
  * below the area (whose owner is the range's first id) in a directory of on-disk id 0.
  */
-#include "spawn/mounts.h"
+#include "spawn/mounts_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -38,10 +38,6 @@
 
 #define CLONE_FLAGS (OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
 #define MOVE_FD     (MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
-
-/* One letter each: the kernels that need them take options of 255 bytes. `u` is the upper. */
-static const char layer_names[] = "abcdefghijklmnopqrstvwxyzA";
-static_assert(sizeof(layer_names) - 1 == MOUNTS_LAYERS_MAX, "a name for each layer");
 
 /* ---- the private tree ---- */
 
@@ -184,7 +180,7 @@ static int open_dirs(struct mounts *m, struct av_err *err)
 			    err, AV_ERR_INTERNAL, errno, "cannot open %s", dirs[i].path);
 	}
 	for (size_t i = 0; i < MOUNTS_LAYERS_MAX; i++) {
-		char name[2] = {layer_names[i], '\0'};
+		char name[2] = {mounts_layer_names[i], '\0'};
 		if (mkdirat(m->names_fd, name, 0700) < 0)
 			return av_err_sys(err, AV_ERR_INTERNAL, errno, "mkdir /l/%s", name);
 	}
@@ -225,224 +221,6 @@ int mounts_enter(struct mounts *m, const struct spawn_options *o, struct av_err 
 	    chdir("/") < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot enter the private root");
 	return open_dirs(m, err);
-}
-
-/* ---- layers and overlays ---- */
-
-/* A clone of a directory, idmapped to the sandbox's range when userns_fd >= 0. */
-static int clone_layer(int dirfd, const char *path, int userns_fd, bool read_only)
-{
-	AV_CLEANUP(av_closep)
-	int fd = open_tree(dirfd, path, CLONE_FLAGS | (path[0] ? 0 : AT_EMPTY_PATH));
-	if (fd < 0)
-		return -errno;
-	struct mount_attr attr = {
-	    .attr_set = (read_only ? MOUNT_ATTR_RDONLY : 0) |
-	                (userns_fd >= 0 ? (uint64_t)MOUNT_ATTR_IDMAP : 0),
-	    .userns_fd = userns_fd >= 0 ? (uint64_t)userns_fd : 0,
-	};
-	if (attr.attr_set && mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0)
-		return -errno;
-	return AV_TAKE_FD(fd);
-}
-
-int mounts_probe_idmap(struct mounts *m, int userns_fd, int area_fd, int usr_fd)
-{
-	if (m->rootless || m->overlay == SPAWN_OVERLAY_SHIFTED) {
-		m->native_upper = true;
-		m->plain_lower = true;
-		return 0;
-	}
-	AV_CLEANUP(av_closep) int upper = clone_layer(area_fd, "", userns_fd, false);
-	if (upper < 0 && upper != -EINVAL)
-		return upper;
-	m->native_upper = upper < 0;
-	if (usr_fd < 0)
-		return 0;
-	AV_CLEANUP(av_closep) int lower = clone_layer(usr_fd, "", userns_fd, true);
-	if (lower < 0 && lower != -EINVAL)
-		return lower;
-	m->plain_lower = lower < 0;
-	return 0;
-}
-
-/* An overlay being put together. */
-struct overlay {
-	const struct mounts *m;
-	int ctx;         /* fs context */
-	size_t attached; /* /l/a … are in use up to here (path `names`) */
-	char lowerdir[2 * MOUNTS_LAYERS_MAX + 1];
-};
-
-static int set_string(int ctx, const char *key, const char *value)
-{
-	return fsconfig(ctx, FSCONFIG_SET_STRING, key, value, 0) < 0 ? -errno : 0;
-}
-
-static int add_lower(struct overlay *o, int layer_fd)
-{
-	if (o->m->overlay == SPAWN_OVERLAY_FD)
-		return fsconfig(o->ctx, FSCONFIG_SET_FD, "lowerdir+", NULL, layer_fd) < 0 ? -errno
-		                                                                          : 0;
-	if (o->attached == MOUNTS_LAYERS_MAX)
-		return -E2BIG;
-	char name[2] = {layer_names[o->attached], '\0'};
-	if (move_mount(layer_fd, "", o->m->names_fd, name, MOVE_MOUNT_F_EMPTY_PATH) < 0)
-		return -errno;
-	if (o->attached)
-		o->lowerdir[2 * o->attached - 1] = ':';
-	o->lowerdir[2 * o->attached] = name[0];
-	o->attached++;
-	return 0;
-}
-
-static int set_upper_fd(int ctx, const char *key, int upper_mnt, const char *dir)
-{
-	AV_CLEANUP(av_closep) int fd = openat(upper_mnt, dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	return fsconfig(ctx, FSCONFIG_SET_FD, key, NULL, fd) < 0 ? -errno : 0;
-}
-
-/* The directories <name> and <name>-work of the upper mount. */
-static int set_upper(struct overlay *o, int upper_mnt, const char *name)
-{
-	char upper[32], work[40];
-	const char *prefix = o->m->overlay == SPAWN_OVERLAY_FD ? "" : "u/";
-	snprintf(upper, sizeof(upper), "%s%s", prefix, name);
-	snprintf(work, sizeof(work), "%s%s-work", prefix, name);
-	if (o->m->overlay == SPAWN_OVERLAY_FD) {
-		int r = set_upper_fd(o->ctx, "upperdir", upper_mnt, upper);
-		return r < 0 ? r : set_upper_fd(o->ctx, "workdir", upper_mnt, work);
-	}
-	int r = set_string(o->ctx, "lowerdir", o->lowerdir);
-	if (r == 0)
-		r = set_string(o->ctx, "upperdir", upper);
-	return r < 0 ? r : set_string(o->ctx, "workdir", work);
-}
-
-static int set_options(struct overlay *o)
-{
-	/* Without it taking an overlay down syncs the whole file system of the uppers, which is
-	 * that of all sandboxes: deleting one would wait for what the others have written. The
-	 * price: fsync inside does not reach the disk, which matters only when the host itself
-	 * crashes. */
-	if (fsconfig(o->ctx, FSCONFIG_SET_FLAG, "volatile", NULL, 0) < 0)
-		return -errno;
-	if (o->m->rootless)
-		return fsconfig(o->ctx, FSCONFIG_SET_FLAG, "userxattr", NULL, 0) < 0 ? -errno : 0;
-	/* Renaming a directory of a lower layer works; redirects are trusted.* attributes, which
-	 * nobody inside can write. */
-	int r = set_string(o->ctx, "redirect_dir", "on");
-	if (r == 0)
-		r = set_string(o->ctx, "index", "off");
-	return r < 0 ? r : set_string(o->ctx, "metacopy", "off");
-}
-
-static int configure_overlay(
-    struct overlay *o, const int *lowers, size_t n_lowers, int upper_mnt, const char *upper_name)
-{
-	int r = set_string(o->ctx, "source", "aviary");
-	for (size_t i = 0; r == 0 && i < n_lowers; i++)
-		r = add_lower(o, lowers[i]);
-	if (r == 0)
-		r = set_upper(o, upper_mnt, upper_name);
-	if (r == 0)
-		r = set_options(o);
-	if (r < 0)
-		return r;
-	return fsconfig(o->ctx, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0 ? -errno : 0;
-}
-
-/* Path `names`: relative to the working directory, looked up with the option since Linux 6.5, with
- * the creation before. */
-static int create_overlay(
-    struct overlay *o, const int *lowers, size_t n_lowers, int upper_mnt, const char *upper_name)
-{
-	bool by_name = o->m->overlay != SPAWN_OVERLAY_FD;
-	if (by_name && fchdir(o->m->names_fd) < 0)
-		return -errno;
-	int r = configure_overlay(o, lowers, n_lowers, upper_mnt, upper_name);
-	if (by_name && chdir("/") < 0 && r == 0)
-		r = -errno;
-	return r;
-}
-
-static void detach_names(const struct overlay *o)
-{
-	if (fchdir(o->m->names_fd) < 0)
-		return;
-	for (size_t i = 0; i < o->attached; i++) {
-		char name[2] = {layer_names[i], '\0'};
-		umount2(name, MNT_DETACH | UMOUNT_NOFOLLOW);
-	}
-	if (chdir("/") < 0)
-		return;
-}
-
-/* Mounts with the ids of the range (the caller entered them). Detached; *ret_fd is the caller's. */
-static int mount_overlay(const struct mounts *m, const int *lowers, size_t n_lowers, int upper_mnt,
-    const char *upper_name, int *ret_fd)
-{
-	AV_CLEANUP(av_closep) int ctx = fsopen("overlay", FSOPEN_CLOEXEC);
-	if (ctx < 0)
-		return -errno;
-	struct overlay o = {.m = m, .ctx = ctx};
-	int r = create_overlay(&o, lowers, n_lowers, upper_mnt, upper_name);
-	detach_names(&o);
-	if (r < 0)
-		return r;
-	AV_CLEANUP(av_closep) int fd = fsmount(ctx, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV);
-	if (fd < 0)
-		return -errno;
-	struct statvfs st;
-	if (fstatvfs(fd, &st) < 0)
-		return -errno;
-	if (st.f_flag & ST_RDONLY)
-		return -EROFS; /* the kernel's log has overlayfs's reason */
-	*ret_fd = AV_TAKE_FD(fd);
-	return 0;
-}
-
-static void spend(struct mounts *m, const int *fds, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		assert(m->n_spent < AV_ARRAY_LEN(m->spent));
-		m->spent[m->n_spent++] = fds[i];
-	}
-}
-
-static int clone_lowers(struct mounts *m, const struct mounts_layers *l, int userns_fd,
-    int ret_fds[static MOUNTS_LAYERS_MAX])
-{
-	for (size_t i = 0; i < l->n; i++) {
-		int map = m->rootless || m->overlay == SPAWN_OVERLAY_SHIFTED ? -1 : userns_fd;
-		ret_fds[i] = clone_layer(l->fd[i], "", map, true);
-		if (ret_fds[i] == -EINVAL && m->plain_lower)
-			ret_fds[i] = clone_layer(l->fd[i], "", -1, true);
-		if (ret_fds[i] < 0) {
-			int r = ret_fds[i];
-			spend(m, ret_fds, i);
-			return r;
-		}
-	}
-	return 0;
-}
-
-static int build_overlay(struct mounts *m, const struct mounts_spec *spec,
-    const struct mounts_layers *layers, int upper_mnt, const char *upper_name, int *ret_fd)
-{
-	int lowers[MOUNTS_LAYERS_MAX];
-	int r = clone_lowers(m, layers, spec->userns_fd, lowers);
-	if (r < 0)
-		return r;
-	r = ids_enter(spec->ids, spec->slot);
-	if (r == 0) {
-		r = mount_overlay(m, lowers, layers->n, upper_mnt, upper_name, ret_fd);
-		ids_leave(spec->ids);
-	}
-	spend(m, lowers, layers->n);
-	return r;
 }
 
 /* ---- the disk area ---- */
@@ -562,13 +340,14 @@ static int mount_point_error(struct av_err *err, int error, const char *name)
 static const struct {
 	const char *name;
 	unsigned int minor;
+	bool vm; /* virtual machines have it */
 } dev_nodes[] = {
-    {"null", 3},
-    {"zero", 5},
-    {"full", 7},
-    {"random", 8},
-    {"urandom", 9},
-    {"tty", 0},
+    {"null", 3, true},
+    {"zero", 5, true},
+    {"full", 7, false},
+    {"random", 8, true},
+    {"urandom", 9, true},
+    {"tty", 0, false},
 };
 
 /* The host's node, since nobody but host root can make one. */
@@ -597,7 +376,7 @@ static int make_node(int dev, bool rootless, size_t i)
 	           : 0;
 }
 
-static int fill_dev(int dev, bool rootless, const struct mounts_limits *limits)
+static int fill_dev(int dev, bool rootless, const struct mounts_spec *spec)
 {
 	static const char *const links[][2] = {
 	    {"fd", "/proc/self/fd"},
@@ -609,15 +388,30 @@ static int fill_dev(int dev, bool rootless, const struct mounts_limits *limits)
 	static const char *const dirs[] = {"pts", "shm", "mqueue"};
 	int r;
 	for (size_t i = 0; i < AV_ARRAY_LEN(dev_nodes); i++)
-		if ((r = make_node(dev, rootless, i)) < 0)
+		if ((dev_nodes[i].vm || !spec->vm) && (r = make_node(dev, rootless, i)) < 0)
 			return r;
+	if (spec->vm)
+		return 0;
 	for (size_t i = 0; i < AV_ARRAY_LEN(links); i++)
 		if (symlinkat(links[i][1], dev, links[i][0]) < 0)
 			return -errno;
 	for (size_t i = 0; i < AV_ARRAY_LEN(dirs); i++)
 		if ((r = make_dir(dev, dirs[i], 0755)) < 0)
 			return r;
-	return limits_files_write(dev, limits);
+	return limits_files_write(dev, &spec->limits);
+}
+
+/* A directory of the root, made with the ids of the sandbox unless a template has it. Whatever else
+ * has the name stays, and is refused when something is to be attached there. */
+static int make_mount_point(const struct mounts_spec *spec, int root, const char *name)
+{
+	int r = ids_enter(spec->ids, spec->slot);
+	if (r < 0)
+		return r;
+	if (mkdirat(root, name, 0755) < 0 && errno != EEXIST)
+		r = -errno;
+	ids_leave(spec->ids);
+	return r;
 }
 
 /* A tmpfs of the sandbox's own, mounted here and not by the child because device nodes do not work
@@ -633,23 +427,30 @@ static int stage_dev(
 	AV_CLEANUP(av_closep) int dev = make_tmpfs(options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
 	if (dev < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, dev, "cannot make /dev");
-	int r = ids_enter(spec->ids, spec->slot);
-	if (r < 0)
-		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot take the ids of the sandbox");
-	/* A template may do without. Whatever else has the name stays and is refused below. */
-	if (mkdirat(root, "dev", 0755) < 0 && errno != EEXIST)
-		r = -errno;
-	ids_leave(spec->ids);
+	int r = make_mount_point(spec, root, "dev");
 	if (r == 0)
 		r = attach_below(root, "dev", dev);
 	if (r < 0)
 		return mount_point_error(err, r, "dev");
 	r = ids_enter(spec->ids, spec->slot);
 	if (r == 0) {
-		r = fill_dev(dev, m->rootless, &spec->limits);
+		r = fill_dev(dev, m->rootless, spec);
 		ids_leave(spec->ids);
 	}
 	return r < 0 ? av_err_sys(err, AV_ERR_INTERNAL, r, "cannot make /dev") : 0;
+}
+
+static int stage_extra(struct mounts *m, const struct mounts_spec *spec,
+    const struct mounts_extra *extra, int root, struct av_err *err)
+{
+	AV_CLEANUP(av_closep) int mnt = -1;
+	int r = mounts_build_overlay(m, spec, extra->layers, NULL, &mnt);
+	if (r < 0)
+		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot mount /%s", extra->name);
+	r = make_mount_point(spec, root, extra->name);
+	if (r == 0)
+		r = attach_below(root, extra->name, mnt);
+	return r < 0 ? mount_point_error(err, r, extra->name) : 0;
 }
 
 static int stage_overlays(struct mounts *m, const struct mounts_spec *spec, const char *path,
@@ -657,20 +458,25 @@ static int stage_overlays(struct mounts *m, const struct mounts_spec *spec, cons
 {
 	AV_CLEANUP(av_closep) int root = -1;
 	AV_CLEANUP(av_closep) int usr = -1;
-	int r = build_overlay(m, spec, spec->root, upper_mnt, "root", &root);
+	const struct mounts_upper root_upper = {upper_mnt, "root"}, usr_upper = {upper_mnt, "usr"};
+	int r = mounts_build_overlay(m, spec, spec->root, &root_upper, &root);
 	if (r < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot mount the root overlay");
 	if (move_mount(root, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot attach the root overlay");
 	if (spec->usr) {
-		r = build_overlay(m, spec, spec->usr, upper_mnt, "usr", &usr);
+		r = mounts_build_overlay(m, spec, spec->usr, &usr_upper, &usr);
 		if (r < 0)
 			return av_err_sys(err, AV_ERR_INTERNAL, r, "cannot mount the /usr overlay");
 		r = attach_below(root, "usr", usr);
 		if (r < 0)
 			return mount_point_error(err, r, "usr");
 	}
-	return stage_dev(m, spec, root, err);
+	r = stage_dev(m, spec, root, err);
+	for (size_t i = 0; r == 0 && i < AV_ARRAY_LEN(spec->extra); i++)
+		if (spec->extra[i].layers)
+			r = stage_extra(m, spec, &spec->extra[i], root, err);
+	return r;
 }
 
 int mounts_stage(struct mounts *m, const struct mounts_spec *spec, struct av_err *err)
@@ -679,10 +485,11 @@ int mounts_stage(struct mounts *m, const struct mounts_spec *spec, struct av_err
 	mounts_stage_path(spec->stage, path);
 	if (mkdir(path, 0700) < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "mkdir %s", path);
-	int upper = clone_layer(spec->area_fd, "fs", m->native_upper ? -1 : spec->userns_fd, false);
+	int upper =
+	    mounts_clone_layer(spec->area_fd, "fs", m->native_upper ? -1 : spec->userns_fd, false);
 	if (upper < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, upper, "cannot clone the disk area");
-	spend(m, &upper, 1);
+	mounts_spend(m, &upper, 1);
 	bool by_name = m->overlay != SPAWN_OVERLAY_FD;
 	if (by_name && move_mount(upper, "", m->names_fd, "u", MOVE_MOUNT_F_EMPTY_PATH) < 0)
 		return av_err_sys(err, AV_ERR_INTERNAL, errno, "cannot attach the disk area");

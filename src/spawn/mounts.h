@@ -27,6 +27,7 @@
 #define MOUNTS_RUN        "/run"
 #define MOUNTS_DISK       "/disk"
 #define MOUNTS_LAYERS_MAX 26
+#define MOUNTS_EXTRA_MAX  2
 
 struct mounts {
 	enum spawn_overlay overlay;
@@ -42,7 +43,7 @@ struct mounts {
 	/* Owned: clones of layers that overlays hold by now. Closing one waits for a grace period
 	 * of the kernel, so that is left to the caller of mounts_stage() (sweeper.h), who empties
 	 * it. */
-	int spent[2 * MOUNTS_LAYERS_MAX + 1];
+	int spent[(2 + MOUNTS_EXTRA_MAX) * MOUNTS_LAYERS_MAX + 1];
 	size_t n_spent;
 };
 #define MOUNTS_INIT                                                                                \
@@ -76,7 +77,13 @@ struct mounts_spec {
 	int userns_fd;  /* of the sandbox, maps written */
 	int area_fd;    /* the sandbox's disk area, as mounts_prepare_area() left it */
 	const struct mounts_layers *root, *usr; /* usr may be NULL */
+	/* What else is to be read there: two layers or more, at a directory of the root. */
+	struct mounts_extra {
+		const char *name;
+		const struct mounts_layers *layers; /* NULL: nothing */
+	} extra[MOUNTS_EXTRA_MAX];
 	struct mounts_limits limits;
+	bool vm; /* /dev has what QEMU opens, and nothing else */
 };
 
 /* What the sandbox is told about itself. */
@@ -90,8 +97,8 @@ int mounts_prepare_area(const struct mounts *m, const struct ids *ids, uint32_t 
     const struct mounts_identity *identity, int *ret_exit_fd, struct av_err *err) AV_MUST_CHECK;
 #define MOUNTS_EXIT_RECORD "exit" /* its name in the area */
 
-/* Assembles the root file system at mounts_stage_path(): root and /usr overlays, /dev with nodes.
- */
+/* Assembles the root file system at mounts_stage_path(): root and /usr overlays, /dev with nodes,
+ * what is extra (read-only, nosuid, nodev, noexec, for good). */
 int mounts_stage(
     struct mounts *m, const struct mounts_spec *spec, struct av_err *err) AV_MUST_CHECK;
 /* Detaches and removes it; the sandbox has its copy by then. Nothing there is fine. */

@@ -280,9 +280,10 @@ void net_refresh(struct net *n)
 		av_log(AV_LOG_DEBUG, "internet access", "error", err.message, NULL);
 }
 
-void net_sandbox_rules(const struct net *n, struct net_rules_sandbox *ret)
+void net_sandbox_rules(const struct net *n, bool vm, struct net_rules_sandbox *ret)
 {
-	*ret = (struct net_rules_sandbox){.pool = n->pool, .n_allowed = n->rules.n_allowed};
+	*ret =
+	    (struct net_rules_sandbox){.pool = n->pool, .n_allowed = n->rules.n_allowed, .vm = vm};
 	memcpy(ret->allowed, n->rules.allowed, sizeof(ret->allowed));
 	memcpy(ret->local, n->local, sizeof(ret->local));
 	ret->n_local = n->n_local;

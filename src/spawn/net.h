@@ -69,8 +69,8 @@ int net_leave(struct net *n) AV_MUST_CHECK;
 int net_prepare(struct net *n, struct av_err *err) AV_MUST_CHECK;
 /* From a timer: as net_prepare() when there is a table, and quiet about failures. */
 void net_refresh(struct net *n);
-/* The sandbox's rules, for net_child.h. */
-void net_sandbox_rules(const struct net *n, struct net_rules_sandbox *ret);
+/* The sandbox's rules, for net_child.h. vm: of a virtual machine. */
+void net_sandbox_rules(const struct net *n, bool vm, struct net_rules_sandbox *ret);
 /* What its /etc/resolv.conf says. */
 #define NET_RESOLV_SIZE 256
 void net_resolv_conf(const struct net *n, char text[static NET_RESOLV_SIZE]);

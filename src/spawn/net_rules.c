@@ -89,24 +89,33 @@ static void accept_allowed(struct nl_buf *b, const char *table, const char *chai
 	nft_rule_end(&r);
 }
 
-static void end(struct nft_rule *r, bool reject)
+/* How a rule ends. To be rejected is to learn it at once: by an ICMP error where a program asks the
+ * kernel, which makes EHOSTUNREACH of it. Where it asks through libslirp, only a reset gets to it
+ * (ECONNREFUSED): another error that comes after connect(2) is lost there, and the program waits
+ * for minutes. UDP fails in sendto(2) either way, of which a guest is told what few programs ask
+ * for. */
+enum ending { DROP, REJECT, RESET };
+
+static void end(struct nft_rule *r, enum ending ending)
 {
-	if (reject)
+	if (ending == REJECT)
 		nft_reject(r);
+	else if (ending == RESET)
+		nft_reset(r);
 	else
 		nft_verdict(r, NF_DROP);
 	nft_rule_end(r);
 }
 
-static void refuse(struct nl_buf *b, const char *table, const char *chain, bool reject)
+static void refuse(struct nl_buf *b, const char *table, const char *chain, enum ending ending)
 {
 	struct nft_rule r = nft_rule_begin(b, table, chain);
 	nft_in_set(&r, NFT_DESTINATION, "denied", SET_DENIED);
-	end(&r, reject);
+	end(&r, ending);
 	r = nft_rule_begin(b, table, chain);
 	nft_l4proto(&r, IPPROTO_TCP);
 	nft_port(&r, NFT_DESTINATION, NFT_CMP_EQ, SMTP_PORT);
-	end(&r, reject);
+	end(&r, ending);
 }
 
 static void sets(struct nl_buf *b, const char *table, const struct nft_range *allowed, size_t n)
@@ -132,20 +141,20 @@ static void host_raw(struct nl_buf *b, const struct net_rules_host *h)
 	not_ipv4(b, h->table, chain);
 	r = nft_rule_begin(b, h->table, chain);
 	nft_spoofed(&r);
-	end(&r, false);
+	end(&r, DROP);
 	for (size_t i = 0; i < h->n_resolvers; i++)
 		accept_dns(b, h->table, chain, NET_RESOLVER_FIRST + (uint32_t)i);
 	/* The host's own addresses, public ones and later ones too. */
 	r = nft_rule_begin(b, h->table, chain);
 	nft_address_type(&r, NFT_DESTINATION, NFT_CMP_NEQ, unicast);
-	end(&r, false);
+	end(&r, DROP);
 	for (size_t i = 0; i < h->n_gateways; i++) {
 		r = nft_rule_begin(b, h->table, chain);
 		nft_address(&r, NFT_DESTINATION, NFT_CMP_EQ, h->gateways[i]);
-		end(&r, false);
+		end(&r, DROP);
 	}
 	accept_allowed(b, h->table, chain, h->n_allowed);
-	refuse(b, h->table, chain, false);
+	refuse(b, h->table, chain, DROP);
 }
 
 static void host_nat(struct nl_buf *b, const struct net_rules_host *h)
@@ -171,7 +180,7 @@ static void limit_connections(struct nl_buf *b, const struct net_rules_host *h, 
 	nft_ifname(&r, NFT_META_IIFNAME, NFT_CMP_EQ, h->prefix, false);
 	nft_ct_state(&r, CT_NEW);
 	nft_over_connections(&r, "connections", SET_CONNECTIONS, h->connections_max);
-	end(&r, false);
+	end(&r, DROP);
 }
 
 static void host_forward(struct nl_buf *b, const struct net_rules_host *h)
@@ -181,7 +190,7 @@ static void host_forward(struct nl_buf *b, const struct net_rules_host *h)
 	struct nft_rule r = nft_rule_begin(b, h->table, chain);
 	nft_ifname(&r, NFT_META_IIFNAME, NFT_CMP_EQ, h->prefix, false);
 	nft_ifname(&r, NFT_META_OIFNAME, NFT_CMP_EQ, NET_ANY_SANDBOX, false);
-	end(&r, false);
+	end(&r, DROP);
 
 	limit_connections(b, h, chain);
 	r = nft_rule_begin(b, h->table, chain);
@@ -197,13 +206,13 @@ static void host_forward(struct nl_buf *b, const struct net_rules_host *h)
 
 	r = nft_rule_begin(b, h->table, chain);
 	nft_ifname(&r, NFT_META_OIFNAME, NFT_CMP_EQ, h->prefix, false);
-	end(&r, false);
+	end(&r, DROP);
 
 	for (size_t i = 0; i < h->n_guarded; i++) {
 		r = nft_rule_begin(b, h->table, chain);
 		nft_ifname(&r, NFT_META_IIFNAME, NFT_CMP_EQ, h->guarded[i], true);
 		nft_ifname(&r, NFT_META_OIFNAME, NFT_CMP_NEQ, NET_ANY_SANDBOX, false);
-		end(&r, false);
+		end(&r, DROP);
 	}
 }
 
@@ -219,7 +228,7 @@ static void host_local(struct nl_buf *b, const struct net_rules_host *h)
 	nft_rule_end(&r);
 	r = nft_rule_begin(b, h->table, "input");
 	nft_ifname(&r, NFT_META_IIFNAME, NFT_CMP_EQ, h->prefix, false);
-	end(&r, false);
+	end(&r, DROP);
 
 	nft_chain(b, h->table, "output", "filter", NF_INET_LOCAL_OUT, NF_IP_PRI_FILTER);
 	r = nft_rule_begin(b, h->table, "output");
@@ -229,7 +238,7 @@ static void host_local(struct nl_buf *b, const struct net_rules_host *h)
 	nft_rule_end(&r);
 	r = nft_rule_begin(b, h->table, "output");
 	nft_ifname(&r, NFT_META_OIFNAME, NFT_CMP_EQ, h->prefix, false);
-	end(&r, true);
+	end(&r, REJECT);
 }
 
 void net_rules_host(struct nl_buf *b, const struct net_rules_host *h, bool commit)
@@ -268,26 +277,27 @@ static void sandbox_output(struct nl_buf *b, const struct net_rules_sandbox *s)
 {
 	static const char table[] = NET_SANDBOX_TABLE, chain[] = "output";
 	static const uint32_t local = RTN_LOCAL;
+	const enum ending refused = s->vm ? RESET : REJECT;
 	nft_chain(b, table, chain, "filter", NF_INET_LOCAL_OUT, NF_IP_PRI_FILTER);
 	accept_loopback(b, chain, NFT_META_OIFNAME);
 	not_ipv4(b, table, chain);
 	/* Nobody inside can give the interface another address. */
 	struct nft_rule r = nft_rule_begin(b, table, chain);
 	nft_address_type(&r, NFT_SOURCE, NFT_CMP_NEQ, local);
-	end(&r, false);
+	end(&r, DROP);
 	for (uint32_t i = 0; i < NET_RESOLVERS_MAX; i++)
 		accept_dns(b, table, chain, NET_RESOLVER_FIRST + i);
 	r = nft_rule_begin(b, table, chain);
 	nft_network(
 	    &r, NFT_DESTINATION, NFT_CMP_EQ, s->pool.first, ~(s->pool.first ^ s->pool.last));
-	end(&r, true);
+	end(&r, refused);
 	for (size_t i = 0; i < s->n_local; i++) {
 		r = nft_rule_begin(b, table, chain);
 		nft_address(&r, NFT_DESTINATION, NFT_CMP_EQ, s->local[i]);
-		end(&r, true);
+		end(&r, refused);
 	}
 	accept_allowed(b, table, chain, s->n_allowed);
-	refuse(b, table, chain, true);
+	refuse(b, table, chain, refused);
 }
 
 static void sandbox_input(struct nl_buf *b)
@@ -299,7 +309,7 @@ static void sandbox_input(struct nl_buf *b)
 	struct nft_rule r = nft_rule_begin(b, table, chain);
 	nft_l4proto(&r, IPPROTO_TCP);
 	nft_tcp_flags(&r, TCP_SYN | TCP_ACK, TCP_SYN);
-	end(&r, false);
+	end(&r, DROP);
 }
 
 void net_rules_sandbox(struct nl_buf *b, const struct net_rules_sandbox *s)

@@ -75,6 +75,8 @@ struct net_rules_sandbox {
 	size_t n_local;
 	struct nft_range allowed[NET_ALLOWED_MAX];
 	size_t n_allowed;
+	/* The packets are those of a virtual machine's QEMU: see end() in net_rules.c. */
+	bool vm;
 };
 /* A transaction for the namespace of a sandbox, which has no table yet. */
 void net_rules_sandbox(struct nl_buf *b, const struct net_rules_sandbox *s);

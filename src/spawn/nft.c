@@ -387,6 +387,13 @@ void nft_reject(struct nft_rule *r)
 	close_expression(r->b, &e);
 }
 
+void nft_reset(struct nft_rule *r)
+{
+	struct expression e = open_expression(r->b, NFTA_LIST_ELEM, "reject");
+	nl_be32(r->b, NFTA_REJECT_TYPE, NFT_REJECT_TCP_RST);
+	close_expression(r->b, &e);
+}
+
 void nft_dnat(struct nft_rule *r, uint32_t address)
 {
 	uint8_t be[4];

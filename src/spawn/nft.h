@@ -83,5 +83,6 @@ void nft_over_connections(struct nft_rule *r, const char *set, uint32_t id, uint
 
 void nft_verdict(struct nft_rule *r, uint32_t verdict); /* NF_ACCEPT, NF_DROP */
 void nft_reject(struct nft_rule *r); /* ICMP or ICMPv6 "administratively prohibited" */
+void nft_reset(struct nft_rule *r);  /* a reset of TCP's; what is not TCP is dropped */
 void nft_dnat(struct nft_rule *r, uint32_t address);
 void nft_masquerade(struct nft_rule *r);

@@ -27,6 +27,7 @@ enum option_id {
 	OPT_RUN,
 	OPT_DAEMON,
 	OPT_AGENT,
+	OPT_VM_PROGRAM,
 	OPT_CREDENTIALS,
 	OPT_LEND,
 	OPT_DAEMON_UID,
@@ -63,6 +64,7 @@ static const struct option_def {
     [OPT_RUN] = {"--run", PATH, "DIR          sockets; a tmpfs is best (absolute)"},
     [OPT_DAEMON] = {"--daemon", PATH, "FILE      aviaryd; else the one beside this program"},
     [OPT_AGENT] = {"--agent", PATH, "FILE       aviary-agent; else the one beside this program"},
+    [OPT_VM_PROGRAM] = {"--vm-program", PATH, "FILE  aviary-vm; else the one beside this program"},
     [OPT_CREDENTIALS] = {"--credentials", PATH, "FILE where the first start puts the admin key"},
     [OPT_LEND] = {"--lend", PATH, "FILE       twice: what aviaryd may read with our rights"},
     [OPT_DAEMON_UID] = {"--daemon-uid", NUMBER, "N     whom aviaryd runs as"},
@@ -167,6 +169,9 @@ static int set_path(struct spawn_options *o, enum option_id id, const char *valu
 		return 0;
 	case OPT_AGENT:
 		o->agent_path = value;
+		return 0;
+	case OPT_VM_PROGRAM:
+		o->vm_path = value;
 		return 0;
 	case OPT_CREDENTIALS:
 		o->credentials = value;

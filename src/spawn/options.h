@@ -45,6 +45,7 @@ struct spawn_options {
 	const char *run_dir;     /* --run DIR; absolute */
 	const char *daemon_path; /* --daemon FILE; NULL: aviaryd beside this program */
 	const char *agent_path;  /* --agent FILE; NULL: aviary-agent beside this program */
+	const char *vm_path; /* --vm-program FILE; NULL: aviary-vm beside this program, if any */
 	const char
 	    *credentials; /* --credentials FILE, or NULL: what aviaryd hands over is dropped */
 	/* --lend FILE, twice: what the daemon may read through us, see supervisor.c; or both NULL

@@ -324,19 +324,9 @@ static void cgroup_facts(struct probe *p)
 
 static void devices(struct probe *p)
 {
-	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	p->kvm = fd >= 0;
-	struct probe_fact *f = probe_add(p, "kvm", "KVM", p->kvm ? PROBE_OK : PROBE_MISSING);
-	PROBE_FOUND(f, p->kvm ? "/dev/kvm opens" : "/dev/kvm: %s", strerror(errno));
-	if (!p->kvm) {
-		PROBE_REASON(f, "microVMs are emulated, and slow");
-		PROBE_CURE(f, errno == EACCES ? "sudo usermod -aG kvm $USER, then log in again"
-		                              : "enable virtualisation in the firmware or host");
-	}
-	av_close_fd(&fd);
-	fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
 	p->tun = fd >= 0;
-	f = probe_add(p, "tun", "TUN device", p->tun ? PROBE_OK : PROBE_MISSING);
+	struct probe_fact *f = probe_add(p, "tun", "TUN device", p->tun ? PROBE_OK : PROBE_MISSING);
 	PROBE_FOUND(f, p->tun ? "/dev/net/tun opens" : "/dev/net/tun: %s", strerror(errno));
 	if (!p->tun) {
 		PROBE_REASON(f, "no internet access for rootless sandboxes");
@@ -386,4 +376,5 @@ void probe_run(struct probe *ret, const char *state_dir)
 	usr_merged(ret);
 	devices(ret);
 	probe_net(ret);
+	probe_vm(ret);
 }

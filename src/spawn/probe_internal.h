@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * probe_internal.h - shared by probe.c, probe_disk.c, probe_net.c and probe_try.c
+ * probe_internal.h - shared by probe.c, probe_disk.c, probe_net.c, probe_try.c and probe_vm.c
  */
 #pragma once
 
@@ -38,6 +38,9 @@ bool probe_has_filesystem(const char *name);
 
 /* probe_net.c: after devices, whose TUN it looks at. */
 void probe_net(struct probe *p);
+
+/* probe_vm.c: what virtual machines need. */
+void probe_vm(struct probe *p);
 
 /* probe_disk.c: facts about limiting disks in the state directory's file system. */
 void probe_disk(struct probe *p, const char *state_dir);

@@ -22,8 +22,10 @@
 #include "base/banned.h"
 
 #define SOCKET_NAME   "agent.sock"
+#define VM_NAME       "vm.sock"
 #define PROCESS_NAME  "process"
 #define TEMPLATE_NAME "template"
+#define IMAGE_NAME    "image"
 #define NET_NAME      "net"
 #define PASTA_NAME    "pasta"
 #define PASTA_NEW     "pasta.new"
@@ -36,21 +38,21 @@ static int open_dir(int run_fd, const char *id)
 }
 
 /* By the descriptor of the directory: sun_path has room for 108 bytes only, <run> may have more. */
-static int bind_listener(int dir, uid_t owner, gid_t group, int *ret)
+static int bind_listener(int dir, const char *name, int type, uid_t owner, gid_t group, int *ret)
 {
 	AV_CLEANUP(av_closep)
-	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int s = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (s < 0)
 		return -errno;
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	int r = av_path_printf(
-	    addr.sun_path, sizeof(addr.sun_path), "/proc/self/fd/%d/" SOCKET_NAME, dir);
+	int r =
+	    av_path_printf(addr.sun_path, sizeof(addr.sun_path), "/proc/self/fd/%d/%s", dir, name);
 	if (r < 0)
 		return r;
 	/* The socket file takes its mode from the descriptor's. */
 	if (fchmod(s, 0600) < 0 || bind(s, (struct sockaddr *)&addr, sizeof(addr)) < 0)
 		return -errno;
-	if (owner != (uid_t)-1 && fchownat(dir, SOCKET_NAME, owner, group, AT_SYMLINK_NOFOLLOW) < 0)
+	if (owner != (uid_t)-1 && fchownat(dir, name, owner, group, AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
 	if (listen(s, BACKLOG) < 0)
 		return -errno;
@@ -58,19 +60,35 @@ static int bind_listener(int dir, uid_t owner, gid_t group, int *ret)
 	return 0;
 }
 
-int rundir_create(int run_fd, const char *id, uid_t owner, gid_t group, int *ret_listener)
+int rundir_create(
+    int run_fd, const char *id, uid_t owner, gid_t group, int *ret_listener, int *ret_vm_listener)
 {
+	AV_CLEANUP(av_closep) int agent = -1;
+	AV_CLEANUP(av_closep) int vm = -1;
 	if (mkdirat(run_fd, id, 0711) < 0)
 		return -errno;
 	AV_CLEANUP(av_closep) int dir = open_dir(run_fd, id);
-	int r = dir;
-	if (r >= 0)
-		r = bind_listener(dir, owner, group, ret_listener);
+	int r = dir < 0 ? dir : 0;
+	if (r == 0 && ret_vm_listener)
+		r = bind_listener(dir, VM_NAME, SOCK_SEQPACKET, owner, group, &vm);
+	if (r == 0)
+		r = bind_listener(dir, SOCKET_NAME, SOCK_STREAM, owner, group, &agent);
 	if (r < 0) {
 		int ignored = rundir_remove(run_fd, id);
 		(void)ignored;
+		return r;
 	}
-	return r;
+	*ret_listener = AV_TAKE_FD(agent);
+	if (ret_vm_listener)
+		*ret_vm_listener = AV_TAKE_FD(vm);
+	return 0;
+}
+
+bool rundir_is_vm(int run_fd, const char *id)
+{
+	char path[AV_ID_SIZE + 16];
+	return av_path_printf(path, sizeof(path), "%s/" VM_NAME, id) == 0 &&
+	       faccessat(run_fd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 static int write_record(int run_fd, const char *id, const char *name, const char *text)
@@ -171,10 +189,11 @@ int rundir_read_process(int run_fd, const char *id, struct jail_identity *ret)
 	return 0;
 }
 
-int rundir_write_template(int run_fd, const char *id, const struct rundir_template *t)
+static int write_stand(
+    int run_fd, const char *id, const char *name, const struct rundir_template *t)
 {
 	char path[AV_ID_SIZE + 16];
-	int r = av_path_printf(path, sizeof(path), "%s/" TEMPLATE_NAME, id);
+	int r = av_path_printf(path, sizeof(path), "%s/%s", id, name);
 	if (r < 0)
 		return r;
 	AV_CLEANUP(av_closep)
@@ -182,11 +201,11 @@ int rundir_write_template(int run_fd, const char *id, const struct rundir_templa
 	return fd < 0 ? -errno : av_write_full(fd, t, sizeof(*t));
 }
 
-int rundir_read_template(int run_fd, const char *id, struct rundir_template *ret)
+static int read_stand(int run_fd, const char *id, const char *name, struct rundir_template *ret)
 {
 	char path[AV_ID_SIZE + 16];
 	struct rundir_template t;
-	int r = av_path_printf(path, sizeof(path), "%s/" TEMPLATE_NAME, id);
+	int r = av_path_printf(path, sizeof(path), "%s/%s", id, name);
 	if (r < 0)
 		return r;
 	AV_CLEANUP(av_closep) int fd = openat(run_fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
@@ -200,6 +219,26 @@ int rundir_read_template(int run_fd, const char *id, struct rundir_template *ret
 	return 0;
 }
 
+int rundir_write_template(int run_fd, const char *id, const struct rundir_template *t)
+{
+	return write_stand(run_fd, id, TEMPLATE_NAME, t);
+}
+
+int rundir_read_template(int run_fd, const char *id, struct rundir_template *ret)
+{
+	return read_stand(run_fd, id, TEMPLATE_NAME, ret);
+}
+
+int rundir_write_image(int run_fd, const char *id, const struct rundir_template *t)
+{
+	return write_stand(run_fd, id, IMAGE_NAME, t);
+}
+
+int rundir_read_image(int run_fd, const char *id, struct rundir_template *ret)
+{
+	return read_stand(run_fd, id, IMAGE_NAME, ret);
+}
+
 bool rundir_exists(int run_fd, const char *id)
 {
 	return faccessat(run_fd, id, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
@@ -210,8 +249,8 @@ int rundir_remove(int run_fd, const char *id)
 	AV_CLEANUP(av_closep) int dir = open_dir(run_fd, id);
 	if (dir < 0)
 		return dir == -ENOENT ? 0 : dir;
-	static const char *const names[] = {
-	    SOCKET_NAME, PROCESS_NAME, TEMPLATE_NAME, NET_NAME, PASTA_NAME, PASTA_NEW};
+	static const char *const names[] = {SOCKET_NAME, VM_NAME, PROCESS_NAME, TEMPLATE_NAME,
+	    IMAGE_NAME, NET_NAME, PASTA_NAME, PASTA_NEW};
 	for (size_t i = 0; i < AV_ARRAY_LEN(names); i++)
 		if (unlinkat(dir, names[i], 0) < 0 && errno != ENOENT)
 			return -errno;

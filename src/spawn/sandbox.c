@@ -41,7 +41,8 @@ static struct sandbox *find_or_add(struct spawner *sp, const char *id)
 		return NULL;
 	*s = (struct sandbox){.sp = sp, .pidfd = -1, .jail = JAIL_INIT};
 	s->death.fd = s->handover.fd = -1;
-	s->listener = s->exit_record = -1;
+	for (size_t i = 0; i < AV_ARRAY_LEN(s->go_fds); i++)
+		s->go_fds[i] = -1;
 	net_keep_init(s);
 	av_list_init(&s->jobs);
 	av_list_init(&s->template_wait.node);
@@ -74,8 +75,8 @@ static void free_sandbox(struct sandbox *s)
 	av_list_remove(&s->template_wait.node);
 	jail_clear(&s->jail);
 	snapshot_clear(s);
-	av_close_fd(&s->listener);
-	av_close_fd(&s->exit_record);
+	for (size_t i = 0; i < AV_ARRAY_LEN(s->go_fds); i++)
+		av_close_fd(&s->go_fds[i]);
 	net_keep_clear(s);
 	av_map_remove(&s->sp->sandboxes, av_str_c(s->id));
 	free(s);
@@ -142,6 +143,9 @@ static int recover_id(void *ctx, const char *id)
 	if (!s)
 		return -ENOMEM;
 	net_keep_recover(s);
+	s->is_vm = rundir_is_vm(sp->mounts.run_fd, id);
+	if (rundir_read_template(sp->mounts.run_fd, id, &s->stands_on) < 0)
+		s->stands_on = (struct rundir_template){0};
 	struct jail_identity who;
 	int pidfd;
 	if (rundir_read_process(sp->mounts.run_fd, id, &who) < 0 ||
@@ -240,6 +244,7 @@ static void adopt(struct sandbox *s, struct job *j)
 		job_fail(j, -ESTALE, NULL);
 		return;
 	}
+	reply.u.create.slot = s->slot;
 	job_done(j, &reply, s->pidfd);
 }
 
@@ -427,6 +432,16 @@ int sandbox_list(struct spawner *sp, const char *after, struct spawn_list_reply 
 			ret->entries[i].state |= SPAWN_STATE_HAS_DISK;
 	}
 	return 0;
+}
+
+bool sandbox_stands_on(const struct spawner *sp, const char *template_id)
+{
+	struct sandbox *s;
+	size_t pos = 0;
+	while ((s = av_map_next(&sp->sandboxes, &pos)))
+		if (strcmp(s->stands_on.id, template_id) == 0)
+			return true;
+	return false;
 }
 
 bool sandbox_busy(const struct spawner *sp)

@@ -47,6 +47,7 @@
 #include "spawn/rundir.h"
 #include "spawn/sweeper.h"
 #include "spawn/template.h"
+#include "spawn/vm.h"
 #include "spawn/wire.h"
 
 /* All that the worker holds; one per process. */
@@ -65,9 +66,10 @@ struct spawner {
 	struct loop_timer net_timer; /* keeps it current */
 	uint32_t last_stage;         /* numbers of stages, never 0, not used twice */
 	int agent_fd;                /* owned: the sealed agent */
-	struct av_list clients;      /* struct client */
-	struct av_map sandboxes;     /* id -> struct sandbox */
-	uint32_t alive;              /* sandboxes whose agent lives */
+	struct vm_programs vm;
+	struct av_list clients;  /* struct client */
+	struct av_map sandboxes; /* id -> struct sandbox */
+	uint32_t alive;          /* sandboxes whose agent lives */
 	struct loop_timer disk_timer;
 	struct av_list numbered; /* struct sandbox, by number: what SAMPLE goes through */
 	uint64_t last_number;
@@ -110,6 +112,7 @@ struct sandbox {
 	int failure_errno;        /* 0: none */
 	bool canceled;            /* a DESTROY came while it was made */
 	bool wants_net, went;     /* create: it gets an interface; it got its go */
+	bool is_vm;               /* aviary-vm is its first process */
 	bool disk_known;          /* SAMPLE: disk_used_bytes is */
 	struct loop_timer retry; /* destroy, freeze: look again; create: the child takes too long */
 	int64_t retry_ns;
@@ -118,7 +121,7 @@ struct sandbox {
 	struct jail jail;
 	uint32_t stage; /* 0: nothing is staged */
 	struct loop_source handover;
-	int listener, exit_record; /* owned: for the child's go */
+	int go_fds[CHILD_FDS_MAX]; /* owned: what the child's go carries */
 	struct net_keep keep;      /* rootless, with internet access */
 	struct template_waiter template_wait;
 	int64_t cloned_ns;
@@ -128,8 +131,8 @@ struct sandbox {
 	struct cgroup_reader reader;
 	struct confined confined;
 	uint64_t disk_used_bytes;
-	struct rundir_template stands_on;
-	struct snapshot *snapshot; /* owned; NULL: none is being taken */
+	struct rundir_template stands_on; /* id empty: not known */
+	struct snapshot *snapshot;        /* owned; NULL: none is being taken */
 };
 
 /* Fills the table from cgroups, disk and run directories. */
@@ -146,6 +149,8 @@ void sandbox_sample(
 /* Into and out of the order of SAMPLE. */
 void sample_add(struct sandbox *s);
 void sample_remove(struct sandbox *s);
+/* Does one of them, dead or alive, stand directly on that template? */
+bool sandbox_stands_on(const struct spawner *sp, const char *template_id);
 /* Any job that is still being worked on? */
 bool sandbox_busy(const struct spawner *sp);
 /* Gives up creates and closes descriptors; sandboxes live on. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * seccomp.h - the system call filter of every jail
+ * seccomp.h - the system call filters of jails
  *
  * An allow-list made at build time (gen_seccomp.c): no library and no parsing at run time. What it
  * answers: allowed calls pass; refused ones EPERM; clone3 and numbers it does not know ENOSYS, as
@@ -17,5 +17,7 @@
  * no_new_privs or CAP_SYS_ADMIN in the caller's user namespace, so it goes before that capability
  * leaves. 0 or -errno. Async-signal-safe: may run in a child of a raw clone. */
 int seccomp_filter_load(void) AV_MUST_CHECK;
+/* The narrower one of a jail around a virtual machine, in the same way. */
+int seccomp_vm_filter_load(void) AV_MUST_CHECK;
 /* The program itself, of static storage. */
 const struct sock_filter *seccomp_filter(size_t *ret_len);

@@ -7,6 +7,9 @@
  * system can). A forked child does it, and the checksum, into templates/new-<id>; what it does last
  * is to rename that to templates/<id>. The worker goes on meanwhile.
  *
+ * Of a virtual machine only its image or its saves become a layer (vm_layer.h), copied file by file
+ * in every case; and a save that aviary-vm says is complete is taken while the machine goes on.
+ *
  * A DESTROY of the sandbox kills the child, unless the sandbox was to be killed anyway. Whoever
  * dies, what has no final name is removed: by on_taken() here, or by template_sweep() of the next
  * worker.
@@ -31,6 +34,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/path.h"
+#include "spawn/vm_layer.h"
 #include "base/banned.h"
 
 #define FREEZE_TIMEOUT_MS 2000
@@ -42,6 +46,7 @@ struct snapshot {
 	struct chore chore;
 	struct template_meta meta; /* what is known before */
 	int area;                  /* owned */
+	uint32_t save;             /* the one that is taken of a running machine; 0: all */
 	bool thaw;
 	int64_t frozen_ns;
 };
@@ -65,11 +70,12 @@ static int fail_here(const char *name, struct av_err *err)
 	return av_failpoint(name) ? av_err_set(err, AV_ERR_INTERNAL, "failpoint %s", name) : 0;
 }
 
-static bool can_snapshot(const struct spawner *sp)
+static bool lies_in_image(const struct sandbox *s)
 {
-	/* A snapshot takes ids as they are on the disk. */
+	const struct spawner *sp = s->sp;
+	/* A snapshot of an area takes ids as they are on the disk. */
 	return disk_mode(sp->disk) == DISK_MODE_BTRFS &&
-	       (!sp->mounts.native_upper || sp->ids.shared);
+	       (s->is_vm || !sp->mounts.native_upper || sp->ids.shared);
 }
 
 /* from: the directory that holds both uppers. */
@@ -109,17 +115,90 @@ static int copy_layer(struct snapshot *n, int dir)
 	return r == 0 && syncfs(dir) < 0 ? -errno : r;
 }
 
+static void describe_parent(struct template_meta *m, const struct rundir_template *on)
+{
+	static_assert(sizeof(m->parent) == sizeof(on->id), "the same ids");
+	memcpy(m->parent, on->id, sizeof(m->parent));
+	memcpy(m->parent_seal, on->seal, sizeof(m->parent_seal));
+	memcpy(m->host_fingerprint, on->host_fingerprint, sizeof(m->host_fingerprint));
+	m->depth = on->depth + 1;
+}
+
+/* From the area into `top`, as root/ of the layer. */
+static int fill_vm_layer(struct snapshot *n, int top, struct av_err *err)
+{
+	struct spawner *sp = n->s->sp;
+	const struct vm_layer_options opt = {
+	    .save = n->save,
+	    .rootless = sp->mounts.rootless,
+	    .owner = sp->templates.id_base,
+	    .room = has_room,
+	    .ctx = sp->disk,
+	};
+	bool has_image = false;
+	AV_CLEANUP(av_closep) int fs = layer_open(n->area, "fs", OPEN_DIR);
+	AV_CLEANUP(av_closep) int from = fs < 0 ? fs : layer_open(fs, "root", OPEN_DIR);
+	if (from < 0 || mkdirat(top, "root", 0700) < 0)
+		return from < 0 ? from : -errno;
+	AV_CLEANUP(av_closep) int to = layer_open(top, "root", OPEN_DIR);
+	int r = to < 0 ? to : vm_layer_take(from, to, &opt, &has_image, err);
+	if (r < 0)
+		return r;
+	if (has_image) {
+		n->meta.flags |= TEMPLATE_VM_IMAGE;
+		describe_parent(&n->meta, &(struct rundir_template){.id = TEMPLATE_ID_VMHOST});
+	} else if (!n->meta.parent[0]) {
+		(void)av_err_set(err, AV_ERR_INVALID_STATE,
+		    "the virtual machine stands on no image that its saves could start from");
+		return -ENODATA;
+	}
+	return 0;
+}
+
+/* The directory `name` of dirfd, made. */
+static int make_open(int dirfd, const char *name)
+{
+	return mkdirat(dirfd, name, 0700) < 0 ? -errno : layer_open(dirfd, name, OPEN_DIR);
+}
+
+/* In the btrfs image it is filled as a subvolume of its own, of which the layer is a snapshot: that
+ * waits for what was written, and has a generation that stays. */
+static int take_vm_layer(struct snapshot *n, int dir, struct av_err *err)
+{
+	struct disk *disk = n->s->sp->disk;
+	char name[TEMPLATE_ID_SIZE + sizeof(TEMPLATE_NEW)];
+	AV_CLEANUP(av_closep) int subvol = -1;
+	bool in_image = n->meta.flags & TEMPLATE_IN_IMAGE;
+	int r = av_path_printf(name, sizeof(name), TEMPLATE_NEW "%s", n->meta.id);
+	if (r == 0 && in_image)
+		r = disk_layer_make(disk, name, &subvol);
+	if (r < 0)
+		return r;
+	AV_CLEANUP(av_closep)
+	int top = in_image ? make_open(subvol, "fs") : make_open(dir, TEMPLATE_LAYER_DIR);
+	r = top < 0 ? top : fill_vm_layer(n, top, err);
+	if (r < 0)
+		return r;
+	if (in_image)
+		return disk_layer_finish(disk, name, n->meta.id);
+	return syncfs(dir) < 0 ? -errno : 0;
+}
+
 static int take_layer(struct snapshot *n, int dir, struct av_err *err)
 {
 	int r = 0;
-	if (n->meta.flags & TEMPLATE_IN_IMAGE)
+	if (n->meta.flags & TEMPLATE_VM)
+		r = take_vm_layer(n, dir, err);
+	else if (n->meta.flags & TEMPLATE_IN_IMAGE)
 		r = disk_layer_snapshot(n->s->sp->disk, n->s->id, n->meta.id);
 	else
 		r = copy_layer(n, dir);
+	if (r == -ENODATA)
+		return r; /* err says it */
 	if (r == -ELOOP)
 		return av_err_set(err, AV_ERR_INVALID_STATE,
 		    "directories of the sandbox are nested more than %d deep", LAYER_DEPTH_MAX);
-	if (r == -ENOSPC)
+	if (r == -ENOSPC || r == -EDQUOT)
 		return disk_check_space(n->s->sp->disk, err) < 0
 		           ? -ENOSPC
 		           : av_err_sys(err, AV_ERR_NO_SPACE, r, "no space for the snapshot");
@@ -254,6 +333,7 @@ static void on_taken(void *ctx, int error, const struct chore_result *res)
 		if (template_delete(&s->sp->templates, n->meta.id, NULL) < 0)
 			av_log(AV_LOG_WARN, "remains of a failed snapshot", "id", n->meta.id, NULL);
 		template_discard(&s->sp->templates, n->meta.id);
+		loop_timer_start(&s->sp->loop, &s->sp->disk_timer, AV_NS_PER_MS);
 		end(s, error, &err, NULL);
 		return;
 	}
@@ -263,15 +343,33 @@ static void on_taken(void *ctx, int error, const struct chore_result *res)
 	r->bytes = res->meta.bytes;
 	r->entries = res->meta.entries;
 	r->depth = res->meta.depth;
-	r->frozen_us = (uint32_t)((av_mono_ns() - n->frozen_ns) / 1000);
+	r->frozen_us = n->save ? 0 : (uint32_t)((av_mono_ns() - n->frozen_ns) / 1000);
+	if (res->meta.flags & TEMPLATE_VM)
+		template_settle(&s->sp->templates, n->meta.id);
 	end(s, 0, NULL, &reply);
+}
+
+/* What it stands on: of a virtual machine the image, if any. */
+static int read_parent(struct sandbox *s, struct rundir_template *ret)
+{
+	int run = s->sp->mounts.run_fd, r = rundir_read_template(run, s->id, ret);
+	if (r < 0 || !s->is_vm)
+		return r;
+	*ret = (struct rundir_template){0};
+	r = rundir_read_image(run, s->id, ret);
+	return r == -ENOENT ? 0 : r;
 }
 
 static int describe(struct sandbox *s, struct template_meta *m, struct av_err *err)
 {
 	struct spawner *sp = s->sp;
 	struct rundir_template on;
-	int r = rundir_read_template(sp->mounts.run_fd, s->id, &on);
+	const struct spawn_template *q = &current(s)->request.u.template;
+	if ((q->flags & SPAWN_SNAPSHOT_VM) && !s->is_vm) {
+		(void)av_err_set(err, AV_ERR_INVALID, "sandbox %s is no virtual machine", s->id);
+		return -EINVAL;
+	}
+	int r = read_parent(s, &on);
 	if (r < 0)
 		return av_err_set(
 		    err, AV_ERR_NOT_FOUND, "no sandbox %s with a disk that could be taken", s->id);
@@ -285,16 +383,14 @@ static int describe(struct sandbox *s, struct template_meta *m, struct av_err *e
 	}
 	*m = (struct template_meta){
 	    .flags = (on.host_fingerprint[0] ? (uint32_t)TEMPLATE_ON_HOST : 0) |
-	             (can_snapshot(sp) ? (uint32_t)TEMPLATE_IN_IMAGE : 0) |
-	             (sp->mounts.rootless ? (uint32_t)TEMPLATE_ROOTLESS : 0),
+	             (lies_in_image(s) ? (uint32_t)TEMPLATE_IN_IMAGE : 0) |
+	             (sp->mounts.rootless ? (uint32_t)TEMPLATE_ROOTLESS : 0) |
+	             (s->is_vm ? (uint32_t)TEMPLATE_VM : 0),
 	    .id_base = sp->templates.id_base,
-	    .depth = on.depth + 1,
 	};
-	static_assert(sizeof(m->parent) == sizeof(on.id), "the same ids");
-	memcpy(m->id, current(s)->request.u.template.template_id, sizeof(m->id));
-	memcpy(m->parent, on.id, sizeof(m->parent));
-	memcpy(m->parent_seal, on.seal, sizeof(m->parent_seal));
-	memcpy(m->host_fingerprint, on.host_fingerprint, sizeof(m->host_fingerprint));
+	memcpy(m->id, q->template_id, sizeof(m->id));
+	describe_parent(m, &on);
+	s->snapshot->save = q->save;
 	return 0;
 }
 
@@ -302,7 +398,7 @@ static int freeze(struct sandbox *s, struct av_err *err)
 {
 	struct snapshot *n = s->snapshot;
 	struct cgroup_stat cg;
-	if (s->pidfd < 0)
+	if (s->pidfd < 0 || n->save)
 		return 0;
 	if (cgroups_stat(s->sp->cgroups, s->id, &cg) == 0 && cg.frozen)
 		return 0;

@@ -219,6 +219,28 @@ static int check_fits(
 	return -ESTALE;
 }
 
+static int add_bottom(struct template_store *t, const char *id, const struct template_meta *bottom,
+    struct template_layers *l, struct av_err *err)
+{
+	if (!(bottom->flags & (TEMPLATE_ON_HOST | TEMPLATE_VM))) {
+		add_empty(t, l);
+		return 0;
+	}
+	l->is_vm = bottom->flags & TEMPLATE_VM;
+	int r = add_host(t, l, err);
+	return r < 0 || l->is_vm ? r : check_fits(t, id, bottom, err);
+}
+
+static void find_image(struct template_layers *l, const struct template_meta *m)
+{
+	struct template_image *i = &l->image;
+	if (i->id[0] || !(m->flags & TEMPLATE_VM_IMAGE))
+		return;
+	memcpy(i->id, m->id, sizeof(i->id));
+	memcpy(i->seal, m->identity, sizeof(i->seal));
+	i->depth = m->depth;
+}
+
 static int add_kept(struct template_store *t, const char *id,
     const uint8_t seal[static LAYER_HASH_SIZE], struct template_layers *l, struct av_err *err)
 {
@@ -242,23 +264,20 @@ static int add_kept(struct template_store *t, const char *id,
 		if (k->usr_fd >= 0)
 			l->usr.fd[l->usr.n++] = k->usr_fd;
 		bottom = k->meta;
+		find_image(l, &bottom);
 		memcpy(next, bottom.parent, sizeof(next));
 		memcpy(next_seal, bottom.parent_seal, sizeof(next_seal));
 	}
 	l->depth = (uint32_t)l->root.n;
-	if (!(bottom.flags & TEMPLATE_ON_HOST)) {
-		add_empty(t, l);
-		return 0;
-	}
-	int r = add_host(t, l, err);
-	return r < 0 ? r : check_fits(t, id, &bottom, err);
+	return add_bottom(t, id, &bottom, l, err);
 }
 
 int template_layers(struct template_store *t, const char *id,
     const uint8_t seal[static LAYER_HASH_SIZE], struct template_layers *ret, struct av_err *err)
 {
 	*ret = (struct template_layers){0};
-	if (strcmp(id, HOST_TEMPLATE_ID) == 0)
+	ret->is_vm = strcmp(id, TEMPLATE_ID_VMHOST) == 0;
+	if (ret->is_vm || strcmp(id, HOST_TEMPLATE_ID) == 0)
 		return add_host(t, ret, err);
 	if (strcmp(id, TEMPLATE_ID_EMPTY) == 0) {
 		add_empty(t, ret);

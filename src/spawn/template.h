@@ -4,8 +4,9 @@
  *
  * `host` follows the machine: before it is used its fingerprint is compared (at most once a
  * second), and when that has changed a forked child makes the new generation while creates of it
- * wait. `empty` has nothing but mount points, for building. All others lie on the disk as
- * template_meta.h says.
+ * wait. `vmhost` is the same for virtual machines: QEMU and what it needs come from it, but nothing
+ * that was made on it depends on what they are. `empty` has nothing but mount points, for building.
+ * All others lie on the disk as template_meta.h says.
  *
  * What is promised about a layer on the disk: its record is sealed and the seal is compared with
  * what the control plane remembers, at each use. A layer in the btrfs image is a read-only
@@ -79,14 +80,21 @@ void template_clear(struct template_store *t);
 struct template_layers {
 	struct mounts_layers root, usr;
 	bool has_usr;
+	bool is_vm;                    /* for aviary-vm only */
 	uint32_t depth;                /* layers above the bottom */
-	uint8_t seal[LAYER_HASH_SIZE]; /* of the template; zero for host and empty */
-	struct av_list *pending;       /* with -EAGAIN: where template_wait() waits */
+	uint8_t seal[LAYER_HASH_SIZE]; /* of the template; zero for host, vmhost and empty */
+	/* With is_vm: the upper-most of its layers that holds an image; id empty when none does. */
+	struct template_image {
+		char id[TEMPLATE_ID_SIZE];
+		uint8_t seal[LAYER_HASH_SIZE];
+		uint32_t depth;
+	} image;
+	struct av_list *pending; /* with -EAGAIN: where template_wait() waits */
 };
-/* Layers of the template (borrowed until the next call). seal: as the control plane remembers it,
- * all zero for no opinion. -EAGAIN: being made or compared, template_wait() says when; -ENOENT: no
- * such template; -EBADMSG: it is not what it was, in a sentence with "checksum error"; -ESTALE: it
- * stands on a host that has changed. */
+/* Layers of the template (borrowed; those of three templates are open at once for sure). seal: as
+ * the control plane remembers it, all zero for no opinion. -EAGAIN: being made or compared,
+ * template_wait() says when; -ENOENT: no such template; -EBADMSG: it is not what it was, in a
+ * sentence with "checksum error"; -ESTALE: it stands on a host that has changed. */
 int template_layers(struct template_store *t, const char *id,
     const uint8_t seal[static LAYER_HASH_SIZE], struct template_layers *ret,
     struct av_err *err) AV_MUST_CHECK;
@@ -123,6 +131,8 @@ bool template_exists(const struct template_store *t, const char *id);
 /* Out of sight now, files freed in disk_step(). 0 also when there is none. -EBUSY: another template
  * stands on it. No sandbox may use it. */
 int template_delete(struct template_store *t, const char *id, struct av_err *err) AV_MUST_CHECK;
+/* Removes what the layer of a finished template was copied together in. */
+void template_settle(struct template_store *t, const char *id);
 /* Removes what a snapshot that did not end left. */
 void template_discard(struct template_store *t, const char *id);
 /* At start. */

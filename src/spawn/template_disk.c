@@ -110,8 +110,17 @@ void template_discard(struct template_store *t, const char *id)
 	if (av_path_printf(name, sizeof(name), TEMPLATE_NEW "%s", id) < 0)
 		return;
 	trash(t, name);
+	template_settle(t, id);
 	if (!template_exists(t, id) && disk_layer_remove(t->disk, id) < 0)
 		av_log(AV_LOG_WARN, "cannot remove a half-made layer", "id", id, NULL);
+}
+
+void template_settle(struct template_store *t, const char *id)
+{
+	char name[TEMPLATE_ID_SIZE + sizeof(TEMPLATE_NEW)];
+	if (av_path_printf(name, sizeof(name), TEMPLATE_NEW "%s", id) == 0 &&
+	    disk_layer_remove(t->disk, name) < 0)
+		av_log(AV_LOG_WARN, "cannot remove what a layer was made of", "id", id, NULL);
 }
 
 static int sweep_name(void *ctx, const char *name)

@@ -38,7 +38,12 @@ static void hash(
 
 bool template_id_ok(const char *id)
 {
-	return av_id_valid(av_str_c(id), AV_ID_TEMPLATE);
+	return av_id_valid(av_str_c(id), AV_ID_TEMPLATE) || template_id_is_vm(id);
+}
+
+bool template_id_is_vm(const char *id)
+{
+	return av_id_valid(av_str_c(id), AV_ID_VM_LAYER);
 }
 
 static void make_seal(const struct template_meta *m, uint8_t ret[static LAYER_HASH_SIZE])

@@ -8,6 +8,10 @@
  *                                      and fs/usr in it
  *   <state>/templates/new-<id>/        under construction
  *
+ * Of a virtual machine the layer has root/vm/image/ or root/vm/saves/ (vm_layer.h), and what it
+ * stands on is at most the one with its image: a save is whole, so that saves of saves do not pile
+ * up.
+ *
  * A template is one layer of its own on top of those of its parent. A directory gets its final name
  * as the last step of making it, and loses it as the first step of removing it, so that whatever
  * has a final name is complete; template_sweep() removes the rest at start.
@@ -34,6 +38,7 @@
 #include "spawn/layer.h"
 
 #define TEMPLATE_ID_EMPTY  "empty"
+#define TEMPLATE_ID_VMHOST "vmhost" /* what virtual machines stand on */
 #define TEMPLATE_ID_SIZE   64
 #define TEMPLATE_DEPTH_MAX 24 /* layers above the bottom one */
 #define TEMPLATE_VERSION   2
@@ -46,6 +51,8 @@ enum {
 	TEMPLATE_ON_HOST = 1 << 0,  /* the lowest layers are those of template host */
 	TEMPLATE_IN_IMAGE = 1 << 1, /* the layer is a subvolume of the btrfs image */
 	TEMPLATE_ROOTLESS = 1 << 2, /* made without root: all files are the user's own */
+	TEMPLATE_VM = 1 << 3,       /* on TEMPLATE_ID_VMHOST; the layer has root/vm/ only */
+	TEMPLATE_VM_IMAGE = 1 << 4, /* with it: there is a root/vm/image/ */
 };
 
 struct template_meta {
@@ -55,7 +62,7 @@ struct template_meta {
 	uint32_t id_base; /* files of root inside have this id on disk */
 	uint32_t depth;   /* layers above the bottom, this one counted */
 	char id[TEMPLATE_ID_SIZE];
-	char parent[TEMPLATE_ID_SIZE]; /* "host", "empty" or an id */
+	char parent[TEMPLATE_ID_SIZE]; /* "host", "empty", "vmhost" or an id */
 	char host_fingerprint[32];     /* with TEMPLATE_ON_HOST */
 	uint64_t bytes, entries;
 	int64_t created_ms;
@@ -68,8 +75,10 @@ struct template_meta {
 };
 static_assert(sizeof(struct template_meta) == 344, "no padding; another size is another version");
 
-/* "tp" and 25 of [0-9a-z]. */
+/* "tp" or "vm" and 25 of [0-9a-z]. */
 bool template_id_ok(const char *id);
+/* "vm…" */
+bool template_id_is_vm(const char *id);
 /* Fills magic, version, seal and identity. */
 void template_meta_seal(struct template_meta *m);
 /* The same for one from a backup, whose layer lies as flags and generation say; its identity

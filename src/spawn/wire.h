@@ -2,7 +2,7 @@
 /*
  * wire.h - what aviaryd and the worker of aviary-spawn say to each other
  *
- * The only header of this folder that src/node/jail may include.
+ * The only header of this folder that src/node may include: its worker/ and the drivers.
  *
  * Theory of operation: the supervisor owns a listening AF_UNIX SOCK_SEQPACKET socket,
  * <run>/spawn.sock. The worker accepts connections whose peer (SO_PEERCRED) is the daemon's uid or
@@ -29,20 +29,24 @@
 #include <assert.h>
 #include <stdint.h>
 
-#define SPAWN_PROTOCOL      7
-#define SPAWN_PIPELINE_MAX  128
-#define SPAWN_ID_SIZE       32 /* NUL-terminated; a sandbox id is "sb" and 25 of [0-9a-z] */
-#define SPAWN_TEMPLATE_SIZE 64 /* NUL-terminated [0-9a-z-]; "host" is always there */
-#define SPAWN_SEAL_SIZE     32
-#define SPAWN_EXIT_SIZE     64
-#define SPAWN_LIST_MAX      64
-#define SPAWN_SAMPLE_MAX    39
+#define SPAWN_PROTOCOL     9
+#define SPAWN_PIPELINE_MAX 128
+#define SPAWN_ID_SIZE      32 /* NUL-terminated; a sandbox id is "sb" and 25 of [0-9a-z] */
+#define SPAWN_TEMPLATE_SIZE                                                                        \
+	64 /* NUL-terminated [0-9a-z-]; "host" and "vmhost" are always there                       \
+	    */
+#define SPAWN_SEAL_SIZE  32
+#define SPAWN_EXIT_SIZE  64
+#define SPAWN_LIST_MAX   64
+#define SPAWN_SAMPLE_MAX 39
 
 enum spawn_op {
 	SPAWN_HELLO = 1, /* protocol -> struct spawn_hello_reply */
 	SPAWN_CREATE,    /* -> struct spawn_create_reply and one descriptor, the agent's pidfd */
 	SPAWN_DESTROY,   /* id: kills and detaches, then replies; 0 also when nothing is there */
-	SPAWN_ADOPT, /* -> one descriptor, a verified pidfd; ENOENT dead, ESTALE another process */
+	/* -> struct spawn_create_reply of which slot alone is filled (0: not known), and one
+	 * descriptor, a verified pidfd; ENOENT dead, ESTALE another process */
+	SPAWN_ADOPT,
 	SPAWN_INSPECT, /* id -> struct spawn_inspect_reply; ENOENT when nothing is there */
 	SPAWN_LIST,    /* -> struct spawn_list_reply */
 	SPAWN_FREEZE,  /* id: all its processes are stopped when the reply comes */
@@ -52,9 +56,11 @@ enum spawn_op {
 	 * struct spawn_snapshot_reply. The sandbox is frozen meanwhile, and goes on afterwards if
 	 * it was running before. */
 	SPAWN_SNAPSHOT,
-	SPAWN_TEMPLATE_DELETE, /* u.template; EBUSY while another stands on it; 0 also for none */
-	SPAWN_TEMPLATE_LIST,   /* -> struct spawn_list_reply */
-	SPAWN_STATS,           /* -> struct spawn_stats_reply */
+	/* u.template; EBUSY while another stands on it, and for a "vm…" also while a sandbox does;
+	 * 0 also for none */
+	SPAWN_TEMPLATE_DELETE,
+	SPAWN_TEMPLATE_LIST, /* -> struct spawn_list_reply */
+	SPAWN_STATS,         /* -> struct spawn_stats_reply */
 	/* u.template -> one descriptor, the reading end of a pipe: members of a tar archive with
 	 * the template's record and layer, then a struct spawn_export_end. A few go on at
 	 * once, the others wait. */
@@ -66,6 +72,28 @@ enum {
 	SPAWN_CREATE_NO_SUDO = 1 << 0, /* no_new_privs: set-uid programs inside do nothing */
 	SPAWN_CREATE_INTERNET =
 	    1 << 1, /* EOPNOTSUPP with reason and cure where it cannot be given */
+	/* The first process is aviary-vm and not the agent; <run>/<id>/vm.sock (vm/vm_wire.h) is
+	 * there beside agent.sock. It has no capability and never gets one. template_id is "vmhost"
+	 * or an id whose chain ends there. EOPNOTSUPP with reason and cure without SPAWN_CAN_VM.
+	 * disk_bytes is all that it may write, what it saves of its memory included. */
+	SPAWN_CREATE_VM = 1 << 2,
+	/* With SPAWN_CREATE_VM, to make an image: /template is what stands in source_id and
+	 * /kernel what stands in kernel_id, read-only. EINVAL for a source that stands on the
+	 * machine's own programs ("host"). */
+	SPAWN_CREATE_VM_IMAGE = 1 << 3,
+	/* With SPAWN_CREATE_VM: it gets a descriptor of /dev/kvm. ENODEV without SPAWN_CAN_KVM. */
+	SPAWN_CREATE_KVM = 1 << 4,
+};
+
+/* Descriptors that aviary-vm finds, beside 0 to 2 (/dev/null). Those it was not given are closed.
+ */
+enum {
+	SPAWN_VM_FD_AGENT_LISTENER = 3, /* agent.sock, listens: SOCK_STREAM */
+	SPAWN_VM_FD_EXIT_RECORD,        /* written at the end, as agents do (proto/agent_api.h) */
+	SPAWN_VM_FD_LISTENER,           /* vm.sock, listens: SOCK_SEQPACKET */
+	SPAWN_VM_FD_KVM,                /* /dev/kvm; with SPAWN_CREATE_KVM */
+	SPAWN_VM_FD_AGENT, /* the agent's own program, for reading; with SPAWN_CREATE_VM_IMAGE */
+	SPAWN_VM_FD_COUNT,
 };
 
 struct spawn_create {
@@ -78,6 +106,11 @@ struct spawn_create {
 	uint32_t pids_max;     /* 0: the worker's default */
 	uint32_t flags;        /* unknown bits are EINVAL */
 	uint32_t reserved;     /* 0 */
+	/* With SPAWN_CREATE_VM_IMAGE, else all zero; seals as above. */
+	char source_id[SPAWN_TEMPLATE_SIZE];
+	uint8_t source_seal[SPAWN_SEAL_SIZE];
+	char kernel_id[SPAWN_TEMPLATE_SIZE];
+	uint8_t kernel_seal[SPAWN_SEAL_SIZE];
 };
 
 /* What makes a process the one that was created: its record, taken from CREATE's reply. The client
@@ -102,12 +135,16 @@ struct spawn_sample_request {
 enum {
 	SPAWN_SNAPSHOT_KILL = 1 << 0, /* all processes of the sandbox are killed first: nothing
 	                               * need be frozen, and only its disk is left */
+	/* Of a sandbox with SPAWN_CREATE_VM that goes on: the layer is the save of that number
+	 * alone (/vm/saves/<save>/ and a /vm/current that names it). Nothing is frozen; aviary-vm
+	 * has said that the save is complete. Not with KILL. */
+	SPAWN_SNAPSHOT_VM = 1 << 1,
 };
 
 struct spawn_template {
-	char template_id[SPAWN_TEMPLATE_SIZE]; /* "tp" and 25 of [0-9a-z] */
+	char template_id[SPAWN_TEMPLATE_SIZE]; /* "tp" or "vm" and 25 of [0-9a-z] */
 	uint32_t flags;                        /* unknown bits are EINVAL */
-	uint32_t reserved;                     /* 0 */
+	uint32_t save;                         /* with SPAWN_SNAPSHOT_VM, not 0; else 0 */
 };
 
 struct spawn_request {
@@ -151,6 +188,9 @@ enum {
 	SPAWN_CAN_SECCOMP = 1 << 11,   /* off only by the test option */
 	SPAWN_CAN_KILL_TREE = 1 << 12, /* cgroup.kill, else freeze and signal */
 	SPAWN_CAN_INTERNET = 1 << 13,  /* else no_internet says why */
+	SPAWN_CAN_VM = 1 << 14,        /* else no_vm says why */
+	/* /dev/kvm can be opened, which does not mean that it runs a guest; else no_kvm says why */
+	SPAWN_CAN_KVM = 1 << 15,
 };
 
 struct spawn_hello_reply {
@@ -175,6 +215,11 @@ struct spawn_hello_reply {
 	char host_fingerprint[72]; /* of template host as it is now; empty before its first use */
 	char notes[1024];          /* what is weaker than it could be here, one sentence a line */
 	char no_internet[200];     /* reason and cure; empty with SPAWN_CAN_INTERNET */
+	char no_vm[200];           /* the same, with SPAWN_CAN_VM */
+	char no_kvm[200];          /* the same, with SPAWN_CAN_KVM */
+	/* A hash of what images and saved machines depend on here: the agent, aviary-vm, their
+	 * version, which QEMU and mkfs.erofs there are now. Zero without SPAWN_CAN_VM. */
+	uint8_t vm_environment[32];
 };
 
 struct spawn_create_reply {
@@ -303,5 +348,5 @@ struct spawn_reply {
 	} u;
 };
 
-static_assert(sizeof(struct spawn_request) == 168, "no padding that differs between compilers");
+static_assert(sizeof(struct spawn_request) == 360, "no padding that differs between compilers");
 static_assert(sizeof(struct spawn_reply) == 2784, "no padding that differs between compilers");

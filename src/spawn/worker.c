@@ -66,16 +66,21 @@ static int open_cgroups(struct spawner *sp, struct av_err *err)
 	return r;
 }
 
-static int load_agent(struct spawner *sp, struct av_err *err)
+static int load_programs(struct spawner *sp, struct av_err *err)
 {
-	char path[AV_PATH_MAX + 1];
-	if (sp->o->agent_path)
-		return jail_load_agent(sp->o->agent_path, sp->o->rootless, &sp->agent_fd, err);
-	int r = spawn_sibling_path(path, sizeof(path), "aviary-agent", "agent");
-	if (r < 0)
-		return av_err_sys(
-		    err, AV_ERR_INTERNAL, r, "cannot find aviary-agent; name it with --agent");
-	return jail_load_agent(path, sp->o->rootless, &sp->agent_fd, err);
+	char beside[AV_PATH_MAX + 1];
+	const char *path = sp->o->agent_path;
+	int reader = -1;
+	if (!path) {
+		int r = spawn_sibling_path(beside, sizeof(beside), "aviary-agent", "agent");
+		if (r < 0)
+			return av_err_sys(err, AV_ERR_INTERNAL, r,
+			    "cannot find aviary-agent; name it with --agent");
+		path = beside;
+	}
+	int r =
+	    jail_load_program("aviary-agent", path, sp->o->rootless, &sp->agent_fd, &reader, err);
+	return r < 0 ? r : vm_programs_load(&sp->vm, sp->o, reader, err);
 }
 
 static int open_disk(struct spawner *sp, struct av_err *err)
@@ -177,7 +182,7 @@ static int open_all(struct spawner *sp, struct av_err *err)
 	if (r == 0)
 		r = open_cgroups(sp, err);
 	if (r == 0)
-		r = load_agent(sp, err);
+		r = load_programs(sp, err);
 	if (r == 0)
 		r = mounts_enter(&sp->mounts, sp->o, err);
 	if (r == 0 && !sp->o->rootless && (r = caps_limit_worker()) < 0)
@@ -351,6 +356,7 @@ static void clear(struct worker *w)
 	sweeper_stop(&w->sp.sweeper);
 	exports_clear(&w->sp.exports);
 	template_clear(&w->sp.templates);
+	vm_programs_clear(&w->sp.vm);
 	disk_free(w->sp.disk);
 	confine_close(&w->sp.confine);
 	cgroups_free(w->sp.cgroups);
@@ -364,6 +370,7 @@ int worker_main(const struct spawn_options *o)
 	w.sp = (struct spawner){.o = o,
 	    .mounts = MOUNTS_INIT,
 	    .agent_fd = -1,
+	    .vm = VM_PROGRAMS_INIT,
 	    .net = NET_INIT,
 	    .sweeper = {.sock = -1}};
 	w.sp.templates = TEMPLATE_STORE_INIT;

@@ -18,6 +18,11 @@
 	"created_boot_ns, last_active_boot_ns, pid, start_ticks, pidns_inode, boot_id, envs, "     \
 	"metadata, idle_delete, auto_resume, internet, paused_ms, tags, public_ports"
 
+/* In the order in which sql_read_main counts them, after those above. */
+#define MAIN_COLUMNS                                                                               \
+	"main, main_state, main_pid, main_exit_code, main_signal, main_started_ms, "               \
+	"main_finished_ms, stop_ms, stop_snapshot, stop_by, rollback_from"
+
 /* In the order in which sql_audit.c counts them. */
 #define AUDIT_COLUMNS                                                                              \
 	"seq, team_id, admin, status, http_status, code, action, resource_id, actor_type, "        \

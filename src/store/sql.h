@@ -102,6 +102,12 @@ int sql_host_put(struct store_db *db, struct store_req *r);
 int sql_host_delete(struct store_db *db, struct store_req *r);
 int sql_host_touch(struct store_db *db, struct store_req *r);
 
+/* sql_main.c */
+void sql_read_main(sqlite3_stmt *st, int first, struct store_main *m);
+int sql_main_update(struct store_db *db, struct store_req *r);
+int sql_log_put(struct store_db *db, struct store_req *r);
+int sql_log_get(struct store_db *db, struct store_req *r);
+
 /* sql_usage.c */
 int sql_points_put(struct store_db *db, struct store_req *r);
 int sql_points_get(struct store_db *db, struct store_req *r);

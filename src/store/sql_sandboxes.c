@@ -22,6 +22,8 @@ static void bind_sandbox(sqlite3_stmt *st, const struct store_sandbox *rec)
 	    (int64_t)rec->evidence.start_ticks, (int64_t)rec->evidence.pidns_inode};
 
 	sql_bind_text(st, 1, rec->id);
+	sql_bind_text(st, 4, rec->template_name);
+	sql_bind_text(st, 5, rec->template_id);
 	sql_bind_text(st, 6, rec->isolation);
 	sql_bind_text(st, 7, rec->state);
 	(void)sqlite3_bind_int(st, 8, rec->final);
@@ -75,8 +77,13 @@ static int read_sandbox(sqlite3_stmt *st, struct store_sandbox *rec)
 	rec->metadata_json = column_dup(st, 29);
 	rec->tags_json = column_dup(st, 34);
 	rec->ports_json = column_dup(st, 35);
-	return rec->envs_json && rec->metadata_json && rec->tags_json && rec->ports_json ? 0
-	                                                                                 : -ENOMEM;
+	rec->main_json = column_dup(st, 36);
+	sql_read_main(st, 37, &rec->main);
+	sql_column_copy(rec->rollback_from, sizeof(rec->rollback_from), st, 46);
+	return rec->envs_json && rec->metadata_json && rec->tags_json && rec->ports_json &&
+	               rec->main_json
+	           ? 0
+	           : -ENOMEM;
 }
 
 /* Reads all rows of st into r->sandboxes. */
@@ -216,13 +223,13 @@ int sql_sandbox_insert(struct store_db *db, struct store_req *r)
 	bind_sandbox(st, rec);
 	sql_bind_text(st, 2, rec->team_id);
 	sql_bind_text(st, 3, rec->key_id);
-	sql_bind_text(st, 4, rec->template_name);
-	sql_bind_text(st, 5, rec->template_id);
 	(void)sqlite3_bind_int64(st, 18, rec->created_ms);
 	sql_bind_text(st, 29, r->text[0]);
 	sql_bind_text(st, 30, r->text[1]);
 	sql_bind_text(st, 35, r->text[2]);
 	sql_bind_text(st, 36, r->text[3]);
+	sql_bind_text(st, 37, r->text[4]);
+	sql_bind_text(st, 38, rec->main.state);
 	return sql_run(db, st, "cannot record the sandbox", &r->err);
 }
 
@@ -255,6 +262,7 @@ int sql_sandbox_update(struct store_db *db, struct store_req *r)
 	if (!st)
 		return sql_error(db, &r->err, "cannot record the sandbox's state");
 	bind_sandbox(st, &r->args.sandbox);
+	sql_bind_text(st, 39, r->args.sandbox.rollback_from);
 	if (sql_run(db, st, "cannot record the sandbox's state", &r->err) < 0)
 		return -EIO;
 	if (sqlite3_changes(db->sql) == 0)

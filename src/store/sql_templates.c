@@ -38,6 +38,9 @@ static void read_template(sqlite3_stmt *st, void *row)
 	sql_column_copy(t->start_command, sizeof(t->start_command), st, 19);
 	t->kernel_warm = sqlite3_column_int(st, 20) != 0;
 	t->created_ms = sqlite3_column_int64(st, 21);
+	t->saved_vcpus = sqlite3_column_int64(st, 22);
+	t->saved_memory_bytes = sqlite3_column_int64(st, 23);
+	sql_column_copy(t->prefers, sizeof(t->prefers), st, 24);
 }
 
 int sql_template_list(struct store_db *db, struct store_req *r)
@@ -72,6 +75,9 @@ static void bind_template(sqlite3_stmt *st, const struct store_template *t)
 	sql_bind_text(st, 20, t->start_command);
 	(void)sqlite3_bind_int(st, 21, t->kernel_warm);
 	(void)sqlite3_bind_int64(st, 22, t->created_ms);
+	(void)sqlite3_bind_int64(st, 24, t->saved_vcpus);
+	(void)sqlite3_bind_int64(st, 25, t->saved_memory_bytes);
+	sql_bind_text(st, 26, t->prefers);
 }
 
 int sql_template_insert(struct store_db *db, struct store_req *r)
@@ -129,7 +135,9 @@ int sql_template_publish(struct store_db *db, struct store_req *r)
 	const struct store_template_args *a = &r->args.template;
 	sqlite3_stmt *st;
 
-	if (check_name(db, r) < 0)
+	bool named = strcmp(a->rec.state, "deleted") != 0;
+
+	if (named && check_name(db, r) < 0)
 		return -EEXIST;
 	if (a->other[0] && run_id(db, ST_TEMPLATE_MARK, a->other, &r->err) < 0)
 		return -EIO;
@@ -143,6 +151,12 @@ int sql_template_publish(struct store_db *db, struct store_req *r)
 	(void)sqlite3_bind_int64(st, 5, a->rec.size_bytes);
 	(void)sqlite3_bind_int64(st, 6, a->rec.depth);
 	(void)sqlite3_bind_int64(st, 7, a->rec.created_ms);
+	sql_bind_text(st, 8, named ? "ready" : "deleted");
+	(void)sqlite3_bind_int64(st, 9, a->rec.memory_bytes);
+	(void)sqlite3_bind_int64(st, 10, a->rec.cpu_milli);
+	(void)sqlite3_bind_int64(st, 11, a->rec.saved_vcpus);
+	(void)sqlite3_bind_int64(st, 12, a->rec.saved_memory_bytes);
+	sql_bind_text(st, 13, a->rec.isolation);
 	return sql_run(db, st, "cannot record the template", &r->err);
 }
 

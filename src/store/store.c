@@ -92,8 +92,8 @@ void store_req_reset(struct store_req *r)
 {
 	for (size_t i = 0; r->sandboxes && i < r->n; i++) {
 		const struct store_sandbox *rec = &r->sandboxes[i];
-		const char *texts[] = {
-		    rec->envs_json, rec->metadata_json, rec->tags_json, rec->ports_json};
+		const char *texts[] = {rec->envs_json, rec->metadata_json, rec->tags_json,
+		    rec->ports_json, rec->main_json};
 
 		for (size_t k = 0; k < AV_ARRAY_LEN(texts); k++)
 			free((char *)(uintptr_t)texts[k]);
@@ -385,102 +385,39 @@ void store_get_stats(struct store *s, struct store_stats *ret)
 
 /* ---- callbacks ---- */
 
+static void answer_insert(const struct store_req *r, const struct av_err *err)
+{
+	struct store_idempotency existing = {.key = r->name};
+
+	memcpy(existing.request_hash, r->existing_hash, STORE_HASH_SIZE);
+	memcpy(existing.sandbox_id, r->existing_id, AV_ID_SIZE);
+	r->fn.insert(r->ctx, r->has_existing ? &existing : NULL, err);
+}
+
+/* What an asker gets: no rows with an error, and nothing where nobody wants to know. */
+#define ANSWER_DONE         r->fn.done(r->ctx, err)
+#define ANSWER_INSERTED     answer_insert(r, err)
+#define ANSWER_SANDBOXES    r->fn.sandboxes(r->ctx, r->sandboxes, n, err)
+#define ANSWER_COUNT        r->fn.count(r->ctx, r->n, err)
+#define ANSWER_VALUE        r->fn.value(r->ctx, err ? NULL : r->text[0], err)
+#define ANSWER_COPY         r->fn.copy(r->ctx, err ? -1 : AV_TAKE_FD(r->copy_fd), r->n, err)
+#define ANSWER_AUDIT        r->fn.audit(r->ctx, r->rows, n, err ? 0 : r->args.audit_read.last, err)
+#define ANSWER_ROWS(member) r->fn.member(r->ctx, r->rows, n, err)
+
 static void call_back(struct store_req *r)
 {
 	const struct av_err *err = r->err.kind == AV_ERR_NONE ? NULL : &r->err;
-	struct store_idempotency existing = {.key = r->name};
+	size_t n = err ? 0 : r->n;
 
+	if (!r->fn.done)
+		return;
 	switch (r->op) {
-	case STORE_OP_SANDBOX_INSERT:
-		memcpy(existing.request_hash, r->existing_hash, STORE_HASH_SIZE);
-		memcpy(existing.sandbox_id, r->existing_id, AV_ID_SIZE);
-		if (r->fn.insert)
-			r->fn.insert(r->ctx, r->has_existing ? &existing : NULL, err);
+#define STORE_OP(name, run, answer)                                                                \
+	case STORE_OP_##name:                                                                      \
+		ANSWER_##answer;                                                                   \
 		break;
-	case STORE_OP_SANDBOX_GET:
-	case STORE_OP_SANDBOX_LIVE:
-	case STORE_OP_SANDBOX_HISTORY:
-		r->fn.sandboxes(r->ctx, r->sandboxes, err ? 0 : r->n, err);
-		break;
-	case STORE_OP_KEY_LIST:
-		r->fn.keys(r->ctx, r->rows, err ? 0 : r->n, err);
-		break;
-	case STORE_OP_PRUNE:
-		if (r->fn.count)
-			r->fn.count(r->ctx, r->n, err);
-		break;
-	case STORE_OP_VALUE_GET:
-		r->fn.value(r->ctx, err ? NULL : r->text[0], err);
-		break;
-	case STORE_OP_POINTS_GET:
-		r->fn.points(r->ctx, r->rows, err ? 0 : r->n, err);
-		break;
-	case STORE_OP_LOAD_LIST:
-		r->fn.loads(r->ctx, r->rows, err ? 0 : r->n, err);
-		break;
-	case STORE_OP_HOUR_LIST:
-		r->fn.hours(r->ctx, r->rows, err ? 0 : r->n, err);
-		break;
-	case STORE_OP_TEMPLATE_LIST:
-		r->fn.templates(r->ctx, r->rows, r->n, err);
-		break;
-	case STORE_OP_USER_LIST:
-		r->fn.users(r->ctx, r->rows, err ? 0 : r->n, err);
-		break;
-	case STORE_OP_TEAM_LIST:
-		r->fn.teams(r->ctx, r->rows, err ? 0 : r->n, err);
-		break;
-	case STORE_OP_MEMBER_LIST:
-		r->fn.members(r->ctx, r->rows, err ? 0 : r->n, err);
-		break;
-	case STORE_OP_CHANNEL_LIST:
-		r->fn.channels(r->ctx, r->rows, err ? 0 : r->n, err);
-		break;
-	case STORE_OP_DELIVERY_NEXT:
-	case STORE_OP_DELIVERY_FINISH:
-	case STORE_OP_DELIVERY_PAGE:
-		if (r->fn.deliveries)
-			r->fn.deliveries(r->ctx, r->rows, err ? 0 : r->n, err);
-		break;
-	case STORE_OP_COPY:
-		r->fn.copy(r->ctx, err ? -1 : AV_TAKE_FD(r->copy_fd), r->n, err);
-		break;
-	case STORE_OP_AUDIT_READ:
-		r->fn.audit(
-		    r->ctx, r->rows, err ? 0 : r->n, err ? 0 : r->args.audit_read.last, err);
-		break;
-	case STORE_OP_AUDIT_COUNT:
-	case STORE_OP_AUDIT_PRUNE:
-		r->fn.audit_counts(r->ctx, r->rows, err ? 0 : r->n, err);
-		break;
-	case STORE_OP_HOST_LIST:
-		r->fn.hosts(r->ctx, r->rows, err ? 0 : r->n, err);
-		break;
-	case STORE_OP_HOST_PUT:
-	case STORE_OP_HOST_DELETE:
-	case STORE_OP_HOST_TOUCH:
-	case STORE_OP_AUDIT_ADD:
-	case STORE_OP_CHANNEL_INSERT:
-	case STORE_OP_CHANNEL_UPDATE:
-	case STORE_OP_CHANNEL_DELETE:
-	case STORE_OP_NOTICE:
-	case STORE_OP_DELIVERY_AGAIN:
-	case STORE_OP_ACCOUNT_CHANGE:
-	case STORE_OP_ACCOUNT_PRUNE:
-	case STORE_OP_TEMPLATE_INSERT:
-	case STORE_OP_TEMPLATE_PUBLISH:
-	case STORE_OP_TEMPLATE_MARK:
-	case STORE_OP_TEMPLATE_REMOVE:
-	case STORE_OP_POINTS_PUT:
-	case STORE_OP_USAGE_ADD:
-	case STORE_OP_USAGE_PRUNE:
-	case STORE_OP_SANDBOX_UPDATE:
-	case STORE_OP_KEY_TOUCH:
-	case STORE_OP_FIRST_START:
-	case STORE_OP_VALUE_SET:
-		if (r->fn.done)
-			r->fn.done(r->ctx, err);
-		break;
+#include "store/ops.def"
+#undef STORE_OP
 	}
 }
 
@@ -577,7 +514,8 @@ static struct store_sandbox without_texts(const struct store_sandbox *rec)
 {
 	struct store_sandbox copy = *rec;
 
-	copy.envs_json = copy.metadata_json = copy.tags_json = copy.ports_json = NULL;
+	copy.main_json = copy.envs_json = copy.metadata_json = copy.tags_json = copy.ports_json =
+	    NULL;
 	return copy;
 }
 
@@ -595,6 +533,8 @@ int store_sandbox_insert(struct store *s, const struct store_sandbox *rec,
 	error = dup_text(&r->text[0], rec->envs_json ? rec->envs_json : "{}");
 	if (!error)
 		error = dup_labels(r, rec);
+	if (!error)
+		error = dup_text(&r->text[4], rec->main_json ? rec->main_json : "");
 	if (idem) {
 		memcpy(r->args.insert.request_hash, idem->request_hash, STORE_HASH_SIZE);
 		r->args.insert.only_look = idem->only_look;

@@ -90,13 +90,26 @@ struct store_evidence {
 	char boot_id[STORE_BOOT_ID_SIZE];
 };
 
+/* How the main command of a sandbox goes on, and the stop of a sandbox that waits for it. */
+struct store_main {
+	char state[12]; /* empty: there is none; "starting", "running", "exited", "killed" */
+	int64_t pid;
+	int64_t exit_code, exit_signal; /* with "exited" */
+	int64_t started_ms, finished_ms;
+	int64_t stop_ms;                         /* real time; 0: no stop is under way */
+	char stop_snapshot[STORE_TEMPLATE_SIZE]; /* or empty */
+	char stop_by[AV_ID_SIZE];                /* a key or a user; or empty */
+};
+
 struct store_sandbox {
 	char id[AV_ID_SIZE];
 	char team_id[AV_ID_SIZE];
 	char key_id[AV_ID_SIZE];                 /* who created it */
 	char template_name[STORE_TEMPLATE_SIZE]; /* as asked for */
 	char template_id[STORE_TEMPLATE_SIZE];   /* as resolved */
-	char isolation[8];                       /* "jail", "vm" */
+	/* It is being made again from template_id, and stood on this one; else empty. */
+	char rollback_from[STORE_TEMPLATE_SIZE];
+	char isolation[8]; /* "jail", "vm" */
 	char state[STORE_STATE_SIZE];
 	char reason[STORE_REASON_SIZE]; /* empty while it lives */
 	char message[256];              /* for people; may be empty */
@@ -117,8 +130,10 @@ struct store_sandbox {
 	    updated_ms;                               /* real time; 0: not yet */
 	int64_t created_boot_ns, last_active_boot_ns; /* boot-time clock of boot_id below */
 	struct store_evidence evidence;
-	int64_t paused_ms;     /* since when; 0: it is not paused */
-	const char *envs_json; /* objects; NULL reads as "{}" */
+	int64_t paused_ms;      /* since when; 0: it is not paused */
+	struct store_main main; /* not written by store_sandbox_update; inserted: its state only */
+	const char *main_json;  /* what it is, an object; NULL or empty: there is none */
+	const char *envs_json;  /* objects; NULL reads as "{}" */
 	const char *metadata_json;
 	const char *tags_json; /* arrays, of strings and of numbers; NULL reads as "[]" */
 	const char *ports_json;
@@ -143,11 +158,23 @@ int store_sandbox_insert(struct store *s, const struct store_sandbox *rec,
     const struct store_idempotency *idem, int64_t keep_ms, store_insert_fn *fn, void *ctx);
 
 /* Writes everything that may change: state, reason, message, final, timestamps, evidence,
- * time-outs and what they do, isolation and limits; with write_labels also metadata, tags and
- * public ports. fn may be NULL for a change nobody waits for. NOT_FOUND when there is no such
+ * time-outs and what they do, isolation, limits and template; with write_labels also metadata, tags
+ * and public ports. fn may be NULL for a change nobody waits for. NOT_FOUND when there is no such
  * record. */
 int store_sandbox_update(
     struct store *s, const struct store_sandbox *rec, store_done_fn *fn, void *ctx);
+
+/* fn may be NULL. No error when there is no such sandbox. */
+int store_main_update(struct store *s, const char *sandbox_id, const struct store_main *rec,
+    store_done_fn *fn, void *ctx);
+/* Replaces the saved log of a sandbox; it goes with the record, and is not kept without one. When
+ * all have more than total_max bytes, the oldest of the team that has the most go first. fn may be
+ * NULL. */
+int store_log_put(struct store *s, const char *sandbox_id, const void *log, size_t size,
+    int64_t total_max, store_done_fn *fn, void *ctx);
+/* Size 0 when there is none. */
+typedef void store_log_fn(void *ctx, const void *log, size_t size, const struct av_err *err);
+int store_log_get(struct store *s, const char *sandbox_id, store_log_fn *fn, void *ctx);
 
 /* v has n records, newest first. */
 typedef void store_sandboxes_fn(
@@ -198,6 +225,8 @@ struct store_template {
 	char start_command[1024];                    /* empty: none */
 	bool kernel_warm;
 	int64_t created_ms;
+	int64_t saved_vcpus, saved_memory_bytes; /* of the machine whose memory it holds; 0: none */
+	char prefers[8]; /* isolation of sandboxes that ask for none; empty: the default */
 };
 /* Oldest first; all states. */
 typedef void store_templates_fn(
@@ -206,8 +235,9 @@ int store_template_list(struct store *s, store_templates_fn *fn, void *ctx);
 /* user_id: who wants it. FORBIDDEN when it is to be platform's and the user is no administrator. */
 int store_template_insert(struct store *s, const struct store_template *rec, const char *user_id,
     store_done_fn *fn, void *ctx);
-/* In one change: rec becomes ready with all it says, replaced (NULL: none) becomes deleted.
- * CONFLICT when another ready one has the name. */
+/* In one change: what is known since it was made (seal, parent, size, …) is written, rec becomes
+ * ready, replaced (NULL: none) becomes deleted. CONFLICT when another ready one has the name. With
+ * the state "deleted" it gets no name: it is there as long as somebody uses it. */
 int store_template_publish(struct store *s, const struct store_template *rec, const char *replaced,
     store_done_fn *fn, void *ctx);
 /* It loses its name. */

@@ -14,51 +14,9 @@
 #include "store/store.h"
 
 enum store_op {
-	STORE_OP_SANDBOX_INSERT,
-	STORE_OP_SANDBOX_UPDATE,
-	STORE_OP_SANDBOX_GET,
-	STORE_OP_SANDBOX_LIVE,
-	STORE_OP_SANDBOX_HISTORY,
-	STORE_OP_PRUNE,
-	STORE_OP_KEY_LIST,
-	STORE_OP_KEY_TOUCH,
-	STORE_OP_FIRST_START,
-	STORE_OP_USER_LIST,
-	STORE_OP_TEAM_LIST,
-	STORE_OP_MEMBER_LIST,
-	STORE_OP_ACCOUNT_CHANGE,
-	STORE_OP_ACCOUNT_PRUNE,
-	STORE_OP_VALUE_GET,
-	STORE_OP_VALUE_SET,
-	STORE_OP_POINTS_PUT,
-	STORE_OP_POINTS_GET,
-	STORE_OP_USAGE_ADD,
-	STORE_OP_LOAD_LIST,
-	STORE_OP_HOUR_LIST,
-	STORE_OP_USAGE_PRUNE,
-	STORE_OP_COPY,
-	STORE_OP_TEMPLATE_LIST,
-	STORE_OP_TEMPLATE_INSERT,
-	STORE_OP_TEMPLATE_PUBLISH,
-	STORE_OP_TEMPLATE_MARK,
-	STORE_OP_TEMPLATE_REMOVE,
-	STORE_OP_HOST_LIST,
-	STORE_OP_HOST_PUT,
-	STORE_OP_HOST_DELETE,
-	STORE_OP_HOST_TOUCH,
-	STORE_OP_AUDIT_ADD,
-	STORE_OP_AUDIT_READ,
-	STORE_OP_AUDIT_COUNT,
-	STORE_OP_AUDIT_PRUNE,
-	STORE_OP_CHANNEL_LIST,
-	STORE_OP_CHANNEL_INSERT,
-	STORE_OP_CHANNEL_UPDATE,
-	STORE_OP_CHANNEL_DELETE,
-	STORE_OP_NOTICE,
-	STORE_OP_DELIVERY_NEXT,
-	STORE_OP_DELIVERY_FINISH,
-	STORE_OP_DELIVERY_PAGE,
-	STORE_OP_DELIVERY_AGAIN,
+#define STORE_OP(name, run, answer) STORE_OP_##name,
+#include "store/ops.def"
+#undef STORE_OP
 };
 
 struct store_page_args {
@@ -81,6 +39,17 @@ struct store_touch_args {
 struct store_points_args {
 	char id[AV_ID_SIZE];
 	size_t size; /* of text[0] */
+};
+
+struct store_main_args {
+	char id[AV_ID_SIZE];
+	struct store_main rec;
+};
+
+struct store_log_args {
+	char id[AV_ID_SIZE];
+	size_t size; /* of text[0] */
+	int64_t total_max;
 };
 
 struct store_range_args {
@@ -142,6 +111,7 @@ struct store_req {
 		store_keys_fn *keys;
 		store_value_fn *value;
 		store_points_fn *points;
+		store_log_fn *log;
 		store_loads_fn *loads;
 		store_hours_fn *hours;
 		store_templates_fn *templates;
@@ -157,8 +127,8 @@ struct store_req {
 	} fn;
 	void *ctx;
 
-	char *text[4]; /* insert: envs, metadata, tags, ports; update: the last three; settings:
-	                  value; points; records of the audit log */
+	char *text[5]; /* insert: envs, metadata, tags, ports, main; update: the three in between;
+	                  settings: value; points; records of the audit log; a log */
 	char *name;    /* idempotency key or name of a setting */
 	union {
 		struct store_insert_args insert;
@@ -169,6 +139,8 @@ struct store_req {
 		struct store_touch_args touch;
 		struct store_first first;
 		struct store_points_args points;
+		struct store_main_args main;
+		struct store_log_args log;
 		struct store_usage usage;
 		struct store_range_args range;
 		struct store_template_args template;

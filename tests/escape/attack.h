@@ -3,8 +3,9 @@
  * attack.h - what the escape programs share
  *
  * Each program is uploaded into a sandbox and tries there, as its root, what an attacker would; a
- * check is "ok" when the attempt failed as it must. `noseccomp` as first argument says that the
- * system call filter is off: what is refused then must be refused by something else.
+ * check is "ok" when the attempt failed as it must. Among the first arguments `noseccomp` says that
+ * the system call filter is off: what is refused then must be refused by something else; `vm` that
+ * the place is that of a QEMU (t53_vm_jail.c), where less is there and less is allowed.
  */
 #pragma once
 
@@ -17,11 +18,14 @@
 
 #include "lib/tap.h"
 
-static bool attack_seccomp_off_;
+static bool attack_seccomp_off_, attack_in_vm_;
 
 __attribute__((unused)) static void attack_init(int argc, char **argv)
 {
-	attack_seccomp_off_ = argc > 1 && strcmp(argv[1], "noseccomp") == 0;
+	for (int i = 1; i < argc && i <= 2; i++) {
+		attack_seccomp_off_ |= strcmp(argv[i], "noseccomp") == 0;
+		attack_in_vm_ |= strcmp(argv[i], "vm") == 0;
+	}
 }
 
 /* A raw system call must fail, and not because it is unknown to the test: r is its result. */

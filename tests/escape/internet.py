@@ -7,14 +7,19 @@ stand alone.
 """
 import http.client
 import os
+import re
 import signal
+import socket
 import subprocess
+import sys
 
 import aviary_test
 import fake_internet
-from aviary_test import Daemon, equal, instance_tag, links_of, nothing_left, ok, program, tables_of, wait_for
-from escape import judge, upload
+from aviary_test import (IN_VM, Daemon, children_of, cmdline, contains, equal, instance_tag, links_of, nothing_left, ok, program,
+                         tables_of, vm_only, wait_for)
+from escape import judge, put, upload
 from fake_internet import CGNAT, GATEWAY, HOME, PRIVATE, PUBLIC, RESOLVER, UPLINK, run
+from vm_templates import import_templates
 
 def agent_pid(d, sandbox):
     with open(os.path.join(d.run, sandbox, "process"), encoding="ascii") as f:
@@ -26,9 +31,24 @@ def address_of(d, sandbox):
         return f.read().split()[0]
 
 
+def link_of(d, sandbox):
+    with open(os.path.join(d.run, sandbox, "net"), encoding="ascii") as f:
+        return f.read().split()[1]
+
+
 def in_namespace(d, sandbox, *words, check=True):
-    """As the host's root in the sandbox's network namespace: more than anybody inside can do."""
+    """As the host's root in the network namespace of the sandbox, or of its QEMU: more than anybody inside can do."""
     return run("nsenter", "-t", agent_pid(d, sandbox), "-n", *words, check=check)
+
+
+def guest_network(d, sandbox):
+    """What QEMU gives its guest: gateway, resolver, address, and whether it lets nothing out."""
+    for pid in children_of(int(agent_pid(d, sandbox))):
+        found = re.search(rb"\0user,.*host=([\d.]+),dns=([\d.]+),dhcpstart=([\d.]+),restrict=(\w+)", cmdline(pid))
+        if found:
+            gateway, resolver, address, restrict = (x.decode() for x in found.groups())
+            return gateway, resolver, address, restrict == "on"
+    raise aviary_test.Failure("there is no QEMU")
 
 
 def attack(d, sandbox, *words):
@@ -37,7 +57,9 @@ def attack(d, sandbox, *words):
     if sandbox not in d.uploaded:
         upload(d, sandbox, "t30_internet")
         d.uploaded.add(sandbox)
-    judge("t30_internet", d.exec(sandbox, "/tmp/t30_internet " + " ".join(str(w) for w in words), timeout_sec=60))
+    result = d.exec(sandbox, "/tmp/t30_internet " + " ".join(str(w) for w in words), timeout_sec=60)
+    judge("t30_internet", result)
+    return result["stdout"]
 
 
 def online(d, **body):
@@ -69,17 +91,21 @@ def private_forms():
 def test_off_is_the_default(d):
     sandbox = d.create()
     equal(sandbox["internet"], False, "internet of a sandbox that did not ask")
-    interfaces = d.exec(sandbox["id"], "cat /proc/net/dev")["stdout"]
-    ok("eth0" not in interfaces, f"it has an interface: {interfaces}")
+    routes = d.exec(sandbox["id"], "cat /proc/net/route")["stdout"]
+    ok("eth0" not in routes, f"it has a route: {routes}")
+    links = [line.split()[1] for line in in_namespace(d, sandbox["id"], "ip", "-o", "link").splitlines()]
+    equal(links, ["lo:"], "interfaces of the sandbox, or of its QEMU")
     equal(tables_of(d), [], "tables of an Aviary that nobody asked for internet access")
     d.delete(sandbox["id"])
 
 
 def test_the_internet_is_reached(d):
     a, _b = pair(d)
-    attack(d, a, "reach", PUBLIC, 80, "own", "ipv6")
+    # Whoever has a kernel of its own has these rights: what it does with them is tested below.
+    attack(d, a, "reach", PUBLIC, 80, *([] if IN_VM else ["own"]), "ipv6")
     names = d.exec(a, "cat /etc/resolv.conf; getent ahostsv4 www.example")
-    ok("nameserver 169.254.253.53" in names["stdout"] and PUBLIC in names["stdout"], f"names: {names}")
+    server = guest_network(d, a)[1] if IN_VM else "169.254.253.53"
+    ok(f"nameserver {server}\n" in names["stdout"] and PUBLIC in names["stdout"], f"names: {names}")
     seen = d.exec(a, f"bash -c 'exec 3<>/dev/tcp/{PUBLIC}/80; printf \"GET / HTTP/1.0\\r\\n\\r\\n\" >&3; cat <&3'")
     ok(seen["stdout"].rstrip().endswith(UPLINK), f"the server saw another source: {seen['stdout']!r}")
 
@@ -90,10 +116,10 @@ def cli(d, *words):
 
 
 def test_the_command_line(d):
-    r = cli(d, "run", "--internet", "--", "cat", "/proc/net/dev")
-    ok(r.returncode == 0 and "eth0:" in r.stdout, f"run --internet: {r}")
-    r = cli(d, "run", "--", "cat", "/proc/net/dev")
-    ok(r.returncode == 0 and "eth0:" not in r.stdout, f"run: {r}")
+    r = cli(d, "run", "--internet", "--", "cat", "/proc/net/route")
+    ok(r.returncode == 0 and "eth0" in r.stdout, f"run --internet: {r}")
+    r = cli(d, "run", "--", "cat", "/proc/net/route")
+    ok(r.returncode == 0 and "eth0" not in r.stdout, f"run: {r}")
 
 
 # ---- T30 ----
@@ -102,8 +128,11 @@ def test_the_command_line(d):
 def test_t30_refused_at_once(d):
     a, _b = pair(d)
     host = [w for h in (UPLINK, d.host) for w in ("refuse" if h != UPLINK else "silent", h, d.port)]
-    attack(d, a, *metadata_forms(), *private_forms(), *host, "refuse", PUBLIC, 25, "udp", PRIVATE, 53, "udp", RESOLVER, 53,
-           "udp", "255.255.255.255", 67, "udp", "224.0.0.251", 5353)
+    out = attack(d, a, *metadata_forms(), *private_forms(), *host, "refuse", PUBLIC, 25, "udp", PRIVATE, 53, "udp", RESOLVER, 53,
+                 "udp", "255.255.255.255", 67, "udp", "224.0.0.251", 5353)
+    how = "Connection refused" if IN_VM else "No route to host"
+    for host, port in ((PRIVATE, 80), ("169.254.169.254", 80), (PUBLIC, 25)):
+        contains(out, f"::ffff:{host} port {port} too ({how})", "what a program sees")
 
 
 def host_addresses():
@@ -141,10 +170,11 @@ def test_t30_the_host_s_rules_alone(d):
 
 def test_t35_neighbours(d):
     a, b = pair(d)
-    d.expect(202, "POST", f"/v1/sandboxes/{b}/exec", {"cmd": "python3", "args": ["-m", "http.server", "8080"], "background": True})
+    server = "import socket\ns = socket.create_server(('', 8080))\nwhile True: s.accept()"
+    d.expect(202, "POST", f"/v1/sandboxes/{b}/exec", {"cmd": "python3", "args": ["-c", server], "background": True})
     wait_for(lambda: d.exec(b, "bash -c 'exec 3<>/dev/tcp/127.0.0.1/8080'")["exit_code"] == 0, 10, "a server in the neighbour")
     theirs = address_of(d, b)
-    attack(d, a, "refuse", theirs, 8080, "refuse", theirs, 22, "udp", theirs, 53, "source", theirs)
+    attack(d, a, "refuse", theirs, 8080, "refuse", theirs, 22, "udp", theirs, 53, *([] if IN_VM else ["source", theirs]))
     # Neither does the host reach into it, nor the internet.
     r = run("bash", "-c", f"exec 3<>/dev/tcp/{theirs}/8080 && echo connected", check=False)
     ok("connected" not in r, "the host connects to a sandbox")
@@ -172,11 +202,96 @@ def test_t35_spoofed_sources(d):
              "    s.send(b'\\xff' * 6 + m + b'\\x08\\x06' + struct.pack('!HHBBH', 1, 0x800, 6, 4, 2) + m\n"
              "           + socket.inet_aton(t) + m + socket.inet_aton(t))\n")
     in_namespace(d, a, "python3", "-c", spoof)
-    link = open(os.path.join(d.run, a, "net"), encoding="ascii").read().split()[1]
-    equal(run("ip", "neighbour", "show", "dev", link).count("lladdr"), 0, "neighbours learnt by ARP")
+    equal(run("ip", "neighbour", "show", "dev", link_of(d, a)).count("lladdr"), 0, "neighbours learnt by ARP")
     attack(d, b, "reach", PUBLIC, 80)
     d.delete(a)
     d.pair = online(d), b
+
+
+class Tap:
+    """What comes out of a sandbox, or of its QEMU, as [(kind of frame, source, target)]; as the host's side sees it."""
+
+    def __init__(self, link):
+        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 23)
+        self.socket.bind((link, 0))
+
+    def seen(self):
+        found = set()
+        self.socket.settimeout(0.5)
+        with self.socket:
+            while True:
+                try:
+                    frame, (_link, kind, direction, *_rest) = self.socket.recvfrom(2048)
+                except TimeoutError:
+                    return found
+                if direction != socket.PACKET_OUTGOING:
+                    ipv4 = kind == 0x800 and len(frame) >= 34
+                    found.add((kind, *(socket.inet_ntoa(frame[i:i + 4]) if ipv4 else "" for i in (26, 30))))
+
+
+def send_by_hand(d, sandbox, gateway, neighbour, answering):
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "guest_frames.py"), "rb") as f:
+        equal(put(d, sandbox, "/tmp/guest_frames.py", f.read()).status // 100, 2, "upload")
+    refused = ["169.254.169.254", PRIVATE, RESOLVER, CGNAT, UPLINK, GATEWAY, neighbour, "169.254.253.1", "240.0.0.1", "224.0.0.251"]
+    judge("guest_frames", d.exec(sandbox, " ".join(["python3 /tmp/guest_frames.py", gateway, neighbour, answering, *refused]), timeout_sec=30))
+
+
+@vm_only("root of a jail cannot send by hand: see `own` in t30_internet.c")
+def test_t35_by_hand(d):
+    """Root of a guest sends whatever it likes. What leaves its QEMU comes from the sandbox's own address and goes where the sandbox
+    may go; without the rules of QEMU's jail the host's stand alone."""
+    _a, b = pair(d)
+    victim = online(d)
+    mine, gateway = address_of(d, victim), guest_network(d, victim)[0]
+    for rules in (True, False):
+        if not rules:
+            in_namespace(d, victim, "nft", "delete", "table", "inet", "aviary")
+        tap = Tap(link_of(d, victim))
+        send_by_hand(d, victim, gateway, address_of(d, b), PUBLIC)
+        attack(d, victim, "reach", PUBLIC, 80)
+        seen = tap.seen()
+        equal({s[:2] for s in seen}, {(0x800, mine)}, "kinds of frames that came out, with their sources")
+        targets = {s[2] for s in seen}
+        ok(PUBLIC in targets and (not rules or targets <= {PUBLIC, "169.254.253.53"}), f"they went to {targets}")
+        ok(rules or PRIVATE in targets, f"the attack does not get as far as the host's rules: {targets}")
+    attack(d, b, "reach", PUBLIC, 80)
+    d.delete(victim)
+
+
+@vm_only("a jail without internet access has no interface")
+def test_off_and_root_inside(d):
+    """The card of a guest without internet access leads nowhere, not even to the loopback of QEMU's jail."""
+    sandbox = d.create()["id"]
+    gateway, resolver, address, restricted = guest_network(d, sandbox)
+    ok(restricted, "QEMU was told to let everything out")
+    server = "import socket\ns = socket.create_server(('', 80))\nprint(flush=True)\nwhile True: s.accept()[0].send(b'x')"
+    with subprocess.Popen(["nsenter", "-t", agent_pid(d, sandbox), "-n", sys.executable, "-c", server], stdout=subprocess.PIPE) as p:
+        try:
+            p.stdout.readline()
+            in_namespace(d, sandbox, "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/80")
+            up = d.exec(sandbox, f"ip link set eth0 up && ip address add {address}/27 dev eth0 && ip route add default via {gateway} && ip route")
+            contains(up["stdout"], f"default via {gateway}", "root brings it up")
+            hosts = [gateway, resolver, PUBLIC, PRIVATE, "169.254.169.254", "169.254.253.53", UPLINK]
+            attack(d, sandbox, *[w for h in hosts for w in ("silent", h, 80, "udp", h, 53)], "ipv6")
+            send_by_hand(d, sandbox, gateway, address_of(d, pair(d)[1]), "-")
+        finally:
+            p.kill()
+    equal(d.exec(sandbox, "echo alive")["stdout"], "alive\n", "the machine")
+    d.delete(sandbox)
+
+
+@vm_only("a jail's loopback is its own")
+def test_nothing_listens_around_a_guest(d):
+    """libslirp turns its own address into the loopback of QEMU's jail: nobody must be there."""
+    a, _b = pair(d)
+    for name in ("tcp", "udp", "tcp6", "udp6"):
+        with open(f"/proc/{agent_pid(d, a)}/net/{name}", encoding="ascii") as f:
+            listening = [line for line in f.readlines()[1:] if line.split()[3] in ("0A", "07") and name.startswith("tcp")]
+        equal(listening, [], f"sockets of {name} that listen")
+    gateway, resolver, _address, _restricted = guest_network(d, a)
+    ports = (22, 53, 67, 80, 111, 139, 445, d.port)
+    attack(d, a, *[w for p in ports for w in ("refuse", gateway, p)], "refuse", resolver, 80, "udp", gateway, 69)
 
 
 def test_t35_an_address_used_again(d):
@@ -209,6 +324,7 @@ def test_t36_connections_of_one_sandbox(d):
         ok(200 < n <= 8193, f"{n} connections of a sandbox that sent to 30,000 ports")
     attack(d, b, "reach", PUBLIC, 80)
     attack(d, a, "reach", PUBLIC, 80)
+    equal(d.exec(victim, "echo alive")["stdout"], "alive\n", "the one that did it")
     d.delete(victim)
 
 
@@ -263,9 +379,9 @@ def test_allowed_ranges_and_a_second_aviary(d):
     a, _b = pair(d)
     other = Daemon(args=["--allow-net", f"{PRIVATE},{UPLINK}", "--resolver", "10.99.77.99", "--net-pool", "10.213.0.0/16"])
     try:
-        for point in ("create.veth", "create.net"):
+        for point in () if IN_VM else ("create.veth", "create.net"):
             die_at(other, point)
-        other.start()
+        other.start()  # of jails in any case
         sandbox = online(other)
         attack(other, sandbox, "reach", PRIVATE, 80, "reach", PRIVATE, 25, "reach", PUBLIC, 80, "refuse", HOME, 80,
                "refuse", RESOLVER, 80, "silent", UPLINK, other.port, "refuse", address_of(d, a), 80)
@@ -282,9 +398,11 @@ def test_allowed_ranges_and_a_second_aviary(d):
 
 
 def test_the_operator_s_no(d):
-    other = Daemon(args=["--internet", "no"])
+    other = Daemon(args=["--internet", "no", *(["--default-isolation", "vm", "--vm-pool", "0"] if IN_VM else [])])
     try:
         other.start()
+        if IN_VM:
+            import_templates(other)
         r = other.request("POST", "/v1/sandboxes", {"internet": True})
         equal((r.status, r.code), (501, "unsupported"), "create with internet access")
         ok("internet = no" in r.message, f"the message names the cause: {r.message}")

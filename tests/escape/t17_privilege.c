@@ -35,6 +35,9 @@ static unsigned long long status_hex(const char *field)
 
 static void test_capability_sets(void)
 {
+	if (attack_in_vm_)
+		ok((status_hex("CapBnd:\t") | status_hex("CapPrm:\t")) == 0,
+		    "there is no capability, and none to be had");
 	ok(status_hex("CapInh:\t") == 0, "the inheritable set is empty");
 	ok(status_hex("CapAmb:\t") == 0, "the ambient set is empty");
 	ok((status_hex("CapBnd:\t") & ~ALLOWED) == 0,
@@ -102,7 +105,9 @@ static void test_set_uid(bool sudo)
 {
 	ok(copy_self("/tmp/setuid", 04755), "a set-uid root copy of this program");
 	int r = run("/tmp/setuid", "euid", 1000);
-	if (sudo)
+	if (attack_in_vm_)
+		ok(r == 99, "nobody becomes another user (status %d)", r);
+	else if (sudo)
 		ok(r == 0, "set-uid programs give sandbox root, as sudo needs");
 	else
 		ok(r == 1, "set-uid programs give nothing with sudo off");

@@ -47,9 +47,10 @@ static void test_network_setup(void)
 	ok(fd >= 0, "an ordinary UDP socket is allowed");
 	struct ifreq ifr = {0};
 	memcpy(ifr.ifr_name, "lo", 3);
-	ok(ioctl(fd, SIOCGIFFLAGS, &ifr) == 0 && (ifr.ifr_flags & IFF_UP), "loopback is up");
+	ok((ioctl(fd, SIOCGIFFLAGS, &ifr) == 0 && (ifr.ifr_flags & IFF_UP)) || attack_in_vm_,
+	    "loopback is up");
 	ifr.ifr_flags = 0;
-	denied(ioctl(fd, SIOCSIFFLAGS, &ifr), "taking loopback down");
+	refused(ioctl(fd, SIOCSIFFLAGS, &ifr), "taking loopback down");
 	close(fd);
 	int nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
 	if (nl < 0) {

@@ -50,7 +50,33 @@ def is_as_answered(d, steps):
     wait_for(lambda: not stored(d), 15, f"no files of templates: {stored(d)}")
 
 
-def die_at(point, _of):
+def die_going_back(point, _of):
+    """It becomes what the snapshot holds, or stays as it was when that was not recorded."""
+    d = Daemon(env={"AVIARY_FAILPOINT": f"{point}=kill@1"})
+    with death.dying(d, point):
+        before, steps = death.generation(d), []
+        a = d.create(metadata={"name": "work"})["id"]
+        d.exec(a, "echo then >/root/x")
+        d.expect(201, "POST", "/v1/snapshots", {"sandbox_id": a, "name": "t", "keep_running": True}, timeout=30)
+        d.exec(a, "echo later >/root/x")
+        death.attempt(lambda: steps.append(d.request("POST", f"/v1/sandboxes/{a}/rollback", {"snapshot": "t"}).status), steps)
+        died = death.who_died(d, before)
+        wait_for(lambda: d.expect(200, "GET", f"/v1/sandboxes/{a}").json()["status"] == "running", 20, "it runs")
+        equal(d.exec(a, "cat /root/x")["stdout"], "later\n" if point == "rollback.checked" else "then\n", "what it is")
+        equal(d.expect(200, "GET", f"/v1/sandboxes/{a}").json()["metadata"], {"name": "work"}, "whose it is")
+        d.expect(200, "POST", f"/v1/sandboxes/{a}/rollback", {"snapshot": "t"}, timeout=30)
+        d.expect(204, "DELETE", "/v1/snapshots/t")
+        d.delete_all()
+        wait_for(lambda: not stored(d), 15, f"no files of templates: {stored(d)}")
+        death.stops_clean(d)
+        return died, steps
+
+
+def die_at(point, of):
+    return (die_going_back if point.startswith("rollback.") else die_with_template)(point, of)
+
+
+def die_with_template(point, _of):
     d = Daemon(env={"AVIARY_FAILPOINT": f"{point}=kill@1"})
     with death.dying(d, point):
         before, steps = death.generation(d), []
@@ -78,11 +104,11 @@ def die_at(point, _of):
 
 def judge(point, of, outcome):
     died, steps = outcome
-    print(f"# {point}: {', '.join(steps)}; died: {', '.join(died) or 'nobody'}")
+    print(f"# {point}: {', '.join(map(str, steps))}; died: {', '.join(died) or 'nobody'}")
     ok(of in died, f"the {of} did not die: the failpoint {point} was not passed")
 
 
-POINTS = [(p, "daemon") for p in failpoints("control") if p.startswith(("snapshot.", "template."))] + \
+POINTS = [(p, "daemon") for p in failpoints("control") if p.startswith(("snapshot.", "template.", "rollback."))] + \
     [(p, "worker") for p in WORKER]
 if os.geteuid() != 0:
     print("1..0 # SKIP needs root's worker and cgroups")

@@ -68,7 +68,9 @@ void spawn_client_start(struct spawn_client *c, const char *const *options)
 {
 	*c = (struct spawn_client){.sock = -1};
 	/* The daemon's directories may be entered by others than the tester's user. */
-	snprintf(c->dir, sizeof(c->dir), "/tmp/aviary-test-XXXXXX");
+	const char *tmp = getenv("TMPDIR");
+	if (av_path_printf(c->dir, sizeof(c->dir), "%s/aviary-test-XXXXXX", tmp ? tmp : "/tmp") < 0)
+		die("TMPDIR");
 	if (!mkdtemp(c->dir) || chmod(c->dir, 0755) < 0)
 		die("mkdtemp");
 	snprintf(c->state, sizeof(c->state), "%s/state", c->dir);

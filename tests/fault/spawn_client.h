@@ -14,7 +14,7 @@
 #include "spawn/wire.h"
 
 struct spawn_client {
-	char dir[64]; /* scratch; state and run below it */
+	char dir[64]; /* scratch, below TMPDIR or /tmp; state and run below it */
 	char state[80], run[80];
 	pid_t supervisor;
 	int sock; /* -1: not connected */

@@ -76,6 +76,15 @@ void template_tool_seal(struct template_tool *t)
 	template_tool_write(t);
 }
 
+void template_tool_seal_root(struct template_tool *t)
+{
+	struct layer_sum root, usr = {0};
+	sum(t->root, &root);
+	template_content(&root, &usr, t->meta.content);
+	template_meta_seal(&t->meta);
+	template_tool_write(t);
+}
+
 void template_tool_write(struct template_tool *t)
 {
 	AV_CLEANUP(av_closep) int fd = open(t->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

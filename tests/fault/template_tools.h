@@ -25,5 +25,7 @@ struct template_tool {
 void template_tool_begin(struct spawn_client *c, struct template_tool *t);
 /* Checksum and record of what the layer holds now. */
 void template_tool_seal(struct template_tool *t);
+/* The same for one that stands on empty: usr/ does not count. */
+void template_tool_seal_root(struct template_tool *t);
 /* A new record, sealed as it is in t->meta. */
 void template_tool_write(struct template_tool *t);

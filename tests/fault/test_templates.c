@@ -23,11 +23,10 @@
 #include "base/fd.h"
 #include "base/path.h"
 #include "spawn/layer.h"
+#include "tests/fault/spawn_test.h"
 #include "tests/fault/template_tools.h"
 #include "tests/lib/tap.h"
 #include "base/banned.h"
-
-#define SOME_USER 61234
 
 static char out[65536], want[65536];
 static bool rootless, in_image;
@@ -517,18 +516,10 @@ static void test_cleanup(struct spawn_client *c)
 int main(int argc, char **argv)
 {
 	struct spawn_client c;
-	setvbuf(stdout, NULL, _IOLBF, 0);
-	if (geteuid() != 0)
-		tap_skip_all(true, "needs root");
-	rootless = argc > 1 && strcmp(argv[1], "rootless") == 0;
-	for (int i = rootless ? 2 : 1, n = 0; i < argc && n < 10; i++)
-		options[n++] = argv[i];
+	rootless = spawn_test_words(argc, argv, options, 0, AV_ARRAY_LEN(options));
 	alarm(200);
-	if (rootless && (setresgid(SOME_USER, SOME_USER, SOME_USER) < 0 ||
-	                    setresuid(SOME_USER, SOME_USER, SOME_USER) < 0))
-		tap_skip_all(true, "cannot become another user");
-	if (rootless && access(getenv("AVIARY_BUILD"), X_OK) < 0)
-		tap_skip_all(false, "the build lies where other users cannot look");
+	if (rootless)
+		spawn_test_become_user();
 	spawn_client_start(&c, options);
 	struct spawn_request q = {.op = SPAWN_HELLO, .u.protocol = SPAWN_PROTOCOL};
 	struct spawn_reply r = {0};

@@ -5,7 +5,7 @@
 import base64
 import time
 
-from aviary_test import equal, main, ok, wait_for
+from aviary_test import contains, equal, least, main, ok, wait_for
 
 SHARED = {}
 
@@ -66,6 +66,16 @@ def test_program_that_does_not_exist(d):
         equal((r.status, r.code), (404, "not_found"), "not found")
 
 
+def test_program_of_another_processor_is_no_script(d):
+    sb = sandbox(d)
+    d.exec(sb, "printf '\\177ELF\\002echo no\\n' >/tmp/foreign; echo 'echo yes' >/tmp/plain; chmod 755 /tmp/foreign /tmp/plain")
+    r = d.request("POST", f"/v1/sandboxes/{sb}/exec", {"cmd": "/tmp/foreign"})
+    ok(r.status != 200 or r.json()["exit_code"] == 126, f"not executed: {r.status} {r.body[:200]}")
+    contains(r.body.decode().lower(), "format", "why")
+    r = d.expect(200, "POST", f"/v1/sandboxes/{sb}/exec", {"cmd": "/tmp/plain"}).json()
+    equal(r["stdout"], "yes\n", "without a first line it is the shell's")
+
+
 def test_binary_output_is_base64(d):
     r = d.exec(sandbox(d), "printf 'a\\377b'; echo text >&2")
     equal(r["encoding"], "base64", "encoding of both")
@@ -109,6 +119,18 @@ def test_timeout_of_zero_is_none(d):
 def test_killed_by_a_signal(d):
     r = d.exec(sandbox(d), "kill -TERM $$")
     equal((r["exit_code"], r["signal"]), (143, 15), "as a shell says it, and the number")
+
+
+def test_killed_for_memory(d):
+    """Said of the command, also where a shell only hands it on; a kill that is none of the kernel's is not taken for one."""
+    sb = d.create(memory_mb=least(64, 512))["id"]
+    for i, script in enumerate(("exec tail /dev/zero", "tail /dev/zero; exit $?")):
+        r = d.exec(sb, script)
+        equal((r["exit_code"], r.get("oom_killed")), (137, True), script)
+        equal(d.expect(200, "GET", f"/v1/sandboxes/{sb}").json()["oom_kills"], i + 1, "and counted")
+    r = d.exec(sb, "kill -KILL $$")
+    equal((r["exit_code"], r.get("oom_killed", False)), (137, False), "killed otherwise")
+    d.delete(sb)
 
 
 def test_ends_when_all_holders_of_the_output_are_done(d):

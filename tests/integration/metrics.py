@@ -16,7 +16,7 @@ import time
 
 import yaml
 
-from aviary_test import Daemon, cmdline, contains, equal, main, ok, processes_of, wait_for
+from aviary_test import IN_VM, Daemon, cmdline, contains, equal, main, ok, processes_of, wait_for
 
 try:
     from prometheus_client.parser import text_string_to_metric_families
@@ -33,6 +33,7 @@ BENCH_ROWS = {
     "create_internet": 'aviary_operation_duration_seconds{operation="create_internet"}',
     "delete_gone": 'aviary_operation_duration_seconds{operation="delete"}',
     "exec_true": 'aviary_operation_duration_seconds{operation="exec"}',
+    "sdk_exec_overhead": 'aviary_operation_duration_seconds{operation="exec_start"}',
     "run_code_first": 'aviary_operation_duration_seconds{operation="run_code"}',
     "run_code_warm": 'aviary_operation_duration_seconds{operation="run_code"}',
     "creates_per_second": 'aviary_sandbox_creates_total{result="ok"}',
@@ -43,13 +44,20 @@ BENCH_ROWS = {
     "metrics_sampling_1000": "aviary_sampling_seconds_total{}",
     "idle_memory_mib": "aviary_sandboxes_memory_bytes{}",
     "agent_private_mib": "aviary_sandboxes_memory_bytes{}",
+    "vm_create_first_byte": 'aviary_operation_duration_seconds{operation="create_vm"}',
+    "vm_create_first_byte_pool": 'aviary_operation_duration_seconds{operation="create_vm_pool"}',
+    "vm_exec_true": 'aviary_operation_duration_seconds{operation="exec"}',
+    "vm_pause": 'aviary_operation_duration_seconds{operation="pause_vm"}',
+    "vm_resume": 'aviary_operation_duration_seconds{operation="resume_vm"}',
+    "vm_fork_source_stopped": 'aviary_operation_duration_seconds{operation="snapshot_stopped"}',
+    "vm_idle_memory_mib": "aviary_sandboxes_memory_bytes{}",
     "daemon_rss_mib": "process_resident_memory_bytes{}",
 }
-QUEUES = ("store", "work", "trace_spans", "creates", "changes", "changes_waiting", "ending", "ending_retries", "account_changes", "passwords", "passwords_running", "audit", "audit_readers", "host_changes", "backups", "channels_waiting", "channels_sending", "outbound", "spawn_waiting",
+QUEUES = ("store", "work", "trace_spans", "creates", "changes", "changes_waiting", "ending", "ending_retries", "stops", "account_changes", "passwords", "passwords_running", "audit", "audit_readers", "host_changes", "backups", "channels_waiting", "channels_sending", "outbound", "spawn_waiting",
           "spawn_sent", "worker_jobs", "worker_creating", "worker_destroying", "worker_snapshotting", "worker_freezing",
           "worker_trash")
 TABLES = ("sandboxes", "templates", "users", "teams", "keys", "hosts", "channels", "throttled", "pool", "event_streams", "event_rings", "events_kept", "worker_slots")
-BUFFERS = ("exec_output", "kernel_results", "events")
+BUFFERS = ("exec_output", "kernel_results", "events", "logs_saving", "logs_reading")
 
 
 def page(d, **kw):
@@ -172,7 +180,7 @@ def test_what_happens_is_counted(d):
     before = samples(d)
     use(d)
     after = samples(d)
-    for name in ("create_cold", "delete", "exec_start", "exec", "upload", "download", "delete_destroy"):
+    for name in ("create_vm" if IN_VM else "create_cold", "delete", "exec_start", "exec", "upload", "download", "delete_destroy"):
         key = f'aviary_operation_duration_seconds_count{{operation="{name}"}}'
         ok(after[key] > before[key], f"{name} is counted")
     for phase in ("record", "queue", "spawn", "worker", "child", "commit", "agent"):

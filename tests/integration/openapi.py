@@ -26,6 +26,8 @@ UNKNOWN = "sb" + "0" * 25
 SEEN = set()  # (method, path, status) that were answered and fit
 OWN = {}  # ids of the team and the user of the key
 DOC = {}
+# Answered by virtual machines only, which this test makes none of.
+NEEDS_VM = {("POST", "/v1/sandboxes/{id}/fork", 201)}
 HUB = github.GitHub()
 
 
@@ -233,6 +235,7 @@ def test_sandboxes(d):
     ask(d, "GET", S + "/stats", 400, query="?range=1y")
     ask(d, "GET", S + "/usage", 400, query="?from=x")
     ask(d, "POST", I + "/url", 200, {"port": 8000}, id=sb)
+    ask(d, "POST", I + "/stop", 409, {"snapshot": "minimal"}, id=sb)
     ask(d, "POST", I + "/resume", 409, id=sb)
     ask(d, "POST", I + "/pause", 200, id=sb)
     ask(d, "POST", I + "/pause", 409, id=sb)
@@ -241,12 +244,51 @@ def test_sandboxes(d):
             body, headers = body_for(op), None
             if "multipart/form-data" in op.get("requestBody", {}).get("content", {}):
                 body, headers = form("/tmp/x", b"x")
-            if not path.endswith("/resume"):
+            if not path.endswith(("/resume", "/rollback")):
                 ask(d, method, path, 409, body, query_for(op), headers=headers, id=sb, selector="1")
     ask(d, "POST", I + "/resume", 200, id=sb)
+    ask(d, "POST", I + "/rollback", 404, {"snapshot": "no-such"}, id=sb)
+    ask(d, "POST", I + "/rollback", 400, {}, id=sb)
+    ask(d, "POST", I + "/rollback", 200, {"snapshot": "minimal"}, id=sb)
+    contains(d.expect(501, "POST", I.format(id=sb) + "/fork", {}).json()["error"]["message"], "vm", "what can be forked")
+    ask(d, "POST", I + "/fork", 400, {"count": 101}, id=sb)
     ask(d, "DELETE", I, 204, id=sb)
     ask(d, "GET", I, 200, id=sb)
     ask(d, "PATCH", I, 409, {"tags": []}, id=sb)
+    sb = ask(d, "POST", S, 201, {"command": ["/bin/sh", "-c", "exec sleep 600"], "workdir": "/tmp", "user": "root",
+             "files": [{"path": "/tmp/x", "content": "x", "mode": "600"}]}).json()["id"]
+    ask(d, "GET", I + "/logs", 200, id=sb)
+    ask(d, "POST", I + "/rollback", 409, {"snapshot": "minimal"}, id=sb)
+    ended = ask(d, "POST", S, 201, {"command": "echo one; printf '\\377'; exit 3"}).json()["id"]
+    schema = {**DOC["components"]["schemas"]["LogLine"], "components": DOC["components"]}
+    for line in ask(d, "GET", I + "/logs", 200, query="?format=json&follow=true", id=ended).body.splitlines():
+        jsonschema.validate(json.loads(line), schema, jsonschema.Draft202012Validator)
+    ask(d, "GET", I + "/logs", 400, query="?tail=x", id=sb)
+    ask(d, "POST", I + "/stop", 400, {"grace_sec": -1}, id=sb)
+    ask(d, "POST", I + "/stop", 200, {"grace_sec": 5}, id=sb)
+    ask(d, "GET", I, 200, id=sb)
+
+
+def test_more_saved_logs_than_a_team_may_read(d):
+    # Six times as much as JSON, so that it fits into no buffer on the way.
+    sb, readers = d.expect(201, "POST", S, {"command": "head -c 1200000 /dev/zero | tr '\\0' '\\1'"}).json()["id"], []
+    ok(d.request("GET", I.format(id=sb) + "/logs?follow=true").status == 200, "it has ended")
+    wait_for(lambda: d.request("GET", I.format(id=sb)).json()["status"] == "stopped", 30, "its end")
+    try:
+        for _ in range(24):
+            conn = d.connection()
+            readers.append(conn)
+            conn.sock = socket.socket()
+            conn.sock.settimeout(30)
+            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            conn.sock.connect((d.host, d.port))
+            conn.request("GET", I.format(id=sb) + "/logs?format=json", headers={"X-API-Key": d.key})
+        for conn in readers:
+            conn.getresponse()
+        ask(d, "GET", I + "/logs", 429, id=sb)
+    finally:
+        for conn in readers:
+            conn.close()
 
 
 def test_commands(d):
@@ -312,6 +354,7 @@ def test_templates(d):
 def test_keys_and_what_they_may_use(d):
     K, one = "/v1/api-keys", "/v1/api-keys/{api_key}"
     ask(d, "GET", "/v1/limits", 200)
+    ask(d, "GET", "/v1/isolations", 200)
     made = ask(d, "POST", K, 201, {"name": "openapi", "expires_in_sec": 3600, "scopes": ["*"],
                                    "quota": {"sandboxes": 9, "cpus": 0.01, "creates_per_minute": 1}}).json()
     bounded = {"X-API-Key": made["key"]}
@@ -607,7 +650,7 @@ def wrong_values(schema):
     kinds = [schema["type"]] if isinstance(schema.get("type"), str) else schema.get("type", [])
     samples = {"string": "text", "integer": 5, "number": 5.5, "boolean": True, "array": [1], "object": {"a": 1}}
     for kind, value in samples.items():
-        fits = kind in kinds or (kind == "integer" and "number" in kinds)
+        fits = kind in kinds or kind == schema.get("x-also") or (kind == "integer" and "number" in kinds)
         if not fits:
             yield value
     if "integer" in kinds and "number" not in kinds and "string" not in kinds:
@@ -686,7 +729,7 @@ def test_a_hundred_megabytes_where_a_kilobyte_is_expected(d):
 
 def test_every_documented_answer_was_given(_d):
     documented = {(m, p, int(status)) for p, m, op in operations() for status in op["responses"]}
-    equal(sorted(documented - SEEN), [], "answers that no test here got")
+    equal(sorted(documented - SEEN - NEEDS_VM), [], "answers that no test here got")
 
 
 if __name__ == "__main__":

@@ -306,6 +306,7 @@ def test_use(d):
     sid = start_server(d, d.create(timeout_sec=3)["id"])
     # What the test itself started counts as use too; the server must not be one of them.
     d.exec(sid, "setsid python3 /tmp/port_server.py 3100 >/dev/null 2>&1 </dev/null & sleep 0.5; pkill -f 'py 3000'")
+    wait_for(lambda: ask(d, to=host(sid, 3100)).status == 200, 5, "the new server answers")
     end = time.monotonic() + 4.5
     while time.monotonic() < end:
         status(d, 200, to=host(sid, 3100))

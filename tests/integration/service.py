@@ -125,7 +125,8 @@ def test_signals(d):
         own.process.send_signal(signal.SIGUSR1)
         wait_for(lambda: "logging at debug" in own.log_text(), 10, "SIGUSR1")
         own.request("GET", "/v1/sandboxes")
-        contains(own.log_text(), "/v1/sandboxes", "a request is logged")
+        # When it is over, which may be after its answer was read.
+        wait_for(lambda: "/v1/sandboxes" in own.log_text(), 10, "a request is logged")
         own.process.send_signal(signal.SIGUSR1)
         wait_for(lambda: "as configured again" in own.log_text(), 10, "SIGUSR1 again")
         before = own.log_text()

@@ -13,21 +13,20 @@ import struct
 import subprocess
 import sys
 import tarfile
-import tempfile
 import termios
 
 import aviary_test
+import ordinary_user
 from aviary_test import contains, equal, ok, program
 
 ROOTLESS = "--rootless" in sys.argv
 if ROOTLESS:
     sys.argv.remove("--rootless")
-UID = 54321
 SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "templates")
 
 
 def as_user():
-    return {"user": UID, "group": UID, "extra_groups": []} if ROOTLESS and os.geteuid() == 0 else {}
+    return ordinary_user.as_user() if ROOTLESS else {}
 
 
 def environment(d, **more):
@@ -37,7 +36,7 @@ def environment(d, **more):
 
 
 def cli(d, *words, check=True, stdin=None, **env):
-    r = subprocess.run([os.path.join(BIN, "aviary"), *words], capture_output=True, env=environment(d, **env), timeout=60,
+    r = subprocess.run([program("aviary"), *words], capture_output=True, env=environment(d, **env), timeout=60,
                        cwd="/", check=False, stdin=stdin, **as_user())
     r.stdout, r.stderr = r.stdout.decode(), r.stderr.decode()
     if check:
@@ -161,7 +160,7 @@ def test_build(d):
     is_little(d, "mine")
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
-    p = subprocess.Popen([os.path.join(BIN, "aviary"), "template", "build", "mine"], stdout=subprocess.PIPE, stderr=slave,
+    p = subprocess.Popen([program("aviary"), "template", "build", "mine"], stdout=subprocess.PIPE, stderr=slave,
                          env=environment(d, **env), cwd="/", **as_user())
     os.close(slave)
     seen = b""
@@ -205,7 +204,7 @@ def interrupt(d, env, where):
     path = os.path.join(d.dir, "recipes", "pid")
     write(d, "recipes/mine/build", FOR_EVER.encode())
     os.chmod(os.path.dirname(path), 0o777)
-    p = subprocess.Popen([os.path.join(BIN, "aviary"), "template", "build", "mine"], stderr=subprocess.PIPE,
+    p = subprocess.Popen([program("aviary"), "template", "build", "mine"], stderr=subprocess.PIPE,
                          env=environment(d, **env, WHERE=where, PID=path, ROOT_TAR=os.path.join(d.dir, "root.tar")),
                          cwd="/", **as_user())
     aviary_test.wait_for(lambda: os.path.exists(path), 10, "the recipe runs")
@@ -234,7 +233,7 @@ def test_deaths_in_the_middle_of_a_build(d):
     """Daemon, worker or the command itself killed during the upload: no template, nothing that stays, and again works."""
     data = make_root()
     for victim in ("daemon", "worker", "command"):
-        p = subprocess.Popen([os.path.join(BIN, "aviary"), "template", "import", "late"], stdin=subprocess.PIPE,
+        p = subprocess.Popen([program("aviary"), "template", "import", "late"], stdin=subprocess.PIPE,
                              stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(d), cwd="/", **as_user())
         p.stdin.write(data[:len(data) // 2])
         p.stdin.flush()
@@ -269,26 +268,29 @@ def test_snapshot(d):
     sandbox = d.create(template="mine", metadata={"name": "work"})["id"]
     d.exec(sandbox, "echo kept >/root/z")
     if ROOTLESS:
-        r = cli(d, "snapshot", "work", "s1", check=False)
+        r = cli(d, "snapshot", "create", "work", "s1", check=False)
         if r.returncode:
             contains(r.stderr, "stop", "where nothing can be frozen: what else there is")
-            equal(cli(d, "snapshot", "work", "s1", "--stop").stdout, "s1\n", "its name")
+            equal(cli(d, "snapshot", "create", "work", "s1", "--stop").stdout, "s1\n", "its name")
     else:
-        equal(cli(d, "snapshot", "work", "s1", "--resume").stdout, "s1\n", "its name")
+        equal(cli(d, "snapshot", "create", "work", "s1", "--resume").stdout, "s1\n", "its name")
         equal(d.exec(sandbox, "cat /root/z")["stdout"], "kept\n", "it goes on")
-        r = cli(d, "snapshot", "work", "s1", check=False)
+        r = cli(d, "snapshot", "create", "work", "s1", check=False)
         equal(r.returncode, 125, "the name is taken")
         contains(r.stderr, "overwrite", "and what can be done")
-        cli(d, "snapshot", "work", "s1", "--overwrite", "--stop")
+        cli(d, "snapshot", "create", "work", "s1", "--overwrite", "--stop")
     aviary_test.wait_for(lambda: not d.expect(200, "GET", "/v1/sandboxes").json(), 10, "the sandbox is gone")
+    equal(cli(d, "snapshot", "ls", "-q").stdout, "s1\n", "the snapshots, and no other template")
     r = cli(d, "run", "--template", "s1", "--", "cat", "/root/z")
     equal(r.stdout, "kept\n", "a sandbox of it")
-    cli(d, "template", "rm", "-q", "s1", "mine")
+    equal(cli(d, "snapshot", "rm", "s1").stdout, "s1\n", "removed")
+    equal(cli(d, "snapshot", "rm", "s1", check=False).returncode, 125, "and gone")
+    cli(d, "template", "rm", "-q", "mine")
 
 
 def test_recipes_that_come_along(d):
     text = cli(d, "template", "build").stdout
-    for name in ("base", "code-interpreter"):
+    for name in ("base", "code-interpreter", "vm-kernel"):
         contains(text, name, "the list")
         mode = os.stat(os.path.join(SOURCE, name, "build")).st_mode
         ok(mode & stat.S_IXUSR, f"{name} can be run")
@@ -317,18 +319,43 @@ def test_recipes_that_come_along(d):
     d.expect(204, "DELETE", "/v1/snapshots/code-interpreter")
 
 
-if ROOTLESS and os.geteuid() == 0:
-    probe = subprocess.run(["unshare", "-Ur", "true"], capture_output=True, check=False, cwd="/", **as_user())
-    if probe.returncode:
-        print(f"1..0 # SKIP ordinary users get no user namespace here: {probe.stderr.decode().strip()}")
-        sys.exit(0)
-BIN = tempfile.mkdtemp(prefix="aviary-rootless-") if ROOTLESS else os.path.dirname(program("aviary"))
+def test_kernel_recipe(d):
+    """vm-kernel: the package that the name depends on, unpacked; nothing in it is run."""
+    fake = os.path.join(d.dir, "fake-apt")
+    os.makedirs(fake, exist_ok=True)
+    asked = os.path.join(d.dir, "asked-apt")
+    write(d, "fake-apt/apt-get", b'''#!/bin/sh
+echo "$*" >>"$ASKED"
+case $* in
+*download*) [ -z "${FAIL:-}" ] || { echo "E: Failed to fetch it" >&2; exit 100; }; echo >kernel.deb ;;
+esac
+''')
+    write(d, "fake-apt/apt-cache", b'#!/bin/sh\necho "Package: x"\necho "Depends: linux-image-6.1.0-99-cloud (= 6), y"\n')
+    write(d, "fake-apt/dpkg-deb", b'''#!/bin/sh
+mkdir -p "$3/boot" "$3/lib/modules/6.1.0-99" "$3/usr/share/doc"
+echo kernel >"$3/boot/vmlinuz-6.1.0-99"; echo symbols >"$3/boot/System.map-6.1.0-99"; echo m >"$3/lib/modules/6.1.0-99/m.ko"
+''')
+    env = dict(PATH=fake + ":" + os.environ["PATH"], ASKED=asked, AVIARY_SUITE="bookworm",
+               AVIARY_MIRROR="http://mirror.example/debian", AVIARY_TEMPLATES=SOURCE)
+    if not os.path.exists("/usr/share/keyrings/debian-archive-keyring.gpg"):
+        raise aviary_test.Skip("Debian's keys are not installed (debian-archive-keyring)")
+    r = cli(d, "template", "build", "vm-kernel", check=False, FAIL="1", **env)
+    equal(r.returncode, 125, "apt cannot fetch it")
+    contains(r.stderr, "AVIARY_MIRROR", "and it says what can be done")
+    r = cli(d, "template", "build", "vm-kernel", **env)
+    contains(r.stderr, "downloading linux-image-6.1.0-99-cloud", "the newest kernel")
+    with open(asked, encoding="ascii") as f:
+        words = f.read()
+    contains(words, "download linux-image-6.1.0-99-cloud", "what apt is asked for")
+    contains(words, "Dir::Etc::SourceParts=-", "with lists of its own")
+    made = d.expect(200, "GET", "/v1/snapshots/vm-kernel").json()
+    ok(made["size_bytes"] > 0 and made["layers"] == 1, f"a template: {made}")
+    d.expect(204, "DELETE", "/v1/snapshots/vm-kernel")
+
+
 if ROOTLESS:
-    os.chmod(BIN, 0o755)
-    for each in ("aviary", "aviaryd", "aviary-spawn", "aviary-agent"):
-        shutil.copy2(program(each), os.path.join(BIN, each))
-    os.environ["AVIARY_BUILD"] = BIN
+    ordinary_user.main(globals())
 elif os.geteuid() != 0:
     print("1..0 # SKIP needs root; --rootless is the same without")
-    sys.exit(0)
-aviary_test.main(globals(), popen=as_user(), owner=UID if ROOTLESS and os.geteuid() == 0 else None)
+else:
+    aviary_test.main(globals())

@@ -21,7 +21,9 @@ machine AVIARY_TEST_SLOW stretches every time limit by that factor; what is chec
 AVIARY_TEST_DAEMON, "URL KEY", is a daemon that runs: the tests are for that one, which is left alone afterwards.
 AVIARY_TEST_SPAWN_OPTIONS are options of aviary-spawn for all daemons: `--disk loop`. AVIARY_TEST_TEMPLATES is a directory
 in which daemons of one run leave their template `host` for the next: without it each makes its own, which takes
-seconds (ext4 looks at every inode deleted in the last minutes before it gives out one).
+seconds (ext4 looks at every inode deleted in the last minutes before it gives out one). AVIARY_TEST_ISOLATION=vm makes
+the sandboxes of a file virtual machines, of a small template (vm_templates.py), unless a test says otherwise: tests
+that are about jails have the mark @jail_only, with the reason; time limits are longer, and sizes those of least().
 """
 
 import fcntl
@@ -43,7 +45,9 @@ import time
 import traceback
 import urllib.parse
 
-SLOW = float(os.environ.get("AVIARY_TEST_SLOW", "1"))  # how much slower than usual this machine is: stretches time limits
+IN_VM = os.environ.get("AVIARY_TEST_ISOLATION", "jail") == "vm"
+# How much slower than usual this machine is, and what its sandboxes are carried out by: stretches time limits.
+SLOW = float(os.environ.get("AVIARY_TEST_SLOW", "1")) * (3 if IN_VM else 1)
 START_TIMEOUT_S = 60 * SLOW
 STOP_TIMEOUT_S = 30 * SLOW
 TEST_TIMEOUT_S = 60
@@ -55,6 +59,27 @@ class Failure(AssertionError):
 
 class Skip(Exception):
     """Raised by a test that cannot run here; the message says why."""
+
+
+def jail_only(why):
+    """A test that is about jails, not about every sandbox."""
+    def mark(test):
+        test.skip_in_vm = why
+        return test
+    return mark
+
+
+def vm_only(why):
+    """A test of what virtual machines do otherwise."""
+    def mark(test):
+        test.skip_in_jail = why
+        return test
+    return mark
+
+
+def least(jail, vm):
+    """A small size of a sandbox: of a jail, or of a virtual machine where the sandboxes are such."""
+    return vm if IN_VM else jail
 
 
 def ok(condition, what):
@@ -608,11 +633,34 @@ def _tests(names):
     return sorted(functions, key=lambda f: f.__code__.co_firstlineno)
 
 
+def _prepare_vm(daemon):
+    """Templates for virtual machines, and the first machine, for which all others would wait."""
+    from vm_templates import import_templates  # pylint: disable=import-outside-toplevel
+    began = time.monotonic()
+    import_templates(daemon)
+    made = time.monotonic()
+    daemon.delete(daemon.expect(201, "POST", "/v1/sandboxes", {}, timeout=200).json()["id"])
+    print(f"# templates in {made - began:.1f} s, the first machine in {time.monotonic() - made:.1f} s", flush=True)
+
+
+def _run_here(function, daemon):
+    why = getattr(function, "skip_in_vm" if IN_VM else "skip_in_jail", None)
+    if why:
+        raise Skip(why)
+    function(daemon)
+
+
 def main(names, args=(), env=None, popen=None, owner=None, spawn_options="", pool=0, ca=None):
     """Runs every test_* of the module. A test with the attribute timeout_s has that limit."""
     wanted = sys.argv[1:]
     tests = [f for f in _tests(names) if not wanted or f.__name__ in wanted]
     tap = _Tap()
+    if IN_VM:
+        from vm_templates import missing  # pylint: disable=import-outside-toplevel
+        if missing():
+            print(f"1..0 # SKIP {missing()}")
+            sys.exit(0)
+        args = ["--default-isolation", "vm", "--vm-pool", "0", *args]
     if "AVIARY_TEST_DAEMON" in os.environ:
         daemon = Attached(*os.environ["AVIARY_TEST_DAEMON"].split())
         for function in tests:
@@ -627,10 +675,12 @@ def main(names, args=(), env=None, popen=None, owner=None, spawn_options="", poo
         for line in daemon.log_text().splitlines():
             if "worker ready" in line or "isolation=" in line:
                 print(f"# {line}")
+        if IN_VM:
+            _prepare_vm(daemon)
         for function in tests:
             title = function.__name__[5:].replace("_", " ")
             limit = getattr(function, "timeout_s", TEST_TIMEOUT_S)
-            tap.run(title, lambda f=function: f(daemon), limit)
+            tap.run(title, lambda f=function: _run_here(f, daemon), limit)
         tap.run("delete everything and stop", lambda: (daemon.delete_all(), daemon.stop()), 60)
         tap.run("nothing is left behind", lambda: nothing_left(daemon), 60)
     except Failure as error:

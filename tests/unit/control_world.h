@@ -22,7 +22,9 @@
 static char dir[] = "/tmp/aviary-control-XXXXXX";
 static char db[128];
 /* Of the worlds opened from now on. */
-__attribute__((unused)) static int64_t pool_max;
+__attribute__((unused)) static int64_t pool_max, vm_pool_max;
+__attribute__((unused)) static bool with_vm;                  /* isolation vm is there as well */
+__attribute__((unused)) static const char *default_isolation; /* NULL: jail */
 __attribute__((unused)) static const struct control_outbound *outbound;
 
 __attribute__((unused)) static int64_t audit_max; /* the same */
@@ -34,7 +36,7 @@ struct world {
 	struct store *store;
 	struct av_post post;
 	struct fake_machine *machine;
-	struct fake_driver *driver;
+	struct fake_driver *driver, *vm;
 	struct node *node;
 	struct control *control;
 	struct av_timer tick;
@@ -160,7 +162,11 @@ static inline void world_open(
 	av_timer_init(&w->tick, w->loop, on_tick, w);
 	w->driver = fake_driver_new(w->loop, m);
 	nc.loop = w->loop;
-	nc.driver = &w->driver->base;
+	nc.drivers[0] = &w->driver->base;
+	if (with_vm) {
+		w->vm = fake_vm_driver_new(w->loop, m);
+		nc.drivers[1] = &w->vm->base;
+	}
 	if (store_open(&sc, &w->store, &err) < 0 || node_new(&nc, &w->node, &err) < 0) {
 		diag("%s", err.message);
 		abort();
@@ -168,7 +174,10 @@ static inline void world_open(
 	cc.store = w->store;
 	cc.node = w->node;
 	cc.outbound = outbound;
+	cc.isolation = default_isolation;
 	cc.pool_max = pool_max;
+	cc.vm_pool_max = vm_pool_max;
+	cc.vm_pool_memory_bytes = 256 * AV_MIB;
 	cc.audit_max = audit_max;
 	cc.audit_days = audit_max ? 10 : 0;
 	cc.pool_untried = true;
@@ -209,6 +218,15 @@ static inline void world_close(struct world *w, bool graceful)
 	av_loop_free(w->loop);
 }
 
+/* The first daemon of all makes a key; w->actor is who has it, w->secret what it is. */
+static inline void world_first(struct world *w)
+{
+	w->stopped = false;
+	(void)control_first_start(w->control, on_secret, on_first, w);
+	(void)run_until(w, &w->stopped);
+	(void)control_key_verify(w->control, av_str_c(w->secret), &w->actor, NULL);
+}
+
 /* ---- answers ---- */
 
 struct answer {
@@ -222,6 +240,7 @@ struct answer {
 	bool replayed;
 	int64_t memory_bytes, idle_timeout_ms;
 	bool auto_resume;
+	char isolation[8], template[72];
 	char meta[64], tags[64], ports[64];
 	size_t n;
 	char next[80], last_id[AV_ID_SIZE];
@@ -258,6 +277,8 @@ static inline void on_sandbox(void *ctx, const struct sandbox_info *sb, const st
 	a->memory_bytes = sb->memory_bytes;
 	a->idle_timeout_ms = sb->idle_timeout_ms;
 	a->auto_resume = sb->auto_resume;
+	(void)snprintf(a->isolation, sizeof(a->isolation), "%s", sb->isolation);
+	(void)snprintf(a->template, sizeof(a->template), "%s", sb->template_name);
 	(void)snprintf(a->meta, sizeof(a->meta), "%s", meta ? meta : "");
 	show(a->tags, sizeof(a->tags), sb->tags);
 	show(a->ports, sizeof(a->ports), sb->ports);

@@ -24,7 +24,7 @@ struct fake_box {
 	char id[AV_ID_SIZE];
 	pid_t pid;
 	uint64_t oom_kills;
-	bool frozen;
+	bool frozen, held;
 	struct driver_spec spec;
 };
 
@@ -36,6 +36,9 @@ struct fake_machine {
 	enum av_err_kind fail_snapshot;
 	int created, destroyed, adopted;
 	char templates[16][AV_ID_SIZE]; /* ids that are there; "": a free place */
+	bool no_vm;                     /* isolation vm is not available */
+	int taken;                      /* held ones that were let go */
+	struct driver_making making;    /* percent 0: nothing is being made */
 	struct driver_spec last_spec;   /* of the last create */
 };
 
@@ -49,7 +52,9 @@ enum fake_op {
 	FAKE_THAW,
 	FAKE_SNAPSHOT,
 	FAKE_TEMPLATE_DELETE,
-	FAKE_TEMPLATE_LIST
+	FAKE_TEMPLATE_LIST,
+	FAKE_HOLD,
+	FAKE_TAKE
 };
 
 struct fake_req {
@@ -181,6 +186,50 @@ static inline int fake_list(struct driver *d, driver_list_fn *fn, void *ctx)
 	return 0;
 }
 
+static inline bool fake_is_vm(const struct fake_driver *f)
+{
+	return strcmp(f->base.ops->isolation, "vm") == 0;
+}
+
+/* Boxes are of who made them; what an earlier driver made says its isolation too. */
+static inline bool fake_has(struct driver *d, const char *id)
+{
+	const struct fake_box *b = fake_find(fake_of(d)->m, id);
+
+	return b && (strcmp(b->spec.isolation, "vm") == 0) == fake_is_vm(fake_of(d));
+}
+
+static inline void fake_about(struct driver *d, struct driver_about *ret)
+{
+	if (!fake_of(d)->m->no_vm) {
+		memcpy(ret->accelerator, "tcg", 4);
+		return;
+	}
+	ret->available = false;
+	(void)snprintf(ret->reason, sizeof(ret->reason),
+	    "qemu-system-x86_64 is not installed: apt-get install qemu-system-x86");
+}
+
+static inline size_t fake_makings(struct driver *d, struct driver_making *v, size_t max)
+{
+	if (!fake_of(d)->m->making.percent || max == 0)
+		return 0;
+	*v = fake_of(d)->m->making;
+	return 1;
+}
+
+static inline int fake_hold(struct driver *d, const char *id, driver_done_fn *fn, void *ctx)
+{
+	fake_req(d, FAKE_HOLD, id, ctx)->fn.done = fn;
+	return 0;
+}
+
+static inline int fake_take(struct driver *d, const char *id, driver_done_fn *fn, void *ctx)
+{
+	fake_req(d, FAKE_TAKE, id, ctx)->fn.done = fn;
+	return 0;
+}
+
 static inline int fake_freeze(struct driver *d, const char *id, driver_done_fn *fn, void *ctx)
 {
 	fake_req(d, FAKE_FREEZE, id, ctx)->fn.done = fn;
@@ -297,6 +346,10 @@ static inline void fake_answer_snapshot(struct fake_driver *f, struct fake_req *
 		r->fn.snapshot(r->ctx, NULL, &err);
 		return;
 	}
+	if (fake_is_vm(f)) {
+		snap.memory_bytes = b->spec.memory_bytes;
+		snap.vcpus = (b->spec.cpu_milli + 999) / 1000;
+	}
 	if (strcmp(b->spec.template_id, "host") != 0)
 		memcpy(snap.parent, b->spec.template_id, sizeof(snap.parent));
 	memcpy(place, r->template_id, AV_ID_SIZE);
@@ -379,6 +432,15 @@ static inline void fake_answer(struct fake_driver *f, struct fake_req *r)
 	case FAKE_TEMPLATE_LIST:
 		fake_answer_templates(f, r);
 		break;
+	case FAKE_HOLD:
+	case FAKE_TAKE:
+		if (!b)
+			(void)av_err_set(&err, AV_ERR_NOT_FOUND, "nothing there");
+		else
+			b->held = r->op == FAKE_HOLD;
+		f->m->taken += b && !b->held;
+		r->fn.done(r->ctx, b ? NULL : &err);
+		break;
 	}
 }
 
@@ -395,7 +457,7 @@ static inline void fake_cancel_all(struct fake_driver *f)
 		else if (r->op == FAKE_SNAPSHOT)
 			r->fn.snapshot(r->ctx, NULL, &err);
 		else if (r->op == FAKE_DESTROY || r->op == FAKE_FREEZE || r->op == FAKE_THAW ||
-		         r->op == FAKE_TEMPLATE_DELETE)
+		         r->op == FAKE_TEMPLATE_DELETE || r->op == FAKE_HOLD || r->op == FAKE_TAKE)
 			r->fn.done(r->ctx, &err);
 		else if (r->op == FAKE_INSPECT)
 			r->fn.status(r->ctx, NULL, &err);
@@ -454,6 +516,27 @@ static const struct driver_ops fake_ops = {
     .close = fake_close,
 };
 
+static const struct driver_ops fake_vm_ops = {
+    .isolation = "vm",
+    .is_ready = fake_is_ready,
+    .caps = fake_caps,
+    .about = fake_about,
+    .has = fake_has,
+    .create = fake_create,
+    .hold = fake_hold,
+    .take = fake_take,
+    .makings = fake_makings,
+    .destroy = fake_destroy,
+    .adopt = fake_adopt,
+    .inspect = fake_inspect,
+    .list = fake_list,
+    .freeze = fake_freeze,
+    .thaw = fake_thaw,
+    .snapshot = fake_snapshot,
+    .agent_connect = fake_agent_connect,
+    .close = fake_close,
+};
+
 static inline void fake_machine_init(struct fake_machine *m, const char *boot_id)
 {
 	memset(m, 0, sizeof(*m));
@@ -489,5 +572,15 @@ static inline struct fake_driver *fake_driver_new(struct av_loop *loop, struct f
 	av_list_init(&f->reqs);
 	av_timer_init(&f->timer, loop, fake_on_timer, f);
 	av_timer_start(&f->timer, 0);
+	return f;
+}
+
+/* Machines with a kernel of their own, on the same machine. */
+static inline struct fake_driver *fake_vm_driver_new(struct av_loop *loop, struct fake_machine *m)
+{
+	struct fake_driver *f = fake_driver_new(loop, m);
+
+	f->base.ops = &fake_vm_ops;
+	f->caps.flags |= DRIVER_MEMORY_SNAPSHOT;
 	return f;
 }

@@ -280,6 +280,9 @@ static const struct av_req_handler sink_handler = {.on_body = on_sink, .on_body_
 const char *list_answer = "{\"processes\":[{\"config\":{\"cmd\":\"sh\",\"args\":[\"-c\"]},"
                           "\"pid\":5,\"tag\":\"x\"}]}";
 
+struct av_str log_answer;
+int log_status = 200;
+
 static void on_request(void *ctx, struct av_req *req)
 {
 	struct av_str path = av_req_path(req);
@@ -294,6 +297,10 @@ static void on_request(void *ctx, struct av_req *req)
 		serve_frames(req);
 	} else if (av_str_eq_c(path, AV_AGENT_PATH_LIST)) {
 		(void)av_res_send_json(req, 200, av_str_c(list_answer));
+	} else if (av_str_starts(path, AV_STR(AV_AGENT_PATH_MAIN_LOG))) {
+		(void)av_res_send(req, log_status, NULL, 0, log_answer);
+	} else if (av_str_eq_c(path, AV_AGENT_PATH_MAIN)) {
+		(void)av_res_send_json(req, 200, log_answer);
 	} else if (av_str_eq_c(path, AV_AGENT_PATH_SIGNAL)) {
 		(void)av_res_send_json(req, 404,
 		    AV_STR(
@@ -511,7 +518,7 @@ void world_open(void)
 	driver = fake_driver_new(loop, &machine);
 	driver->connect = connect_agent;
 	nc.loop = loop;
-	nc.driver = &driver->base;
+	nc.drivers[0] = &driver->base;
 	if (node_new(&nc, &node, NULL) < 0)
 		abort();
 	node_set_events(node, &node_events, NULL);

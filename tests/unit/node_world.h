@@ -37,9 +37,11 @@ extern struct node_sandbox *sandbox; /* the newest */
 /* The agent: what it heard, and how it answers. */
 extern int inits, connections, init_status;
 extern char init_body[512];
-extern size_t sink_bytes;       /* of bodies sent to it */
-extern bool raw_garbage;        /* it speaks no HTTP/2 */
-extern const char *list_answer; /* to the list of processes */
+extern size_t sink_bytes;        /* of bodies sent to it */
+extern bool raw_garbage;         /* it speaks no HTTP/2 */
+extern const char *list_answer;  /* to the list of processes */
+extern struct av_str log_answer; /* to GET /main/log, and to POST /main */
+extern int log_status;
 
 /* What the node told its owner. */
 extern int activities;

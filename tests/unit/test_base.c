@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/avtime.h"
@@ -342,6 +343,33 @@ static bool escapes_alike(struct av_str s, size_t max)
 	return av_json_write_part(&fast, s) == 0 && av_str_eq(av_buf_str(&fast), av_buf_str(&slow));
 }
 
+static bool is_standard(int fd)
+{
+	int flags = fcntl(fd, F_GETFD);
+
+	return flags >= 0 && !(flags & FD_CLOEXEC);
+}
+
+/* In a child, as it is this program's own descriptors that are closed. */
+static void test_standard_fds(void)
+{
+	int status = -1;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		int next;
+
+		close(0);
+		close(2);
+		if (av_fill_standard_fds() < 0 || av_fill_standard_fds() < 0)
+			_exit(1);
+		next = open("/", O_PATH | O_CLOEXEC);
+		_exit(is_standard(0) && is_standard(1) && is_standard(2) && next > 2 ? 0 : 2);
+	}
+	ok(pid > 0 && waitpid(pid, &status, 0) == pid && status == 0,
+	    "what is closed of 0, 1 and 2 is filled, for children too");
+}
+
 static void test_json_part(void)
 {
 	static const char *const chars[] = {"\"", "\\", "\n", "\x7f", "\x1f", "\x01", "\xc3\xa4",
@@ -382,5 +410,6 @@ int main(void)
 	test_ids();
 	test_map();
 	test_fd();
+	test_standard_fds();
 	return tap_done();
 }

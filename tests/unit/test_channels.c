@@ -493,10 +493,7 @@ int main(void)
 	outbound = &network;
 	fake_machine_init(&m, "this-boot");
 	world_open(&w, &m, NULL);
-	(void)control_first_start(w.control, on_secret, on_first, &w);
-	w.stopped = false;
-	(void)run_until(&w, &w.stopped);
-	(void)control_key_verify(w.control, av_str_c(w.secret), &w.actor, NULL);
+	world_first(&w);
 	test_schedule(&w);
 	test_receiver_asks_for_time(&w);
 	test_bounds(&w);

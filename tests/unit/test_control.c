@@ -468,7 +468,7 @@ static void test_quota(struct world *w)
 static void test_restart(struct fake_machine *m, const char *secret)
 {
 	struct world w;
-	struct answer keep, dead, oom, mid = {0}, g;
+	struct answer keep, dead, oom, mid = {0}, g = {0};
 	char stray[AV_ID_SIZE], starting[AV_ID_SIZE];
 
 	world_open(&w, m, NULL);
@@ -480,8 +480,12 @@ static void test_restart(struct fake_machine *m, const char *secret)
 	m->hold = true;
 	(void)control_create(
 	    w.control, &w.actor, &(struct sandbox_params){0}, on_sandbox, &mid, NULL, NULL);
-	run_for(&w, 30);
-	g = list(&w, &(struct sandbox_filter){.limit = 1});
+	for (int64_t end = av_mono_ns() + 10 * AV_NS_PER_S; av_mono_ns() < end && !g.id[0];) {
+		run_for(&w, 30);
+		g = list(
+		    &w, &(struct sandbox_filter){.states = 1U << SANDBOX_STARTING, .limit = 1});
+	}
+	run_for(&w, 30); /* the record is on its way */
 	memcpy(starting, g.id, AV_ID_SIZE);
 	world_close(&w, false);
 	m->hold = false;

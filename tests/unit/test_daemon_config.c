@@ -162,11 +162,13 @@ static void test_launch(void)
 	    "--credentials", "/c", "--disk", "btrfs", "--log-level", "info", "--log-json",
 	    "--daemon-uid", "71", "--daemon-gid", "72", "--daemon", "/b/aviaryd", "--", "--listen",
 	    "127.0.0.1:0", "--state", "/s", "--run", "/r", "--credentials", "/c", "--log-format",
-	    "json", "--log-level", "info", "--pool", "8", "--pool-memory", "256M",
-	    "--webhook-private", "no", "--telegram-url", "https://api.telegram.org", "--audit-days",
-	    "90", "--audit-max", "1000000", "--signup", "activation", "--otlp-service", "aviary",
-	    "--otlp-ratio", "1", "--github-url", "https://github.com", "--github-api-url",
-	    "https://api.github.com", "--print-ready"};
+	    "json", "--log-level", "info", "--default-isolation", "jail", "--pool", "8",
+	    "--pool-memory", "256M", "--vm-pool", "2", "--vm-pool-memory", "256M", "--vm-goldens",
+	    "16", "--webhook-private", "no", "--telegram-url", "https://api.telegram.org",
+	    "--audit-days", "90", "--audit-max", "1000000", "--main-log", "1M", "--main-logs-total",
+	    "256M", "--signup", "activation", "--otlp-service", "aviary", "--otlp-ratio", "1",
+	    "--github-url", "https://github.com", "--github-api-url", "https://api.github.com",
+	    "--print-ready"};
 	char **argv = NULL;
 	size_t n = 0;
 

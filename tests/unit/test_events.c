@@ -185,10 +185,7 @@ int main(void)
 	world_open(&w, &m, NULL);
 	world = &w;
 	control_listen(w.control, &listener, NULL);
-	(void)control_first_start(w.control, on_secret, on_first, &w);
-	w.stopped = false;
-	(void)run_until(&w, &w.stopped);
-	(void)control_key_verify(w.control, av_str_c(w.secret), &w.actor, NULL);
+	world_first(&w);
 	test_life(&w);
 	test_by_itself(&w);
 	test_failures(&w, &m);

@@ -12,6 +12,7 @@
 #include "base/avtime.h"
 #include "base/fd.h"
 #include "base/path.h"
+#include "driver_seen.h"
 #include "lib/tap.h"
 #include "net/loop.h"
 #include "node/jail/jail.h"
@@ -97,61 +98,6 @@ static void die(void)
 }
 
 /* ---- what comes back ---- */
-
-struct seen {
-	int calls;
-	enum av_err_kind kind;
-	char message[512];
-	struct driver_evidence ev;
-	int pidfd;
-	struct driver_status st;
-	size_t n;
-	char last[AV_ID_SIZE];
-};
-
-static void take(struct seen *s, const struct av_err *err)
-{
-	s->calls++;
-	s->kind = err ? err->kind : AV_ERR_NONE;
-	(void)snprintf(s->message, sizeof(s->message), "%s", err ? err->message : "");
-}
-
-static void on_alive(
-    void *ctx, const struct driver_evidence *ev, int pidfd, const struct av_err *err)
-{
-	struct seen *s = ctx;
-
-	take(s, err);
-	if (ev)
-		s->ev = *ev;
-	s->pidfd = pidfd;
-	if (pidfd >= 0)
-		close(pidfd);
-}
-
-static void on_done(void *ctx, const struct av_err *err)
-{
-	take(ctx, err);
-}
-
-static void on_status(void *ctx, const struct driver_status *st, const struct av_err *err)
-{
-	struct seen *s = ctx;
-
-	take(s, err);
-	if (st)
-		s->st = *st;
-}
-
-static void on_list(void *ctx, const char (*ids)[AV_ID_SIZE], size_t n, const struct av_err *err)
-{
-	struct seen *s = ctx;
-
-	take(s, err);
-	s->n = n;
-	if (n)
-		memcpy(s->last, ids[n - 1], AV_ID_SIZE);
-}
 
 static const char id1[] = "sb0000000000000000000000001";
 

@@ -125,6 +125,29 @@ static void test_freeze(void)
 	is_int(activities, before, "and is no activity");
 }
 
+/* An isolation whose pause leaves no processes: what was open ends with it. */
+static void test_freeze_to_disk(void)
+{
+	struct node_exec_spec hang = {.cmd = "hang"}, hello = {.cmd = "hello"};
+	struct seen s = {0}, next = {0};
+	int before;
+
+	driver->caps.flags |= DRIVER_MEMORY_SNAPSHOT;
+	make_sandbox();
+	(void)node_exec_open(sandbox, &hang, &exec_events, &s, &s.exec, NULL);
+	run_for(30);
+	is_int(freezer(node_freeze), AV_ERR_NONE, "paused to the disk");
+	ok(s.ended && s.err.kind == AV_ERR_INVALID_STATE && strstr(s.err.message, "attached"),
+	    "streams end with that: %s", s.err.message);
+	before = connections;
+	(void)node_exec_open(sandbox, &hello, &exec_events, &next, &next.exec, NULL);
+	is_int(freezer(node_thaw), AV_ERR_NONE, "resumed");
+	(void)run_until(&next.ended);
+	ok(next.has_end && next.end.exited && connections == before + 1,
+	    "and is answered on a connection of its own");
+	driver->caps.flags &= ~(uint32_t)DRIVER_MEMORY_SNAPSHOT;
+}
+
 static void test_hostile_connections(void)
 {
 	struct seen s;
@@ -186,6 +209,7 @@ int main(void)
 	world_open();
 	test_oom();
 	test_freeze();
+	test_freeze_to_disk();
 	test_hostile_connections();
 	test_death();
 	test_close();

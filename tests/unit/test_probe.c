@@ -9,6 +9,7 @@
 
 #include "base/avtime.h"
 #include "spawn/probe.h"
+#include "spawn/vm_host.h"
 
 static void versions(void)
 {
@@ -30,13 +31,30 @@ static void versions(void)
 	is_str(probe_state_name(PROBE_WEAK), "weak", "state name");
 }
 
+static void processors(void)
+{
+	is_int(vm_host_cpu_of("processor\t: 0\nflags\t\t: fpu svm lm\nbugs: vmx\n"),
+	    VM_HOST_CPU_AMD, "svm");
+	is_int(vm_host_cpu_of("flags\t: vmx"), VM_HOST_CPU_INTEL, "vmx, the last word of all");
+	is_int(vm_host_cpu_of("flags\t: fpu vmx_x\nflags\t: svm\n"), VM_HOST_CPU_NONE,
+	    "neither, by the first processor");
+	is_int(vm_host_cpu_of("Features: fp\n"), VM_HOST_CPU_UNKNOWN, "another architecture");
+	is_int(vm_host_cpu_of(""), VM_HOST_CPU_UNKNOWN, "nothing");
+	static const int errors[] = {-ENOENT, -ENODEV, -EACCES, -EPERM};
+	for (size_t i = 0; i < AV_ARRAY_LEN(errors); i++)
+		ok(vm_host_kvm_cure(errors[i], VM_HOST_CPU_NONE)[0], "error %d has a cure",
+		    errors[i]);
+}
+
 int main(void)
 {
 	static struct probe p;
 	static const char *const always[] = {"kernel", "privilege", "userns", "overlay", "cgroup",
-	    "limit_memory", "disk_limit", "kvm", "tun", "proc", "seccomp"};
+	    "limit_memory", "disk_limit", "kvm", "vm_programs", "vm_memory", "tun", "proc",
+	    "seccomp"};
 	(void)alarm(40);
 	versions();
+	processors();
 	int64_t t0 = av_mono_ns();
 	probe_run(&p, "/nonexistent/state");
 	diag("probed in %.1f ms", (double)(av_mono_ns() - t0) / 1e6);

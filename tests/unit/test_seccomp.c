@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * test_seccomp.c - the filter's answers, asked for in a child that lives under it
+ * test_seccomp.c - the filters' answers, asked for in a child that lives under it
  *
  * Each case runs in the same filtered child, which writes one errno per case into a pipe (0 when
  * the call passed). Arguments are chosen so that an unfiltered kernel would answer something else.
@@ -122,6 +122,46 @@ static const struct probe_case cases[] = {
 #endif
 };
 
+/* What the filter around a virtual machine answers otherwise. */
+static const struct probe_case vm_cases[] = {
+    CASE(0, "getpid", SYS_getpid),
+    CASE(0, "socket unix", SYS_socket, AF_UNIX, SOCK_STREAM, 0),
+    CASE(0, "socket tcp", SYS_socket, AF_INET, SOCK_STREAM, 6),
+    CASE(0, "socket udp6", SYS_socket, AF_INET6, SOCK_DGRAM, 17),
+    CASE(EAFNOSUPPORT, "socket netlink route", SYS_socket, AF_NETLINK, SOCK_RAW, 0),
+    CASE(EAFNOSUPPORT, "socket vsock", SYS_socket, AF_VSOCK, SOCK_STREAM, 0),
+    CASE(EPROTONOSUPPORT, "socket mptcp", SYS_socket, AF_INET, SOCK_STREAM, 262),
+    CASE(EBADF, "ioctl of KVM", SYS_ioctl, -1, 0xae00, 0),
+    CASE(EBADF, "ioctl of KVM with an argument", SYS_ioctl, -1, 0x4020ae46, 0),
+    CASE(EBADF, "ioctl FICLONE", SYS_ioctl, -1, 0x40049409, 0),
+    CASE(EBADF, "ioctl PAGEMAP_SCAN", SYS_ioctl, -1, 0xc0606610, 0),
+    CASE(ENOTTY, "ioctl of a network device", SYS_ioctl, -1, 0x8913, 0),
+    CASE(ENOTTY, "ioctl TIOCSTI", SYS_ioctl, -1, 0x5412, 0),
+    CASE(ENOTTY, "ioctl TIOCSTI, upper half set", SYS_ioctl, -1, 0x5412 | HIGH, 0),
+    CASE(ENOTTY, "ioctl of vhost", SYS_ioctl, -1, 0xaf01, 0),
+    CASE(EPERM, "clone of a user namespace", SYS_clone, CLONE_NEWUSER, 0, 0, 0, 0),
+    CASE(EPERM, "unshare", SYS_unshare, CLONE_NEWNET),
+    CASE(EPERM, "mount", SYS_mount, 0, 0, 0, 0, 0),
+    CASE(EPERM, "bpf", SYS_bpf, 0, 0, 0),
+    CASE(EPERM, "io_uring_setup", SYS_io_uring_setup, 1, 0),
+    CASE(EPERM, "personality", SYS_personality, 0x0040000),
+    CASE(ENOSYS, "ptrace", SYS_ptrace, PTRACE_ATTACH, 0x3fffffff, 0, 0),
+    CASE(ENOSYS, "process_vm_writev", SYS_process_vm_writev, 0, 0, 0, 0, 0, 0),
+    CASE(0, "process_vm_readv", SYS_process_vm_readv, 0, 0, 0, 0, 0, 0),
+    CASE(ENOSYS, "setuid", SYS_setuid, 0),
+    CASE(ENOSYS, "fchown", SYS_fchown, -1, 0, 0),
+    CASE(ENOSYS, "mknodat", SYS_mknodat, -1, 0, 0, 0),
+    CASE(ENOSYS, "fsetxattr", SYS_fsetxattr, -1, 0, 0, 0, 0),
+    CASE(ENOSYS, "chroot", SYS_chroot, 0),
+    CASE(ENOSYS, "shmget", SYS_shmget, 0, 0, 0),
+    CASE(ENOSYS, "inotify_init1", SYS_inotify_init1, 0),
+    CASE(ENOSYS, "io_setup", SYS_io_setup, 1, 0),
+    CASE(ENOSYS, "clone3", SYS_clone3, 0, 0),
+#ifdef __x86_64__
+    CASE(ENOSYS, "x32 getpid", 0x40000000 | SYS_getpid),
+#endif
+};
+
 static void *thread_main(void *arg)
 {
 	return arg;
@@ -138,19 +178,25 @@ static int i386_getpid(void)
 #endif
 }
 
+static void ask(const struct probe_case *c, size_t n, int *answers)
+{
+	for (size_t i = 0; i < n; i++) {
+		const long *a = c[i].a;
+		long r = syscall(a[0], a[1], a[2], a[3], a[4], a[5], a[6]);
+		if (r == 0 && a[0] == SYS_clone)
+			_exit(1); /* a clone that should have failed: this is its child */
+		answers[i] = r < 0 ? errno : 0;
+	}
+}
+
 static void under_the_filter(int out)
 {
 	int answers[AV_ARRAY_LEN(cases) + 4];
 	size_t n = 0;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || seccomp_filter_load() != 0)
 		_exit(1);
-	for (; n < AV_ARRAY_LEN(cases); n++) {
-		const long *a = cases[n].a;
-		long r = syscall(a[0], a[1], a[2], a[3], a[4], a[5], a[6]);
-		if (r == 0 && a[0] == SYS_clone)
-			_exit(1); /* a clone that should have failed: this is its child */
-		answers[n] = r < 0 ? errno : 0;
-	}
+	ask(cases, AV_ARRAY_LEN(cases), answers);
+	n = AV_ARRAY_LEN(cases);
 	pid_t pid = fork();
 	if (pid == 0)
 		_exit(7);
@@ -170,6 +216,28 @@ static void under_the_filter(int out)
 		_exit(i386_getpid() == -ENOSYS ? 0 : 1);
 	answers[n++] = waitpid(pid, &status, 0) == pid && (status == 0 || WIFSIGNALED(status));
 	_exit(av_write_full(out, answers, sizeof(answers)) < 0);
+}
+
+static void test_vm(void)
+{
+	int p[2], answers[AV_ARRAY_LEN(vm_cases)] = {0};
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return;
+	pid_t pid = fork();
+	if (pid == 0) {
+		if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || seccomp_vm_filter_load() != 0)
+			_exit(1);
+		ask(vm_cases, AV_ARRAY_LEN(vm_cases), answers);
+		_exit(av_write_full(p[1], answers, sizeof(answers)) < 0);
+	}
+	close(p[1]);
+	ssize_t n = av_read_full(p[0], answers, sizeof(answers));
+	int status = 0;
+	(void)waitpid(pid, &status, 0);
+	ok(status == 0 && n == (ssize_t)sizeof(answers), "around a virtual machine");
+	for (size_t i = 0; i < AV_ARRAY_LEN(vm_cases); i++)
+		is_int(answers[i], vm_cases[i].want, vm_cases[i].name);
+	close(p[0]);
 }
 
 int main(void)
@@ -196,5 +264,6 @@ int main(void)
 	ok(answers[AV_ARRAY_LEN(cases) + 1], "a thread, although clone3 is not there");
 	ok(answers[AV_ARRAY_LEN(cases) + 2], "vfork and exec");
 	ok(answers[AV_ARRAY_LEN(cases) + 3], "32-bit calls are not answered");
+	test_vm();
 	return tap_done();
 }

@@ -199,6 +199,8 @@ static void test_sandboxes(struct store *s, const char *team)
 	    "switches are off");
 	rec.idle_delete = rec.auto_resume = rec.internet = true;
 	rec.paused_ms = 77;
+	memcpy(rec.template_id, "tp1", 4);
+	memcpy(rec.rollback_from, "host", 5);
 	rec.metadata_json = "{}";
 	(void)store_sandbox_update(s, &rec, on_done, &seen);
 	(void)store_sandbox_get(s, rec.id, on_sandboxes, &seen);
@@ -206,6 +208,8 @@ static void test_sandboxes(struct store *s, const char *team)
 	ok(seen.rec.idle_delete && seen.rec.auto_resume && seen.rec.internet &&
 	        seen.rec.paused_ms == 77,
 	    "and on");
+	is_str(seen.rec.template_id, "tp1", "another template");
+	is_str(seen.rec.rollback_from, "host", "and which it was before");
 	is_str(seen.metadata, "{\"m\":\"1\"}", "labels stay unless they are to be written");
 	rec.tags_json = "[\"t\"]";
 	rec.ports_json = "[80]";
@@ -529,6 +533,94 @@ static void test_usage(struct store *s, const char *team)
 	is_int(r.seen.failures, 0, "without an error");
 }
 
+/* ---- main commands ---- */
+
+struct log_seen {
+	struct seen seen;
+	char text[16];
+	size_t n;
+};
+
+static void on_log(void *ctx, const void *log, size_t size, const struct av_err *err)
+{
+	struct log_seen *l = ctx;
+
+	l->n = size;
+	memcpy(l->text, log ? log : "", size < sizeof(l->text) ? size : sizeof(l->text));
+	note(&l->seen, err);
+}
+
+static size_t log_of(struct store *s, struct log_seen *l, const char *id)
+{
+	(void)store_log_get(s, id, on_log, l);
+	wait_for(s, &l->seen, l->seen.calls + 1);
+	return l->n;
+}
+
+static void test_main(struct store *s, const char *team)
+{
+	char other[AV_ID_SIZE];
+	struct store_sandbox a = make_record(team, 61), b = make_record(team, 62);
+	struct store_sandbox c;
+	struct store_main got;
+	const struct store_main end = {.state = "exited",
+	    .pid = 7,
+	    .exit_code = 137,
+	    .exit_signal = 9,
+	    .started_ms = 1,
+	    .finished_ms = 2,
+	    .stop_ms = 3,
+	    .stop_snapshot = "name",
+	    .stop_by = "kewho"};
+	struct log_seen l = {0};
+	struct seen seen = {0};
+
+	av_id_make(other, AV_ID_TEAM);
+	c = make_record(other, 63);
+	a.main_json = "{\"command\":[\"true\"]}";
+	memcpy(a.main.state, "starting", sizeof("starting"));
+	a.final = b.final = c.final = true;
+	(void)store_sandbox_insert(s, &a, NULL, 0, on_insert, &seen);
+	(void)store_sandbox_insert(s, &b, NULL, 0, on_insert, &seen);
+	(void)store_sandbox_get(s, b.id, on_sandboxes, &seen);
+	wait_for(s, &seen, 3);
+	ok(!seen.rec.main.state[0], "one without a main command");
+	(void)store_sandbox_get(s, a.id, on_sandboxes, &seen);
+	wait_for(s, &seen, 4);
+	is_str(seen.rec.main.state, "starting", "one that has it");
+	(void)store_main_update(s, a.id, &end, on_done, &seen);
+	a.main = (struct store_main){.state = "running"};
+	(void)store_sandbox_update(s, &a, on_done, &seen);
+	(void)store_sandbox_get(s, a.id, on_sandboxes, &seen);
+	wait_for(s, &seen, 7);
+	got = seen.rec.main;
+	ok(strcmp(got.state, end.state) == 0 && got.pid == end.pid &&
+	        got.exit_code == end.exit_code && got.exit_signal == end.exit_signal &&
+	        got.started_ms == end.started_ms && got.finished_ms == end.finished_ms &&
+	        got.stop_ms == end.stop_ms && strcmp(got.stop_snapshot, end.stop_snapshot) == 0 &&
+	        strcmp(got.stop_by, end.stop_by) == 0,
+	    "how it goes on is kept, and no other change touches it");
+
+	(void)store_sandbox_insert(s, &c, NULL, 0, on_insert, &seen);
+	(void)store_log_put(s, c.id, "xyz", 3, 28, NULL, NULL);
+	(void)store_log_put(s, a.id, "0123456789", 10, 28, NULL, NULL);
+	(void)store_log_put(s, b.id, "abcde", 5, 28, NULL, NULL);
+	ok(log_of(s, &l, a.id) == 10 && memcmp(l.text, "0123456789", 10) == 0, "a log is saved");
+	(void)store_log_put(s, b.id, "ABCDEFGHIJKLMNOPQ", 17, 28, NULL, NULL);
+	ok(log_of(s, &l, b.id) == 17 && log_of(s, &l, a.id) == 0,
+	    "the oldest goes when all have more than they may");
+	is_int((long long)log_of(s, &l, c.id), 3, "not that of a team that has less");
+	(void)store_log_put(s, b.id, "ABCDEFGHIJKLMNOPQRSTUVWXYZ", 26, 28, NULL, NULL);
+	ok(log_of(s, &l, b.id) == 26 && log_of(s, &l, c.id) == 0,
+	    "one that leaves no room for others is alone");
+	(void)store_prune(s, 100, 1000, 0, 10, on_count, &seen);
+	wait_for(s, &seen, 9);
+	is_int((long long)log_of(s, &l, b.id), 0, "logs go with their sandboxes");
+	(void)store_log_put(s, b.id, "late", 4, 28, NULL, NULL);
+	is_int((long long)log_of(s, &l, b.id), 0, "and do not come after them");
+	is_int(seen.failures + l.seen.failures, 0, "without an error");
+}
+
 static void test_batch(struct store *s, const char *team)
 {
 	struct seen good = {0}, bad = {0};
@@ -750,6 +842,7 @@ int main(void)
 	test_accounts(s);
 	test_values(s);
 	test_usage(s, team);
+	test_main(s, team);
 	test_batch(s, team);
 	test_sync(s, team);
 	store_close(s);

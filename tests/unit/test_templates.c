@@ -2,48 +2,9 @@
 /*
  * test_templates.c - whose templates are whose, who uses them, and when they go (T48)
  */
-#include "control/templates.h"
-#include "control_world.h"
+#include "template_world.h"
 
 #include "base/banned.h"
-
-struct seen {
-	bool done;
-	enum av_err_kind kind;
-	char message[480], name[80], id[AV_ID_SIZE];
-	size_t n, in_use;
-	bool platform;
-};
-
-static void on_template(void *ctx, const struct template_info *t, const struct av_err *err)
-{
-	struct seen *s = ctx;
-
-	s->done = true;
-	s->n++;
-	s->kind = err ? err->kind : AV_ERR_NONE;
-	if (err)
-		(void)snprintf(s->message, sizeof(s->message), "%s", err->message);
-	if (!t)
-		return;
-	(void)snprintf(s->name, sizeof(s->name), "%s", t->name);
-	(void)snprintf(s->id, sizeof(s->id), "%s", t->id);
-	s->in_use = t->in_use;
-	s->platform = t->platform;
-}
-
-static struct seen snapshot(struct world *w, const char *id, const struct snapshot_params *p)
-{
-	struct seen s = {0};
-	struct av_err err;
-
-	if (control_snapshot(w->control, &w->actor, id, p, on_template, &s, NULL, &err) < 0) {
-		on_template(&s, NULL, &err);
-		return s;
-	}
-	(void)run_until(w, &s.done);
-	return s;
-}
 
 static struct seen look(struct world *w, const char *name)
 {
@@ -71,15 +32,6 @@ static struct answer remove_template(struct world *w, const char *name)
 	else
 		(void)run_until(w, &a.done);
 	return a;
-}
-
-static size_t on_disk(const struct world *w)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < AV_ARRAY_LEN(w->machine->templates); i++)
-		n += w->machine->templates[i][0] != '\0';
-	return n;
 }
 
 static void test_teams(struct world *w)
@@ -187,11 +139,8 @@ int main(void)
 		return 1;
 	fake_machine_init(&m, "this-boot");
 	world_open(&w, &m, NULL);
-	w.stopped = false;
-	(void)control_first_start(w.control, on_secret, on_first, &w);
-	(void)run_until(&w, &w.stopped);
+	world_first(&w);
 	(void)snprintf(secret, sizeof(secret), "%s", w.secret);
-	(void)control_key_verify(w.control, av_str_c(secret), &w.actor, NULL);
 	test_teams(&w);
 	test_seal_and_use(&w);
 	world_close(&w, true);

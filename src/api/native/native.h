@@ -7,7 +7,11 @@
  */
 #pragma once
 
+struct api;
 struct api_request;
+struct av_err;
+struct av_str;
+struct control_actor;
 
 /* system.c */
 void native_health(struct api_request *rq);
@@ -22,10 +26,14 @@ void native_sandbox_list(struct api_request *rq);
 void native_sandbox_get(struct api_request *rq);
 void native_sandbox_update(struct api_request *rq);
 void native_sandbox_delete(struct api_request *rq);
+void native_sandbox_stop(struct api_request *rq);
 void native_sandbox_pause(struct api_request *rq);
 void native_sandbox_resume(struct api_request *rq);
 void native_sandbox_ping(struct api_request *rq);
 void native_sandbox_usage(struct api_request *rq);
+
+/* logs.c */
+void native_sandbox_logs(struct api_request *rq);
 
 /* events.c */
 void native_events(struct api_request *rq);
@@ -78,6 +86,19 @@ void native_key_get(struct api_request *rq);
 void native_key_update(struct api_request *rq);
 void native_key_rotate(struct api_request *rq);
 void native_key_delete(struct api_request *rq);
+
+/* 1 to 255 visible ASCII characters, as Idempotency-Key says them; untouched when it does not. */
+int native_idempotency_key(const struct api_request *rq, struct av_str *ret, struct av_err *err);
+
+/* Deletes a sandbox whose creator went away before the answer; in the background. */
+void native_delete_unwanted(struct api *api, const struct control_actor *a, const char *id);
+
+/* fork.c */
+void native_sandbox_fork(struct api_request *rq);
+void native_sandbox_rollback(struct api_request *rq);
+
+/* isolations.c */
+void native_isolations(struct api_request *rq);
 
 /* limits.c */
 void native_limits(struct api_request *rq);

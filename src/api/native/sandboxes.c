@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sandboxes.c - create, get, change, delete, pause, resume, ping, usage
+ * sandboxes.c - create, get, change, stop, delete, pause, resume, ping, usage
  *
  * A client that goes away before its create was answered cannot know the sandbox it asked for:
  * unless an idempotency key lets it ask again, the sandbox is deleted as soon as it is there.
@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "api/audit.h"
+#include "api/native/main_shapes.h"
 #include "api/native/shapes.h"
 #include "api/request.h"
 #include "base/log.h"
@@ -55,6 +56,13 @@ static void on_unwanted_deleted(void *ctx, const struct av_err *err)
 		    err->message, NULL);
 }
 
+void native_delete_unwanted(struct api *api, const struct control_actor *a, const char *id)
+{
+	av_log(AV_LOG_INFO, "deleting a sandbox whose creator went away before the answer",
+	    "sandbox", id, NULL);
+	(void)control_delete(api->control, a, id, on_unwanted_deleted, NULL, NULL, NULL);
+}
+
 static void on_created(void *ctx, const struct sandbox_info *sb, const struct av_err *err)
 {
 	struct create *c = ctx;
@@ -72,16 +80,12 @@ static void on_created(void *ctx, const struct sandbox_info *sb, const struct av
 			send_sandbox(rq, 201, sb);
 		}
 	} else if (!err && !c->replayable && !sb->replayed) {
-		av_log(AV_LOG_INFO, "deleting a sandbox whose creator went away before the answer",
-		    "sandbox", sb->id, NULL);
-		(void)control_delete(
-		    c->api->control, &c->actor, sb->id, on_unwanted_deleted, NULL, NULL, NULL);
+		native_delete_unwanted(c->api, &c->actor, sb->id);
 	}
 	free(c);
 }
 
-/* 1 to 255 visible ASCII characters. */
-static int idempotency_key(const struct api_request *rq, struct av_str *ret, struct av_err *err)
+int native_idempotency_key(const struct api_request *rq, struct av_str *ret, struct av_err *err)
 {
 	struct av_str key;
 
@@ -111,35 +115,73 @@ static int check_host(const struct api_request *rq, struct av_err *err)
 	return r;
 }
 
-void native_sandbox_create(struct api_request *rq)
+/* For clients whose dialect has no field for it; the body comes first. text holds it. */
+static int take_isolation(
+    struct api_request *rq, struct sandbox_params *params, char text[static 16], struct av_err *err)
 {
-	struct sandbox_params params = {0};
-	struct create *c;
-	struct av_err err;
+	struct av_str value;
 
-	if (native_parse_create(rq->body, &params, &err) < 0 ||
-	    idempotency_key(rq, &params.idempotency_key, &err) < 0 || check_host(rq, &err) < 0) {
-		api_send_err(rq, &err);
-		return;
-	}
-	params.request_body = rq->raw_body;
+	if (!av_req_header(rq->req, "x-aviary-isolation", &value))
+		return 0;
+	if (av_str_copy(text, 16, value) < 0 || !text[0])
+		return av_err_set(
+		    err, AV_ERR_INVALID, "X-Aviary-Isolation must be \"jail\" or \"vm\"");
+	if (params->isolation && strcmp(params->isolation, text) != 0)
+		return av_err_set(err, AV_ERR_INVALID,
+		    "'isolation' is \"%.16s\" and X-Aviary-Isolation \"%s\"; say it once",
+		    params->isolation, text);
+	if (params->isolation)
+		return 0;
+	params->isolation = text;
+	params->isolation_aside = true;
+	return 0;
+}
+
+/* 0, or -errno with *err filled: nothing was begun. */
+static int begin_create(struct api_request *rq, struct sandbox_params *params, struct av_err *err)
+{
+	struct create *c;
+	int r;
+
+	if ((r = native_idempotency_key(rq, &params->idempotency_key, err)) < 0 ||
+	    (r = check_host(rq, err)) < 0)
+		return r;
+	params->request_body = rq->raw_body;
 	c = malloc(sizeof *c);
-	if (!c) {
-		(void)av_err_set(&err, AV_ERR_NO_MEMORY, "out of memory");
-		api_send_err(rq, &err);
-		return;
-	}
+	if (!c)
+		return av_err_set(err, AV_ERR_NO_MEMORY, "out of memory");
 	*c = (struct create){.api = rq->api,
 	    .rq = rq,
 	    .actor = rq->actor,
-	    .replayable = params.idempotency_key.n > 0};
+	    .replayable = params->idempotency_key.n > 0};
 	rq->state = c;
 	rq->on_gone = create_gone;
-	if (control_create(rq->api->control, &rq->actor, &params, on_created, c, NULL, &err) < 0) {
+	r = control_create(rq->api->control, &rq->actor, params, on_created, c, NULL, err);
+	if (r < 0) {
 		rq->state = NULL;
 		free(c);
-		api_send_err(rq, &err);
 	}
+	return r;
+}
+
+void native_sandbox_create(struct api_request *rq)
+{
+	struct sandbox_params params = {0};
+	struct native_setup setup;
+	char isolation[16];
+	struct av_err err;
+	int r = native_parse_create(rq->body, &params, &err);
+
+	if (r == 0)
+		r = take_isolation(rq, &params, isolation, &err);
+	if (r == 0)
+		r = native_parse_setup(rq->body, &setup, &params, &err);
+	if (r == 0) {
+		r = begin_create(rq, &params, &err);
+		native_setup_clear(&setup);
+	}
+	if (r < 0)
+		api_send_err(rq, &err);
 }
 
 /* ---- the others ---- */
@@ -169,6 +211,40 @@ void native_sandbox_delete(struct api_request *rq)
 
 	if (control_delete(rq->api->control, &rq->actor, rq->id, api_on_done, rq, &rq->call, &err) <
 	    0)
+		api_send_err(rq, &err);
+}
+
+static void on_stopped(void *ctx, const struct sandbox_info *sb,
+    const struct sandbox_stop_result *result, const struct av_err *err)
+{
+	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(SANDBOX_JSON_MAX);
+	struct api_request *rq = ctx;
+
+	rq->call = NULL;
+	if (err) {
+		api_send_err(rq, err);
+		return;
+	}
+	(void)av_buf_append_c(&out, "{\"sandbox\":");
+	(void)native_write_sandbox(&out, sb);
+	(void)av_buf_printf(
+	    &out, ",\"grace_exceeded\":%s", result->grace_exceeded ? "true" : "false");
+	if (result->snapshot) {
+		(void)av_buf_append_c(&out, ",\"snapshot\":");
+		(void)av_json_write_str(&out, av_str_c(result->snapshot));
+	}
+	(void)av_buf_append_char(&out, '}');
+	api_send_json(rq, 200, &out);
+}
+
+void native_sandbox_stop(struct api_request *rq)
+{
+	struct sandbox_stop_params params;
+	struct av_err err;
+
+	if (native_parse_stop(rq->body, &params, &err) < 0 ||
+	    control_sandbox_stop(
+	        rq->api->control, &rq->actor, rq->id, &params, on_stopped, rq, &rq->call, &err) < 0)
 		api_send_err(rq, &err);
 }
 

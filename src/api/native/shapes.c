@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/native/main_shapes.h"
 #include "base/avtime.h"
 #include "base/ids.h"
 #include "base/num.h"
@@ -76,6 +77,7 @@ int native_parse_create(const json_t *body, struct sandbox_params *ret, struct a
 	int r;
 
 	if ((r = av_json_get_str(body, "template", &p.template_name, err)) < 0 ||
+	    (r = av_json_get_str(body, "isolation", &p.isolation, err)) < 0 ||
 	    (r = parse_cpus(body, &p.cpu_milli, err)) < 0 ||
 	    (r = parse_mib(body, "memory_mb", &p.memory_bytes, err)) < 0 ||
 	    (r = parse_mib(body, "disk_mb", &p.disk_bytes, err)) < 0 ||
@@ -218,8 +220,7 @@ static void write_json(struct av_buf *out, const char *name, const json_t *value
 	(void)av_json_dump(out, value);
 }
 
-/* Absent when it has not happened. */
-static void write_time(struct av_buf *out, const char *name, int64_t real_ms)
+void native_write_time(struct av_buf *out, const char *name, int64_t real_ms)
 {
 	char text[32];
 
@@ -266,12 +267,12 @@ int native_write_sandbox(struct av_buf *out, const struct sandbox_info *sb)
 	write_str(out, "on_timeout", sb->idle_delete ? "delete" : "pause");
 	write_bool(out, "auto_resume", sb->auto_resume);
 	write_bool(out, "internet", sb->internet);
-	write_time(out, "created_at", sb->created_ms);
-	write_time(out, "started_at", sb->started_ms);
-	write_time(out, "last_active_at", sb->last_active_ms);
-	write_time(out, "paused_at", sb->paused_ms);
-	write_time(out, "stopped_at", sb->stopped_ms);
-	write_time(out, "last_updated", sb->updated_ms);
+	native_write_time(out, "created_at", sb->created_ms);
+	native_write_time(out, "started_at", sb->started_ms);
+	native_write_time(out, "last_active_at", sb->last_active_ms);
+	native_write_time(out, "paused_at", sb->paused_ms);
+	native_write_time(out, "stopped_at", sb->stopped_ms);
+	native_write_time(out, "last_updated", sb->updated_ms);
 	if (sb->reason != SANDBOX_REASON_NONE) {
 		write_str(out, "reason", sandbox_reason_text(sb->reason));
 		write_str(out, "reason_text",
@@ -282,6 +283,7 @@ int native_write_sandbox(struct av_buf *out, const struct sandbox_info *sb)
 	write_json(out, "metadata", sb->metadata);
 	write_json(out, "tags", sb->tags);
 	write_json(out, "public_ports", sb->ports);
+	native_write_main(out, &sb->main);
 	return av_buf_append_char(out, '}');
 }
 
@@ -303,6 +305,8 @@ int native_parse_snapshot(
 	if (av_json_get_str(body, "sandbox_id", &id, err) < 0 ||
 	    av_json_get_str(body, "name", &p.name, err) < 0 ||
 	    av_json_get_bool(body, "stop", &p.stop, err) < 0 ||
+	    av_json_get_bool(body, "keep_running", &p.keep_running, err) < 0 ||
+	    av_json_get_str(body, "isolation", &p.isolation, err) < 0 ||
 	    av_json_get_str(body, "type", &kind, err) < 0 || parse_kind(kind, &p, err) < 0 ||
 	    av_json_get_bool(body, "platform", &p.platform, err) < 0 ||
 	    parse_cpus(body, &p.cpu_milli, err) < 0 ||
@@ -330,6 +334,7 @@ int native_write_template(struct av_buf *out, const struct template_info *t)
 	write_str(out, "id", t->id);
 	write_bool(out, "platform", t->platform);
 	write_str(out, "isolation", t->isolation);
+	write_bool(out, "memory", t->saved);
 	write_int(out, "size_bytes", t->size_bytes);
 	if (t->cpu_milli) {
 		write_int(out, "vcpus", (t->cpu_milli + 999) / 1000);
@@ -351,7 +356,7 @@ int native_write_template(struct av_buf *out, const struct template_info *t)
 		write_str(out, "start_command", t->start_command);
 	write_bool(out, "kernel_warm", t->kernel_warm);
 	(void)av_buf_printf(out, ",\"envs\":%s,\"in_use\":%zu", t->envs_json, t->in_use);
-	write_time(out, "created_at", t->created_ms);
+	native_write_time(out, "created_at", t->created_ms);
 	return av_buf_append_char(out, '}');
 }
 

@@ -4,8 +4,8 @@
  *
  * The agent watches; each of its messages is checked and told anew: {"type":"start"}, then
  * {"type":"create"|"write"|"remove"|"rename"|"chmod","name","path"}, {"type":"overflow"} where more
- * changed than could be told, and last {"type":"error","data"}. A client that does not read makes
- * the agent wait, and then the kernel drop, which is an overflow; nothing grows here.
+ * changed than could be told, and last {"type":"error","code","data"}. A client that does not read
+ * makes the agent wait, and then the kernel drop, which is an overflow; nothing grows here.
  *
  * See session.h for the states; this kind needs no first message, and a client has nothing to say.
  */
@@ -88,7 +88,13 @@ static int send_event(struct watch *w, const json_t *event, struct av_err *err)
 
 static void send_error(struct session *s, const struct av_err *err)
 {
-	session_send_error(s, err, NULL);
+	AV_CLEANUP(av_buf_clear) struct av_buf out = AV_BUF_INIT(MESSAGE_MAX);
+
+	(void)av_buf_printf(
+	    &out, "{\"type\":\"error\",\"code\":\"%s\",\"data\":", av_err_code(err->kind));
+	(void)av_json_write_str(&out, av_str_c(err->message));
+	(void)av_buf_append_char(&out, '}');
+	session_send_json(s, &out);
 }
 
 /* ---- from the agent ---- */

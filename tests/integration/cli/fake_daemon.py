@@ -268,7 +268,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             pass
 
     def attach(self, sandbox, ws, first):
-        which = first["connect"]["process"]
+        first = {**first, **first["connect"]}
+        which = first["process"]
         for pid, (tag, _, out) in sandbox.background.items():
             if which in ({"pid": pid}, {"tag": tag}):
                 ws.control(start={"pid": pid})

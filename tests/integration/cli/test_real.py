@@ -104,6 +104,48 @@ def test_pause_and_resume(d):
     ok(len(aviary(d, "ls", "-q", "--all", "--tag", "b")[0].split()) >= 1, "the past")
 
 
+def test_isolation(d):
+    """What holds with and without virtual machines on this machine: nothing is built here."""
+    contains(aviary(d, "run", "--isolation", "gas", "true", code=2)[1], "'jail'", "no such isolation")
+    contains(aviary(d, "run", "--isolation", "vm", "true", code=125)[1], "isolation vm", "it says what is missing")
+    contains(aviary(d, "run", "--isolation", "vm", "--template", "host", "true", code=125)[1], "only a jail", "not of this machine's programs")
+    equal(aviary(d, "run", "--isolation", "jail", "echo", "x")[0], "x\n", "a jail by its name")
+    state = json.loads(command(d, ["vm", "status", "--json"], stdin=subprocess.DEVNULL).communicate(timeout=30)[0])
+    jail, vm = state["isolations"]
+    equal((jail["name"], jail["available"], jail["speed"], jail["is_default"], jail["missing"]), ("jail", True, "native", True, []), "the jail")
+    equal(sorted(vm["missing"]), ["base", "vm-kernel"], "nothing is built here")
+    out = aviary(d, "vm", "status", code=0 if vm["available"] else 125)[0]
+    contains(out, "missing: 'aviary vm setup'", "in words")
+    contains(out, "can be made" if vm["available"] else vm["reason"], "whether, or why not")
+    if not vm["available"]:
+        contains(aviary(d, "vm", "setup", code=125)[1], vm["reason"][:40], "nothing to set up")
+    aviary(d, "create", "--name", "plain")
+    contains(aviary(d, "fork", "plain", code=125)[1], "is a jail", "what cannot be forked")
+    contains(aviary(d, "fork", "-n", "101", "plain", code=125)[1], "100", "too many")
+    aviary(d, "exec", "plain", "sh", "-c", "echo 1 >/root/x")
+    aviary(d, "snapshot", "create", "plain", "then", "--resume")
+    aviary(d, "exec", "plain", "sh", "-c", "echo 2 >/root/x")
+    aviary(d, "snapshot", "rollback", "plain", "then")
+    equal(aviary(d, "exec", "plain", "cat", "/root/x")[0], "1\n", "as it was")
+    contains(aviary(d, "snapshot", "rollback", "plain", "never", code=125)[1], "never", "no such snapshot")
+    aviary(d, "rm", "plain")
+    aviary(d, "snapshot", "rm", "then")
+
+
+def test_doctor(d):
+    """What a first machine would show is not known yet; what is missing has a name."""
+    vm = d.expect(200, "GET", "/v1/isolations").json()["isolations"][1]
+    report = json.loads(aviary(d, "doctor", "--json")[0])
+    equal(report["isolation"], {"jail": True, "vm": vm["available"]}, "as the daemon has it")
+    equal({"kvm", "vm_programs", "vm_memory"} - {f["name"] for f in report["facts"]}, set(), "facts about machines")
+    if vm["available"]:
+        equal(report["vm"]["speed"], vm["speed"], "the same word for the speed")
+        contains(report["vm"]["cure"], "vm-kernel", "what is not built")
+    else:
+        contains(report["vm"]["reason"], vm["reason"][:60], "why there are none")
+    contains(aviary(d, "doctor")[0], report["vm"]["found"], "in words")
+
+
 def test_closed_output(d):
     p = command(d, ["run", "yes"], stdin=subprocess.DEVNULL)
     equal(p.stdout.read(2), b"y\n", "output")
@@ -124,6 +166,7 @@ def test_create_exec_background(d):
     pid, tag = aviary(d, "exec", "-d", "--tag", "job", "work", "sleep", "60")[0].split()
     equal(tag, "job", "tag")
     contains(aviary(d, "ps", "work")[0], "job", "processes")
+    equal(aviary(d, "ps", "-q", "work")[0], pid + "\n", "pids only")
     aviary(d, "exec", "work", "kill", pid)
     aviary(d, "logs", "work", "nosuch", code=125)
     aviary(d, "exec", "-d", "work", "nosuch", code=127)
@@ -133,8 +176,7 @@ def test_create_exec_background(d):
 def test_logs(d):
     pid, _ = aviary(d, "exec", "-d", "--tag", "talk", "work", "sh", "-c",
                     "echo one; sleep 1; echo two; exec sleep 60")[0].split()
-    time.sleep(1.5)
-    equal(aviary(d, "logs", "work")[0], "one\ntwo\n", "output so far")
+    wait_for(lambda: aviary(d, "logs", "work")[0] == "one\ntwo\n", 20, "output so far")
     equal(aviary(d, "logs", "work", pid)[0], "one\ntwo\n", "output so far, by pid")
     p = command(d, ["logs", "-f", "work", "talk"], stdin=subprocess.DEVNULL)
     time.sleep(0.5)
@@ -231,12 +273,14 @@ def test_keys(d):
     contains(aviary(d, "keys", "rm", "ci", code=125)[1], "2 keys are called so", "which one?")
     aviary(d, "keys", "rm", *[k["id"] for k in json.loads(aviary(d, "keys", "ls", "--json")[0]) if k["name"] == "ci"])
     contains(aviary(d, "keys", "create", "--quota", "gpus=1", code=2)[1], "no quota", "a quota that there is not")
-    contains(aviary(d, "keys", "make", code=2)[1], "ls, create, rotate and rm", "verbs")
+    contains(aviary(d, "keys", "make", code=2)[1], "ls, create, rotate or rm", "verbs")
 
 
 def test_teams_and_limits(d):
     team = aviary(d, "teams", "create", "cli team")[0].strip()
     contains(aviary(d, "teams", "ls")[0], "cli team", "listed")
+    contains(aviary(d, "teams", "ls", "-q")[0].split(), team, "ids only")
+    equal(aviary(d, "teams", "ls", "--json")[0], d.expect(200, "GET", "/v1/teams").body.decode() + "\n", "as the daemon said it")
     aviary(d, "teams", "quota", "cli team", "sandboxes=3", "memory=2G", "creates=none")
     contains(aviary(d, "teams", "ls", "--all")[0], "sandboxes 3, memory 2.0 GiB", "its quota")
     contains(aviary(d, "teams", "rm", team, code=125)[1], "switch", "the key is for another team")
