@@ -3,6 +3,7 @@
  * fuzz_models.c - answers of a hostile server: the first line names the model, the rest is the
  * body; what is decoded can be encoded, and comes back the same
  */
+#include "base/jsontext.h"
 #include "client/model.h"
 
 #include "fuzz.h"
@@ -28,12 +29,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	void *first = NULL, *second = NULL;
 	struct av_str rest = av_str_n((const char *)data, n), name;
 	const struct avc_model *m;
-	json_t *j, *once, *twice;
+	json_t *j, *same, *once, *twice;
 	int r;
 
 	(void)av_str_cut(&rest, '\n', &name);
 	m = named(name);
 	j = avc_json_load(rest, &r);
+	same = json_loadb(rest.p, rest.n, JSON_REJECT_DUPLICATES, NULL);
+	/* What is read is what jansson reads; depth and cost are bounded here only. */
+	FUZZ_CHECK(j ? same && json_equal(j, same) : !same || !av_json_valid(rest));
+	json_decref(same);
 	if (!j) {
 		FUZZ_CHECK(r < 0);
 		return 0;

@@ -320,7 +320,7 @@ static void set_line(json_t **to, json_t *line)
 static int take_line(struct run *run, struct av_str text)
 {
 	int code = 0;
-	AV_CLEANUP(av_json_decrefp) json_t *line = avc_json_load_with(text, JSON_ALLOW_NUL, &code);
+	AV_CLEANUP(av_json_decrefp) json_t *line = avc_json_load_with(text, AVC_JSON_NUL, &code);
 	const char *type = text_of(line, "type");
 	struct result *x = run->result;
 

@@ -3,41 +3,56 @@
  * document.c - JSON of the server into a tree (see model.h)
  *
  * Theory of operation. What the server says may come from a sandbox that means harm, or from
- * another server: its size, its depth and what jansson would make of it are bounded before it is
- * parsed. When memory runs out jansson may also drop a character of a string or number that it
- * reads, and say nothing (it ignores what its buffer answers). So the tree is weighed against the
- * text: bytes of all strings, sum of all numbers.
+ * another server. av_json_valid() says whether it is JSON and not too deep; then the tree is made
+ * of jansson's values, and what it costs is bounded while it grows. jansson reads no text here:
+ * when memory runs out, its own reader (2.14) drops characters in silence, ends the program, or
+ * reads and writes behind the end of a string whose quotation mark it dropped.
  */
 #include "client/model.h"
 
+#include <locale.h>
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/jsontext.h"
 #include "base/macros.h"
+#include "base/num.h"
 
 #include "base/banned.h"
 
-static bool is_document(struct av_str text)
-{
-	struct av_str s = text;
+/* What jansson takes, about, besides what is in strings. */
+#define COST_CONTAINER 256
+#define COST_ITEM      48
 
-	while (s.n && strchr(" \t\r\n", *s.p))
-		s = av_str_n(s.p + 1, s.n - 1);
-	return s.n && (*s.p == '{' || *s.p == '[') && av_json_valid(text);
-}
-
-/* ---- weighing ---- */
-
-struct weight {
-	size_t cost;       /* of a text: about what jansson takes, without what is in strings */
-	uint64_t bytes;    /* of strings and names */
-	uint64_t integers; /* their sum, around */
-	double reals;      /* sum of their magnitudes; those of more than 300 digits do not count */
+struct reader {
+	const char *p, *end; /* of well-formed JSON: only strings and numbers need care */
+	size_t cost;
+	bool takes_nul;
+	int code;           /* why it failed */
+	struct av_buf name; /* of the member that is read */
+	struct av_buf text; /* a string with escapes, or a number */
 };
 
-static unsigned hex_of(const char *p)
+static int fail(struct reader *r, int code)
 {
-	unsigned n = 0;
+	r->code = code;
+	return code;
+}
+
+/* To what comes next: a value, a name or the end of what is open. */
+static char next(struct reader *r)
+{
+	while (strchr(" \t\r\n,:", *r->p)) {
+		r->cost += *r->p == ',' || *r->p == ':' ? COST_ITEM : 0;
+		r->p++;
+	}
+	return *r->p;
+}
+
+static uint32_t hex_of(const char *p)
+{
+	uint32_t n = 0;
 
 	for (int i = 0; i < 4; i++) {
 		unsigned c = (unsigned char)p[i];
@@ -47,171 +62,219 @@ static unsigned hex_of(const char *p)
 	return n;
 }
 
-/* A string of valid JSON, from behind its quotation mark to behind the other. */
-static const char *weigh_string(struct weight *w, const char *p)
+static void append_utf8(struct av_buf *out, uint32_t c)
 {
-	for (; *p != '"'; p++) {
-		unsigned code;
+	char s[4];
+	int n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
 
-		if (*p == '\\' && *++p == 'u') {
-			code = hex_of(p + 1);
-			p += 4;
-			/* Two halves of a pair are two escapes, and four bytes together. */
-			w->bytes += code < 0x80                                         ? 1
-			            : code < 0x800 || (code >= 0xd800 && code < 0xe000) ? 2
-			                                                                : 3;
-		} else {
-			w->bytes++;
-		}
-	}
-	return p + 1;
+	for (int i = n - 1; i > 0; i--, c >>= 6)
+		s[i] = (char)(0x80 | (c & 0x3f));
+	s[0] = (char)(n == 1 ? c : (0xf00u >> n & 0xf0) | c);
+	av_buf_append(out, s, (size_t)n);
 }
 
-static double ten_to(int n)
+/* From behind "\u" to behind the digits; of both halves when it is a pair. */
+static int read_code(struct reader *r, struct av_buf *out)
 {
-	double r = 1;
+	uint32_t c = hex_of(r->p), low;
 
-	for (; n > 0; n--)
-		r *= 10;
-	for (; n < 0; n++)
-		r /= 10;
-	return r;
+	r->p += 4;
+	if (c >= 0xdc00 && c < 0xe000)
+		return fail(r, AVIARY_E_PROTOCOL);
+	if (c >= 0xd800 && c < 0xdc00) {
+		if (r->p[0] != '\\' || r->p[1] != 'u')
+			return fail(r, AVIARY_E_PROTOCOL);
+		low = hex_of(r->p + 2);
+		if (low < 0xdc00 || low >= 0xe000)
+			return fail(r, AVIARY_E_PROTOCOL);
+		c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
+		r->p += 6;
+	}
+	if (c == 0 && !r->takes_nul)
+		return fail(r, AVIARY_E_PROTOCOL);
+	append_utf8(out, c);
+	return 0;
 }
 
-static const char *weigh_number(struct weight *w, const char *p)
+static int read_escape(struct reader *r, struct av_buf *out)
 {
-	bool negative = *p == '-', real = false, fraction = false, below = false;
-	double mantissa = 0;
-	uint64_t integer = 0;
-	int places = 0, exponent = 0;
+	static const char letters[] = "bfnrt", means[] = "\b\f\n\r\t";
+	char c = *r->p++;
+	const char *letter;
 
-	for (p += negative; (*p >= '0' && *p <= '9') || *p == '.'; p++) {
-		if (*p == '.') {
-			real = fraction = true;
-			continue;
-		}
-		integer = integer * 10 + (uint64_t)(*p - '0');
-		mantissa = mantissa * 10 + (*p - '0');
-		places += fraction;
-	}
-	if (*p == 'e' || *p == 'E') {
-		real = true;
-		p++;
-		below = *p == '-';
-		for (p += *p == '-' || *p == '+'; *p >= '0' && *p <= '9'; p++)
-			exponent = exponent < 1000 ? exponent * 10 + (*p - '0') : exponent;
-	}
-	if (!real)
-		w->integers += negative ? 0 - integer : integer;
-	else if (places < 300 && exponent < 300 && mantissa < 1e300)
-		w->reals += mantissa * ten_to((below ? -exponent : exponent) - places);
-	return p;
+	if (c == 'u')
+		return read_code(r, out);
+	letter = strchr(letters, c);
+	av_buf_append_char(out, letter ? means[letter - letters] : c);
+	return 0;
 }
 
-/* Valid JSON, with a byte behind it that is none of a number: it is an object or array. */
-static struct weight weigh_text(struct av_str s)
+/* From the quotation mark to behind the other. What is in between, in the text or in the buffer. */
+static int read_string(struct reader *r, struct av_buf *buf, struct av_str *ret)
 {
-	struct weight w = {0};
+	const char *from = ++r->p;
 
-	for (const char *p = s.p; p < s.p + s.n;) {
-		char c = *p;
-
-		if (c == '"') {
-			p = weigh_string(&w, p + 1);
-		} else if (c == '-' || (c >= '0' && c <= '9')) {
-			p = weigh_number(&w, p);
-		} else {
-			w.cost += c == '{' || c == '[' ? 256 : c == ',' || c == ':' ? 48 : 0;
-			p++;
+	av_buf_reset(buf);
+	for (;;) {
+		while (*r->p != '"' && *r->p != '\\')
+			r->p++;
+		*ret = av_str_n(from, (size_t)(r->p - from));
+		if (*r->p == '"' && buf->n == 0)
+			break;
+		av_buf_append_str(buf, *ret);
+		if (*r->p == '"') {
+			*ret = av_buf_str(buf);
+			break;
 		}
+		r->p++;
+		if (read_escape(r, buf) < 0)
+			return r->code;
+		from = r->p;
 	}
-	return w;
+	r->p++;
+	return av_buf_error(buf) ? fail(r, AVIARY_E_NO_MEMORY) : 0;
 }
 
-/* As deep as the text, whose depth is bounded. */
-static void weigh_tree(struct weight *w, json_t *j)
+/* As in the C locale, whatever the program's is. */
+static json_t *real_of(struct reader *r, const char *digits)
 {
-	const char *name;
-	json_t *value;
-	size_t i;
+	locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+	double v;
 
-	switch (json_typeof(j)) {
-	case JSON_OBJECT:
-		json_object_foreach (j, name, value) {
-			w->bytes += strlen(name);
-			weigh_tree(w, value);
-		}
-		break;
-	case JSON_ARRAY:
-		json_array_foreach (j, i, value)
-			weigh_tree(w, value);
-		break;
-	case JSON_STRING:
-		w->bytes += json_string_length(j);
-		break;
-	case JSON_INTEGER:
-		w->integers += (uint64_t)json_integer_value(j);
-		break;
-	case JSON_REAL:
-		w->reals += json_real_value(j) < 0 ? -json_real_value(j) : json_real_value(j);
-		break;
+	if (!c)
+		return NULL;
+	v = strtod_l(digits, NULL, c);
+	freelocale(c);
+	if (isfinite(v))
+		return json_real(v);
+	(void)fail(r, AVIARY_E_PROTOCOL);
+	return NULL;
+}
+
+static json_t *read_number(struct reader *r)
+{
+	const char *from = r->p, *digits;
+	bool real = false;
+	struct av_str s;
+	int64_t v;
+
+	for (; r->p < r->end && *r->p && strchr("+-.eE0123456789", *r->p); r->p++)
+		real = real || *r->p == '.' || *r->p == 'e' || *r->p == 'E';
+	s = av_str_n(from, (size_t)(r->p - from));
+	if (real) {
+		av_buf_reset(&r->text);
+		av_buf_append_str(&r->text, s);
+		digits = av_buf_cstr(&r->text);
+		return digits ? real_of(r, digits) : NULL;
+	}
+	if (av_parse_i64(s, INT64_MIN, INT64_MAX, &v) == 0)
+		return json_integer(v);
+	(void)fail(r, AVIARY_E_PROTOCOL);
+	return NULL;
+}
+
+/* One that holds others is empty and open. NULL: r->code, or no memory. */
+static json_t *read_value(struct reader *r)
+{
+	struct av_str s;
+
+	switch (next(r)) {
+	case '{':
+	case '[':
+		r->cost += COST_CONTAINER;
+		return *r->p++ == '{' ? json_object() : json_array();
+	case '"':
+		return read_string(r, &r->text, &s) < 0 ? NULL : json_stringn_nocheck(s.p, s.n);
+	case 't':
+		r->p += strlen("true");
+		return json_true();
+	case 'f':
+		r->p += strlen("false");
+		return json_false();
+	case 'n':
+		r->p += strlen("null");
+		return json_null();
 	default:
-		break;
+		return read_number(r);
 	}
 }
 
-static bool is_whole(const struct weight *text, json_t *json)
+static int read_name(struct reader *r, const json_t *object)
 {
-	struct weight tree = {0};
-	double apart;
+	struct av_str s;
 
-	weigh_tree(&tree, json);
-	apart = text->reals > tree.reals ? text->reals - tree.reals : tree.reals - text->reals;
-	return text->bytes == tree.bytes && text->integers == tree.integers &&
-	       apart <= 1e-6 * (text->reals + tree.reals);
+	if (read_string(r, &r->name, &s) < 0)
+		return r->code;
+	if (s.p != av_buf_str(&r->name).p)
+		av_buf_append_str(&r->name, s);
+	if (!av_buf_cstr(&r->name))
+		return fail(r, AVIARY_E_NO_MEMORY);
+	/* A name with a NUL, or twice the same. */
+	if (strlen(av_buf_cstr(&r->name)) < r->name.n ||
+	    json_object_get(object, av_buf_cstr(&r->name)))
+		return fail(r, AVIARY_E_PROTOCOL);
+	return 0;
 }
 
-/* ---- loading ---- */
-
-/* Why jansson refuses what is well-formed. It tells an allocation that failed as a syntax error, or
- * not at all. */
-static int code_of(const json_error_t *e)
+/* Reads what is in it, and its end. As deep as the text, whose depth is bounded. */
+static int fill(struct reader *r, json_t *open)
 {
-	switch (json_error_code(e)) {
-	case json_error_duplicate_key:
-	case json_error_null_character:
-	case json_error_null_byte_in_key:
-	case json_error_numeric_overflow:
-		return AVIARY_E_PROTOCOL;
-	default: /* half of a surrogate pair */
-		return strstr(e->text, "Unicode") ? AVIARY_E_PROTOCOL : AVIARY_E_NO_MEMORY;
+	bool object = json_is_object(open);
+
+	while (next(r) != '}' && *r->p != ']') {
+		json_t *value;
+		bool opens;
+		int e;
+
+		if (object && read_name(r, open) < 0)
+			return r->code;
+		value = read_value(r);
+		if (!value)
+			return fail(r, r->code ? r->code : AVIARY_E_NO_MEMORY);
+		if (r->cost > AVC_JSON_COST_MAX)
+			(void)fail(r, AVIARY_E_TOO_LARGE);
+		opens = json_is_object(value) || json_is_array(value);
+		e = object ? json_object_set_new_nocheck(open, av_buf_cstr(&r->name), value)
+		           : json_array_append_new(open, value);
+		if (e < 0)
+			return fail(r, AVIARY_E_NO_MEMORY);
+		if (r->code || (opens && fill(r, value) < 0))
+			return r->code;
 	}
+	r->p++;
+	return 0;
 }
 
-json_t *avc_json_load_with(struct av_str text, size_t flags, int *ret_code)
+json_t *avc_json_load_with(struct av_str text, unsigned flags, int *ret_code)
 {
-	struct weight weight = {0};
-	json_error_t e = {0}; /* jansson leaves the code in it alone when it has nothing to say */
+	struct reader r = {
+	    .p = text.p,
+	    .end = text.p + text.n,
+	    .takes_nul = flags & AVC_JSON_NUL,
+	    .name = AV_BUF_INIT(AVC_JSON_MAX),
+	    .text = AV_BUF_INIT(AVC_JSON_MAX),
+	};
 	json_t *json = NULL;
-	int code = 0;
 
 	if (text.n > AVC_JSON_MAX)
-		code = AVIARY_E_TOO_LARGE;
-	else if (!is_document(text))
-		code = AVIARY_E_PROTOCOL;
-	else if ((weight = weigh_text(text)).cost > AVC_JSON_COST_MAX)
-		code = AVIARY_E_TOO_LARGE;
-	else
-		json = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES | flags, &e);
-	if (!json && code == 0)
-		code = code_of(&e);
-	if (json && !is_whole(&weight, json)) {
+		r.code = AVIARY_E_TOO_LARGE;
+	else if (!av_json_valid(text) || (!(flags & AVC_JSON_ANY) && !strchr("{[", next(&r))))
+		r.code = AVIARY_E_PROTOCOL;
+	if (r.code == 0) {
+		json = read_value(&r);
+		if (!json)
+			r.code = r.code ? r.code : AVIARY_E_NO_MEMORY;
+		else if (json_is_object(json) || json_is_array(json))
+			(void)fill(&r, json);
+	}
+	if (r.code) {
 		json_decref(json);
 		json = NULL;
-		code = AVIARY_E_NO_MEMORY;
 	}
+	av_buf_clear(&r.name);
+	av_buf_clear(&r.text);
 	if (ret_code)
-		*ret_code = code;
+		*ret_code = r.code;
 	return json;
 }
 

@@ -120,7 +120,7 @@ static int give_line(struct logs *l, const char *p, size_t n)
 
 	if (n == 0)
 		return 0;
-	o = avc_json_load_with(av_str_n(p, n), JSON_ALLOW_NUL, &code);
+	o = avc_json_load_with(av_str_n(p, n), AVC_JSON_NUL, &code);
 	if (json_is_object(o))
 		return give_object(l, o);
 	(void)snprintf(

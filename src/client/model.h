@@ -4,8 +4,9 @@
  *
  * Theory of operation. tools/gen-models makes one table for each schema of the API; the functions
  * here are all that reads or writes by them. What is read is an answer of a server that may lie: a
- * member of a wrong type is an error that names it, a document is refused before it is parsed when
- * it would take more than AVC_JSON_COST_MAX, and a model never takes more than AVC_MODEL_MAX.
+ * member of a wrong type is an error that names it, a document that would take more than
+ * AVC_JSON_COST_MAX is refused when it has taken that, and a model never takes more than
+ * AVC_MODEL_MAX.
  * Tables do not refer to themselves, so that depth is bounded by them and not by the document.
  *
  * A model lies in a chain of blocks, of which the first begins with the struct itself; nothing in
@@ -89,11 +90,14 @@ extern const size_t avc_n_models;
 
 /* ---- reading ---- */
 
+#define AVC_JSON_NUL 1u /* strings may hold \u0000 */
+#define AVC_JSON_ANY 2u /* not only an object or an array */
+
 /* A new reference, or NULL with *ret_code (may be NULL) AVIARY_E_PROTOCOL when it is no JSON of an
  * object or array at most AV_JSON_TEXT_DEPTH deep, AVIARY_E_TOO_LARGE, AVIARY_E_NO_MEMORY. */
 json_t *avc_json_load(struct av_str text, int *ret_code);
-/* flags: further ones of json_loadb(), as JSON_ALLOW_NUL. */
-json_t *avc_json_load_with(struct av_str text, size_t flags, int *ret_code);
+/* flags: AVC_JSON_*. */
+json_t *avc_json_load_with(struct av_str text, unsigned flags, int *ret_code);
 /* *ret: the struct, for avc_model_free. 0; AVIARY_E_PROTOCOL, AVIARY_E_TOO_LARGE or
  * AVIARY_E_NO_MEMORY with words in text. */
 int avc_model_decode(

@@ -201,8 +201,10 @@ static json_t *write_enum(struct writer *w, const struct avc_field *f, const cha
 static json_t *write_field(struct writer *w, const struct avc_field *f, const char *base)
 {
 	const void *p = NULL;
+	json_t *j;
 	int64_t ms;
 	size_t n = 0;
+	int code;
 
 	switch (f->kind) {
 	case AVC_INTEGER:
@@ -230,7 +232,9 @@ static json_t *write_field(struct writer *w, const struct avc_field *f, const ch
 		return write_text(w, f, p);
 	if (f->kind == AVC_STRUCT)
 		return write_struct(w, f->model, p);
-	json_t *j = json_loads(p, JSON_DECODE_ANY, NULL);
+	j = avc_json_load_with(av_str_c(p), AVC_JSON_ANY, &code);
+	if (code == AVIARY_E_NO_MEMORY)
+		return no_memory(w);
 	return j ? j : invalid(w, f, "is not JSON");
 }
 

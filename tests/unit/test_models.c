@@ -247,8 +247,9 @@ static void test_documents(void)
 {
 	static const char *const bad[] = {"", "{", "{\"id\":\"a\"}x", "{\"id\":\"\\u0000\"}",
 	    "{\"id\":\"\xff\"}", "{\"id\":\"a\",\"id\":\"b\"}", "nonsense", "\"id\"",
-	    "{\"id\":\"\\ud800\"}", "{\"id\\u0000\":\"a\"}",
-	    "{\"id\":\"a\",\"x\":99999999999999999999}", "{\"id\":\"a\",\"x\":1e999}"};
+	    "{\"id\":\"\\ud800\"}", "{\"id\":\"\\udc00\"}", "{\"id\":\"\\ud800\\u0041\"}",
+	    "{\"id\\u0000\":\"a\"}", "{\"id\":\"a\",\"x\":99999999999999999999}",
+	    "{\"id\":\"a\",\"x\":1e999}"};
 	aviary_team *t = NULL;
 	aviary_team_list *l = NULL;
 	aviary_error e;
@@ -279,6 +280,44 @@ static void test_documents(void)
 	    "text is not counted so");
 	ok(!l, "nothing of that");
 	free(big);
+}
+
+/* The tree is the one that jansson reads, when it has the memory. */
+static void test_trees(void)
+{
+	static const char *const good[] = {"[]", " { } ", "\t[ 1 , -2\r\n]",
+	    "{\"\":{\"a\":[[],{}]}}", "[true,false,null,\"true\"]",
+	    "[0,-0,9223372036854775807,-9223372036854775808]",
+	    "[0.1,-0.0,1e3,1E-3,12.5e+2,0.30000000000000004,5e-324]",
+	    "[\"\",\"a\",\"\\\"\\\\\\/\\b\\f\\n\\r\\t\",\"a\\u0041b\",\"\\u00e9\\u20ac\"]",
+	    "[\"\\ud83d\\ude00\",\"\\uDBFF\\uDFFF-\\u007f\\u0080\\u07ff\\u0800\\uffff\"]",
+	    "{\"\\u0061\\n\":1,\"b\\\"\":[{\"c\":\"d\\\\\"}],\"\303\251\":\"\360\237\230\200\"}"};
+	static const char nul[] = "[\"a\\u0000b\"]", name[] = "[{\"a\\u0000b\":1}]";
+	json_t *j, *same;
+	int code;
+
+	for (size_t i = 0; i < AV_ARRAY_LEN(good); i++) {
+		j = avc_json_load(av_str_c(good[i]), &code);
+		same = json_loads(good[i], 0, NULL);
+		ok(j && same && code == 0 && json_equal(j, same), "tree %zu is as jansson reads it",
+		    i);
+		json_decref(j);
+		json_decref(same);
+	}
+	j = avc_json_load_with(av_str_c(nul), AVC_JSON_NUL, &code);
+	ok(json_string_length(json_array_get(j, 0)) == 3, "a NUL where it may be");
+	json_decref(j);
+	ok(!avc_json_load_with(av_str_c(name), AVC_JSON_NUL, &code) && code == AVIARY_E_PROTOCOL,
+	    "not in a name");
+	for (size_t i = 0; i < 4; i++) {
+		static const char *const any[] = {"1", "\"a\"", " null ", "[1.5]"};
+
+		j = avc_json_load_with(av_str_c(any[i]), AVC_JSON_ANY, &code);
+		same = json_loads(any[i], JSON_DECODE_ANY, NULL);
+		ok(j && json_equal(j, same), "anything: %s", any[i]);
+		json_decref(j);
+		json_decref(same);
+	}
 }
 
 /* Small documents that make large structs are bounded too. */
@@ -402,6 +441,7 @@ int main(void)
 	for (size_t i = 0; i < avc_n_models; i++)
 		test_every_member(avc_models[i]);
 	test_documents();
+	test_trees();
 	test_large_model();
 	test_requests();
 	return tap_done();
