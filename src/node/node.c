@@ -73,6 +73,24 @@ static void wrap_free(struct wrap *w)
 	free(w);
 }
 
+/* The driver was asked, which answered r: below 0 its callback does not come. */
+static int wrap_sent(struct wrap *w, int r)
+{
+	if (r < 0)
+		wrap_free(w);
+	return r;
+}
+
+/* NULL: no memory, or the node closes. */
+static struct wrap *wrap_for_done(struct node *n, const char *id, node_done_fn *fn, void *ctx)
+{
+	struct wrap *w = n->closing ? NULL : wrap_new(n, id, ctx);
+
+	if (w)
+		w->fn.done = fn;
+	return w;
+}
+
 /* ---- one sandbox ---- */
 
 static void sandbox_free(struct node_sandbox *sb)
@@ -379,17 +397,13 @@ int node_create(struct node *n, const struct driver_spec *spec, const struct nod
 {
 	struct driver *d = node_driver_for(n, spec->isolation);
 	struct wrap *w;
-	int r;
 
 	if (!d)
 		return -EOPNOTSUPP;
 	w = wrap_for_agent(n, d, spec->id, a, fn, ctx);
 	if (!w)
 		return -ENOMEM;
-	r = d->ops->create(d, spec, on_created, w);
-	if (r < 0)
-		wrap_free(w);
-	return r;
+	return wrap_sent(w, d->ops->create(d, spec, on_created, w));
 }
 
 int node_adopt(struct node *n, const char *id, const char *isolation,
@@ -398,17 +412,13 @@ int node_adopt(struct node *n, const char *id, const char *isolation,
 {
 	struct driver *d = node_driver_for(n, isolation);
 	struct wrap *w;
-	int r;
 
 	if (!d)
 		return -EOPNOTSUPP;
 	w = wrap_for_agent(n, d, id, a, fn, ctx);
 	if (!w)
 		return -ENOMEM;
-	r = d->ops->adopt(d, id, ev, on_adopted, w);
-	if (r < 0)
-		wrap_free(w);
-	return r;
+	return wrap_sent(w, d->ops->adopt(d, id, ev, on_adopted, w));
 }
 
 void node_forget(struct node_sandbox *sb, const struct av_err *why)
@@ -449,16 +459,10 @@ static void on_driver_done(void *ctx, const struct av_err *err)
 
 int node_destroy(struct node *n, const char *id, node_done_fn *fn, void *ctx)
 {
-	struct wrap *w = n->closing ? NULL : wrap_new(n, id, ctx);
-	int r;
+	struct wrap *w = wrap_for_done(n, id, fn, ctx);
 
-	if (!w)
-		return -ENOMEM;
-	w->fn.done = fn;
-	r = w->driver->ops->destroy(w->driver, id, on_driver_done, w);
-	if (r < 0)
-		wrap_free(w);
-	return r;
+	return w ? wrap_sent(w, w->driver->ops->destroy(w->driver, id, on_driver_done, w))
+	         : -ENOMEM;
 }
 
 /* ---- freezing ---- */
@@ -538,39 +542,30 @@ static void on_thawed(void *ctx, const struct av_err *err)
 int node_freeze(struct node *n, const char *id, node_done_fn *fn, void *ctx)
 {
 	struct node_sandbox *sb = av_map_get(&n->sandboxes, av_str_c(id));
-	struct wrap *w = n->closing ? NULL : wrap_new(n, id, ctx);
+	struct wrap *w = wrap_for_done(n, id, fn, ctx);
 	int r;
 
 	if (!w)
 		return -ENOMEM;
-	w->fn.done = fn;
 	/* From now on: it may be frozen any time before the answer. */
 	if (sb)
 		set_frozen(sb, true);
-	r = w->driver->ops->freeze(w->driver, id, on_frozen, w);
-	if (r < 0) {
-		if (sb)
-			set_frozen(sb, false);
-		wrap_free(w);
-	}
+	r = wrap_sent(w, w->driver->ops->freeze(w->driver, id, on_frozen, w));
+	if (r < 0 && sb)
+		set_frozen(sb, false);
 	return r;
 }
 
 int node_thaw(struct node *n, const char *id, node_done_fn *fn, void *ctx)
 {
 	struct node_sandbox *sb = av_map_get(&n->sandboxes, av_str_c(id));
-	struct wrap *w = n->closing ? NULL : wrap_new(n, id, ctx);
-	int r;
+	struct wrap *w = wrap_for_done(n, id, fn, ctx);
 
 	if (!w)
 		return -ENOMEM;
-	w->fn.done = fn;
 	if (sb && sb->frozen && !sb->dead && !leaves_memory(sb))
 		node_tell_thaw(sb, (av_mono_ns() - sb->frozen_since_ns) / AV_NS_PER_MS);
-	r = w->driver->ops->thaw(w->driver, id, on_thawed, w);
-	if (r < 0)
-		wrap_free(w);
-	return r;
+	return wrap_sent(w, w->driver->ops->thaw(w->driver, id, on_thawed, w));
 }
 
 /* ---- holding ---- */
@@ -594,33 +589,29 @@ static void on_taken(void *ctx, const struct av_err *err)
 int node_hold(struct node *n, const char *id, node_done_fn *fn, void *ctx)
 {
 	struct node_sandbox *sb = av_map_get(&n->sandboxes, av_str_c(id));
-	struct wrap *w = n->closing ? NULL : wrap_new(n, id, ctx);
+	struct wrap *w = wrap_for_done(n, id, fn, ctx);
 	int r;
 
 	if (!w)
 		return -ENOMEM;
-	w->fn.done = fn;
-	r = w->driver->ops->hold ? w->driver->ops->hold(w->driver, id, on_driver_done, w)
-	                         : -EALREADY;
-	if (r < 0)
-		wrap_free(w);
-	else if (sb)
+	if (!w->driver->ops->hold)
+		return wrap_sent(w, -EALREADY);
+	if (sb)
 		set_held(sb, true);
+	r = wrap_sent(w, w->driver->ops->hold(w->driver, id, on_driver_done, w));
+	if (r < 0 && sb)
+		set_held(sb, false);
 	return r;
 }
 
 int node_take(struct node *n, const char *id, node_done_fn *fn, void *ctx)
 {
-	struct wrap *w = n->closing ? NULL : wrap_new(n, id, ctx);
-	int r;
+	struct wrap *w = wrap_for_done(n, id, fn, ctx);
 
 	if (!w)
 		return -ENOMEM;
-	w->fn.done = fn;
-	r = w->driver->ops->take ? w->driver->ops->take(w->driver, id, on_taken, w) : -EALREADY;
-	if (r < 0)
-		wrap_free(w);
-	return r;
+	return wrap_sent(
+	    w, w->driver->ops->take ? w->driver->ops->take(w->driver, id, on_taken, w) : -EALREADY);
 }
 
 void node_fail_waiting(struct node_sandbox *sb, const struct av_err *why)
@@ -650,15 +641,11 @@ static void on_status(void *ctx, const struct driver_status *st, const struct av
 int node_inspect(struct node *n, const char *id, driver_status_fn *fn, void *ctx)
 {
 	struct wrap *w = n->closing ? NULL : wrap_new(n, id, ctx);
-	int r;
 
 	if (!w)
 		return -ENOMEM;
 	w->fn.status = fn;
-	r = w->driver->ops->inspect(w->driver, id, on_status, w);
-	if (r < 0)
-		wrap_free(w);
-	return r;
+	return wrap_sent(w, w->driver->ops->inspect(w->driver, id, on_status, w));
 }
 
 static void on_autopsy(void *ctx, const struct driver_status *st, const struct av_err *err)
@@ -678,15 +665,11 @@ static void on_autopsy(void *ctx, const struct driver_status *st, const struct a
 int node_autopsy(struct node *n, const char *id, node_autopsy_fn *fn, void *ctx)
 {
 	struct wrap *w = n->closing ? NULL : wrap_new(n, id, ctx);
-	int r;
 
 	if (!w)
 		return -ENOMEM;
 	w->fn.autopsy = fn;
-	r = w->driver->ops->inspect(w->driver, id, on_autopsy, w);
-	if (r < 0)
-		wrap_free(w);
-	return r;
+	return wrap_sent(w, w->driver->ops->inspect(w->driver, id, on_autopsy, w));
 }
 
 struct node_sandbox *node_find(const struct node *n, const char *id)
