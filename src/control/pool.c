@@ -478,6 +478,7 @@ static void make_one(struct control *c, struct pool_shape *s)
 	/* What a create without wishes says: then its agent need not be told again. */
 	memcpy(rec.id, m->id, sizeof(rec.id));
 	memcpy(rec.template_id, spec.template_id, sizeof(spec.template_id));
+	static_assert(sizeof(t->rec.name) == sizeof(rec.template_name), "a name of a template");
 	if (t)
 		memcpy(rec.template_name, t->rec.name, sizeof(t->rec.name));
 	(void)!sandbox_agent_envs(c, &rec, &envs);
