@@ -149,8 +149,11 @@ static void answer_honestly(struct jail *j, const struct vm_request *rq)
 		say(j, &progress, sizeof(progress));
 		carry_out_start(j, &rq->u.start);
 		if (world.lie == NO_KVM && rq->u.start.mode == VM_MODE_GOLDEN &&
-		    rq->u.start.accel == VM_ACCEL_KVM)
+		    rq->u.start.accel == VM_ACCEL_KVM) {
 			rep.error = EIO;
+			(void)snprintf(rep.text, sizeof(rep.text),
+			    "starting QEMU: QEMU crashed (signal 6): its words");
+		}
 		break;
 	case VM_HOLD:
 		world.holds++;
