@@ -13,19 +13,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { LISTENER = 3, VM_LISTENER = 5, LAST = 7 };
+#include "shell.h"
 
-static void run_shell(int c)
-{
-	char sh[] = "sh", path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
-	char *argv[] = {sh, NULL}, *envp[] = {path, NULL};
-	signal(SIGCHLD, SIG_DFL);
-	for (int fd = 0; fd <= 2; fd++)
-		dup2(c, fd);
-	close_range(LAST + 1, ~0u, 0);
-	execve("/usr/bin/sh", argv, envp);
-	_exit(127);
-}
+enum { LISTENER = 3, VM_LISTENER = 5, LAST = 7 };
 
 static void echo(int c)
 {
@@ -51,7 +41,7 @@ int main(void)
 				continue;
 			if (fork() == 0) {
 				if (i == 0)
-					run_shell(c);
+					shell_run(c, LAST);
 				else
 					echo(c);
 			}

@@ -12,17 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static void run_shell(int c)
-{
-	char sh[] = "sh", path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
-	char *argv[] = {sh, NULL}, *envp[] = {path, NULL};
-	signal(SIGCHLD, SIG_DFL);
-	for (int fd = 0; fd <= 2; fd++)
-		dup2(c, fd);
-	close_range(3, ~0u, 0);
-	execve("/usr/bin/sh", argv, envp);
-	_exit(127);
-}
+#include "shell.h"
 
 int main(void)
 {
@@ -36,7 +26,7 @@ int main(void)
 		if (c < 0)
 			continue;
 		if (fork() == 0)
-			run_shell(c);
+			shell_run(c, 2);
 		close(c);
 	}
 }
