@@ -25,6 +25,7 @@
 
 #define HISTORY_LINES 1000
 #define LIBEDIT       "libedit.so.2"
+#define CTRL_D        '\004'
 
 #define FUNCTIONS(F)                                                                               \
 	F(el_init)                                                                                 \
@@ -82,6 +83,9 @@ static int get_key(EditLine *el, wchar_t *ret)
 		ssize_t r = read(STDIN_FILENO, &c, 1);
 		if (r <= 0)
 			return (int)r;
+		/* What the kernel makes of a ^D that was typed before the terminal was ours. */
+		if (c == '\0')
+			c = CTRL_D;
 		n = mbrtowc(ret, &c, 1, &state);
 		if (n == 0 || n == 1)
 			return 1;
@@ -145,6 +149,8 @@ const char *lineedit_read(struct lineedit *e, const char *prompt, int *ret)
 	e->prompt = prompt;
 	errno = 0;
 	lib.el_resize_(e->el);
+	/* By itself it would show the prompt first, and lose a ^D that answers it at once. */
+	lib.el_set_(e->el, EL_PREP_TERM, 1);
 	line = lib.el_gets_(e->el, &n);
 	error = errno;
 	sigprocmask(SIG_SETMASK, &e->outside, NULL);

@@ -499,6 +499,12 @@ def test_code_prompt(d):
         t.expect("20.*>>> ")
         t.p.send_signal(signal.SIGTERM)
         equal(t.end(), 143, "ended from outside")
+    with Terminal(d, "code", "desk") as t:
+        t.expect(">>> ")
+        t.type("import time; print('be' + 'gun', flush=True); time.sleep(1)\n")
+        t.expect("begun")
+        t.type("\x04")  # while it runs, for the prompt that comes
+        equal(t.end(), 0, "the end of the input, typed ahead")
 
 
 # -- login ----------------------------------------------------------------------------------------
