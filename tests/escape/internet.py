@@ -223,8 +223,10 @@ class Tap:
             while True:
                 try:
                     frame, (_link, kind, direction, *_rest) = self.socket.recvfrom(2048)
-                except OSError:  # nothing more, or it is gone with its sandbox
+                except TimeoutError:
                     return found
+                except OSError:  # its sandbox is gone: that is said before what came until then
+                    continue
                 if direction != socket.PACKET_OUTGOING:
                     ipv4 = kind == 0x800 and len(frame) >= 34
                     found.add((kind, *(socket.inet_ntoa(frame[i:i + 4]) if ipv4 else "" for i in (26, 30))))
