@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -55,6 +56,7 @@ struct lineedit {
 	EditLine *el;
 	History *history;
 	const char *prompt;
+	int ahead;        /* bytes not yet read of those typed before the terminal was ours */
 	sigset_t outside; /* the mask of our caller */
 };
 
@@ -83,9 +85,10 @@ static int get_key(EditLine *el, wchar_t *ret)
 		ssize_t r = read(STDIN_FILENO, &c, 1);
 		if (r <= 0)
 			return (int)r;
-		/* What the kernel makes of a ^D that was typed before the terminal was ours. */
-		if (c == '\0')
+		/* What the kernel makes of a ^D that was typed ahead; otherwise it is ^Space. */
+		if (e->ahead > 0 && c == '\0')
 			c = CTRL_D;
+		e->ahead -= e->ahead > 0;
 		n = mbrtowc(ret, &c, 1, &state);
 		if (n == 0 || n == 1)
 			return 1;
@@ -151,6 +154,8 @@ const char *lineedit_read(struct lineedit *e, const char *prompt, int *ret)
 	lib.el_resize_(e->el);
 	/* By itself it would show the prompt first, and lose a ^D that answers it at once. */
 	lib.el_set_(e->el, EL_PREP_TERM, 1);
+	if (ioctl(STDIN_FILENO, FIONREAD, &e->ahead) < 0)
+		e->ahead = 0;
 	line = lib.el_gets_(e->el, &n);
 	error = errno;
 	sigprocmask(SIG_SETMASK, &e->outside, NULL);

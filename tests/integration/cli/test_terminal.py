@@ -501,6 +501,9 @@ def test_code_prompt(d):
         equal(t.end(), 143, "ended from outside")
     with Terminal(d, "code", "desk") as t:
         t.expect(">>> ")
+        t.type("\0")  # ^Space ends nothing
+        t.type("x\n")
+        t.expect("20.*>>> ")
         t.type("import time; print('be' + 'gun', flush=True); time.sleep(1)\n")
         t.expect("begun")
         t.type("\x04")  # while it runs, for the prompt that comes
