@@ -109,12 +109,39 @@ static inline bool run_until(struct world *w, const bool *flag)
 	return *flag;
 }
 
+static inline void on_value(void *ctx, const char *value, const struct av_err *err)
+{
+	(void)value;
+	(void)err;
+	*(bool *)ctx = true;
+}
+
+/* Until the store has answered all, and all that followed from that: a disk may be slow. */
+static inline void settle(struct world *w)
+{
+	struct store_stats before, after;
+
+	/* A round in which only this was asked; once more, as an answer may have led to a request. */
+	for (int quiet = 0; w->store && quiet < 2;) {
+		bool answered = false;
+
+		store_get_stats(w->store, &before);
+		if (store_value_get(w->store, "settle", on_value, &answered) < 0 ||
+		    !run_until(w, &answered))
+			return;
+		store_get_stats(w->store, &after);
+		quiet = after.requests == before.requests + 1 ? quiet + 1 : 0;
+	}
+}
+
+/* So long at least, and until nothing is under way in the store. */
 static inline void run_for(struct world *w, int64_t ms)
 {
 	int64_t end = av_mono_ns() + ms * AV_NS_PER_MS;
 
 	while (av_mono_ns() < end)
 		av_loop_run_once(w->loop, 5);
+	settle(w);
 }
 
 static inline void on_started(
