@@ -221,8 +221,9 @@ static void test_programs(struct spawn_client *c)
 	    "-device virtio-balloon-pci,free-page-reporting=on -device virtio-serial-pci "
 	    "-chardev file,id=q,path=greeting -mon q,mode=control </dev/null >log 2>&1 & p=$!; "
 	    "i=0; "
-	    "until grep -qs QMP greeting || test $i -gt 200; do sleep 0.1; i=$((i+1)); done; cat "
-	    "log; "
+	    /* Its greeting comes before it takes SIGTERM, the 15th. */
+	    "until { grep -qs QMP greeting && grep -q 'SigCgt.*[4-7c-f]...$' /proc/$p/status; } || "
+	    "test $i -gt 200; do sleep 0.1; i=$((i+1)); done; cat log; "
 	    "head -c 8 /proc/$p/pagemap | wc -c; test $(wc -l </proc/$p/maps) -gt 10 && echo maps; "
 	    "kill $p; wait $p; echo $?",
 	    "8\nmaps\n0\n", "QEMU starts with its own filter, and its parent sees its memory");
