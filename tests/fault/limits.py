@@ -60,6 +60,32 @@ def deleted_with_reason(d, sandbox, reason="deleted", within_s=1.0):
     equal((record["status"], record["reason"]), ("stopped", reason), "status and reason")
 
 
+def stored_mib(d):
+    """What the daemon's state takes of the host's file system."""
+    return sum(os.lstat(os.path.join(top, name)).st_blocks for top, _dirs, names in os.walk(d.state)
+               for name in names) * 512 >> 20
+
+
+# The first of all: what others deleted would go back meanwhile.
+def test_t04_space_goes_back_to_the_host(d):
+    """What sandboxes delete, and what those that are deleted leave, is the host's again (btrfs waits some ten seconds)."""
+    if subprocess.run(["findmnt", "-n", "-o", "FSTYPE", "-T", d.state], capture_output=True, text=True,
+                      check=False).stdout.strip() == "tmpfs":
+        raise Skip("the state is on a tmpfs")
+    before = stored_mib(d)
+    ids = [d.create(disk_mb=200)["id"] for _ in range(2)]
+    for sandbox in ids:
+        d.exec(sandbox, "head -c 120M /dev/urandom >/root/fill; sync", timeout_sec=60)
+    wait_for(lambda: stored_mib(d) > before + 200, 30, "240 MiB are stored")
+    d.exec(ids[0], "rm /root/fill; sync")
+    deleted_with_reason(d, ids[1])
+    wait_for(lambda: stored_mib(d) < before + 40, 80, f"the host has its space back; {before} MiB before")
+    deleted_with_reason(d, ids[0])
+
+
+test_t04_space_goes_back_to_the_host.timeout_s = 150
+
+
 def test_t01_fork_bomb(d):
     sandbox = d.create(**QUICK)["id"]
     background(d, sandbox, "timeout 20 sh -c 'f() { f | f & }; f; sleep 15'")
@@ -180,31 +206,6 @@ def test_t04_disk_fill(d):
                   headers={"Content-Type": "application/octet-stream"})
     equal(r.status, 507, "an upload over the limit")
     deleted_with_reason(d, sandbox)
-
-
-def stored_mib(d):
-    """What the daemon's state takes of the host's file system."""
-    return sum(os.lstat(os.path.join(top, name)).st_blocks for top, _dirs, names in os.walk(d.state)
-               for name in names) * 512 >> 20
-
-
-def test_t04_space_goes_back_to_the_host(d):
-    """What sandboxes delete, and what those that are deleted leave, is the host's again (btrfs waits some ten seconds)."""
-    if subprocess.run(["findmnt", "-n", "-o", "FSTYPE", "-T", d.state], capture_output=True, text=True,
-                      check=False).stdout.strip() == "tmpfs":
-        raise Skip("the state is on a tmpfs")
-    before = stored_mib(d)
-    ids = [d.create(disk_mb=200)["id"] for _ in range(2)]
-    for sandbox in ids:
-        d.exec(sandbox, "head -c 120M /dev/urandom >/root/fill; sync", timeout_sec=60)
-    wait_for(lambda: stored_mib(d) > before + 200, 30, "240 MiB are stored")
-    d.exec(ids[0], "rm /root/fill; sync")
-    deleted_with_reason(d, ids[1])
-    wait_for(lambda: stored_mib(d) < before + 40, 80, f"the host has its space back; {before} MiB before")
-    deleted_with_reason(d, ids[0])
-
-
-test_t04_space_goes_back_to_the_host.timeout_s = 150
 
 
 def test_t04_many_files_and_holes(d):
