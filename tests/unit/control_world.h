@@ -121,7 +121,7 @@ static inline void settle(struct world *w)
 {
 	struct store_stats before, after;
 
-	/* A round in which only this was asked; once more, as an answer may have led to a request. */
+	/* Rounds in which only this was asked: the answers of the first may lead to more. */
 	for (int quiet = 0; w->store && quiet < 2;) {
 		bool answered = false;
 
