@@ -112,7 +112,7 @@ void loop_timers_run(struct av_loop *l)
 	while (l->heap && l->heap->due_ms <= now) {
 		struct av_timer *t = l->heap;
 		heap_remove(l, t);
-		if (t->want_ms > now) {
+		if (t->want_ms > t->due_ms) {
 			t->due_ms = t->want_ms;
 			heap_insert(l, t);
 			continue;

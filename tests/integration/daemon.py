@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import ws
-from aviary_test import Daemon, Skip, contains, equal, main, nothing_left, ok, program, wait_for
+from aviary_test import Daemon, Skip, Stopwatch, contains, equal, main, nothing_left, ok, program, wait_for
 
 
 def aviaryd(*args, env=None):
@@ -97,10 +97,10 @@ def test_credentials_of_a_daemon_gone_bad(_d):
                         os.unlink(keys)
                     else:
                         time.sleep(wait)
-                    began = time.monotonic()
-                    p.terminate()
-                    ok(p.wait(10) in (0, 78), f"exit status after {script}: {p.returncode}")
-                    ok(time.monotonic() - began < 3, f"it stops at once after {script}")
+                    with Stopwatch() as watch:
+                        p.terminate()
+                        ok(p.wait(10) in (0, 78), f"exit status after {script}: {p.returncode}")
+                    ok(watch.seconds < 3, f"it stops at once after {script}")
                     ok(not os.path.exists(keys), f"nothing else is written after {script}")
                 finally:
                     p.kill()

@@ -108,7 +108,7 @@ def test_out_of_memory(d):
 
 def test_in_use_while_it_runs(d):
     """Not idle while it runs, and idle afterwards; a lifetime ends it all the same. What ends it saves the log."""
-    idle = d.create(command="echo idle; sleep 2.5", on_exit="keep", timeout_sec=1, on_timeout="delete")["id"]
+    idle = d.create(command="echo idle; sleep 6", on_exit="keep", timeout_sec=1, on_timeout="delete")["id"]
     life = d.create(command="echo life; sleep 600", max_lifetime_sec=1.5)["id"]
     now = ended(d, life)
     equal((now["reason"], now["command_state"], logs(d, life).body), ("lifetime", "killed", b"life\n"), "lifetime")

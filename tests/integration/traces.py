@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 
-from aviary_test import Daemon, cmdline, equal, main, ok, processes_of, program, wait_for
+from aviary_test import Daemon, Stopwatch, cmdline, equal, main, ok, processes_of, program, wait_for
 from ws import WebSocket
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -200,10 +200,10 @@ def test_outages(d):
     COLLECTOR.shutdown()
     COLLECTOR.server_close()
     def ask(n, count):
-        begun = time.monotonic()
-        for i in range(count):
-            d.expect(200, "GET", "/v1/sandboxes", headers={"traceparent": parent(n + i)})
-        return (time.monotonic() - begun) / count
+        with Stopwatch() as watch:
+            for i in range(count):
+                d.expect(200, "GET", "/v1/sandboxes", headers={"traceparent": parent(n + i)})
+        return watch.seconds / count
 
     failures = d.metrics()["aviary_trace_export_failures_total"]
     ask(1000, 20)

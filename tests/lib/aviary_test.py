@@ -103,15 +103,41 @@ def short(value):
 
 
 def wait_for(condition, timeout_s, what):
-    """Polls until condition() is true and returns its value."""
-    end = time.monotonic() + timeout_s * SLOW
+    """Polls until condition() is true and returns its value. Time in which the machine stood still hardly counts."""
+    left = timeout_s * SLOW
     while True:
+        began = time.monotonic()
         value = condition()
         if value:
             return value
-        if time.monotonic() > end:
+        if left < 0:
             raise Failure(f"after {timeout_s} s still not: {what}")
         time.sleep(0.02)
+        left -= min(time.monotonic() - began, 1)
+
+
+class Stopwatch:
+    """with Stopwatch() as watch: ... then watch.seconds, without those in which the machine stood still: a host may hold a
+    machine up for a second, and that is not the time that a program under test took."""
+
+    def __enter__(self):
+        self._held, self._over = 0, threading.Event()
+        self._began = time.monotonic()
+        self._ticks = threading.Thread(target=self._tick, daemon=True)
+        self._ticks.start()
+        return self
+
+    def _tick(self):
+        last = time.monotonic()
+        while not self._over.wait(0.02):
+            now = time.monotonic()
+            self._held += now - last if now - last > 0.15 else 0
+            last = now
+
+    def __exit__(self, *_):
+        self._over.set()
+        self._ticks.join()
+        self.seconds = time.monotonic() - self._began - self._held
 
 
 def program(name):

@@ -16,6 +16,7 @@
 #include "control/keys.h"
 #include "control/sandbox.h"
 #include "fake_driver.h"
+#include "lib/run_loop.h"
 #include "lib/tap.h"
 #include "store/store.h"
 
@@ -137,10 +138,7 @@ static inline void settle(struct world *w)
 /* So long at least, and until nothing is under way in the store. */
 static inline void run_for(struct world *w, int64_t ms)
 {
-	int64_t end = av_mono_ns() + ms * AV_NS_PER_MS;
-
-	while (av_mono_ns() < end)
-		av_loop_run_once(w->loop, 5);
+	run_loop_for(w->loop, ms);
 	settle(w);
 }
 

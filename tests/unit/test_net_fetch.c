@@ -19,22 +19,32 @@
 
 #include "lib/tap.h"
 
-/* ---- a server that answers by path, one thread a connection ---- */
+/* ---- a server that answers by path and one for mail, one thread a connection ---- */
 
-static int listener = -1;
-static unsigned int port;
+static struct server {
+	int listener;
+	unsigned int port;
+	void (*serve)(int fd, char *buf, size_t size);
+	atomic_int accepted, served;
+	char seen[8192]; /* of the last that was served */
+} web, post;
 static pthread_mutex_t seen_lock = PTHREAD_MUTEX_INITIALIZER;
-static char seen[8192]; /* of the last request */
-static atomic_int served;
 
 static bool was_seen(const char *text)
 {
 	bool yes;
 
 	pthread_mutex_lock(&seen_lock);
-	yes = strstr(seen, text) != NULL;
+	yes = strstr(post.seen, text) != NULL;
 	pthread_mutex_unlock(&seen_lock);
 	return yes;
+}
+
+/* What a server saw is known when it is done, and that may be after its client. */
+static void wait_served(struct server *s, int n)
+{
+	for (int i = 0; i < 2000 && s->served < n; i++)
+		usleep(10000);
 }
 
 static size_t read_request(int fd, char *buf, size_t size)
@@ -127,7 +137,7 @@ static void serve_http(int fd, char *buf, size_t size)
 		snprintf(line, sizeof line,
 		    "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%u/ok\r\nContent-Length: "
 		    "0\r\n\r\n",
-		    port);
+		    web.port);
 		say(fd, line);
 	} else if (strstr(buf, " /hang")) {
 		usleep(1500 * 1000);
@@ -142,58 +152,65 @@ static void serve_http(int fd, char *buf, size_t size)
 	}
 }
 
+struct connection {
+	struct server *server;
+	int fd;
+};
+
 static void *serve_one(void *ctx)
 {
-	int fd = (int)(intptr_t)ctx;
-	char *buf = calloc(1, sizeof(seen));
-	bool mail;
+	struct connection c = *(struct connection *)ctx;
+	struct server *s = c.server;
+	char *buf = calloc(1, sizeof(s->seen));
+	struct timeval tv = {.tv_sec = 10};
 
-	/* Who speaks first is a browser; else it waits for the server of a mail. */
-	struct timeval tv = {.tv_usec = 300 * 1000};
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
-	mail = recv(fd, buf, 1, MSG_PEEK) < 0;
-	tv = (struct timeval){.tv_sec = 10};
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
-	if (mail)
-		serve_mail(fd, buf, sizeof(seen));
-	else
-		serve_http(fd, buf, sizeof(seen));
+	free(ctx);
+	setsockopt(c.fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+	s->serve(c.fd, buf, sizeof(s->seen));
 	pthread_mutex_lock(&seen_lock);
-	memcpy(seen, buf, sizeof(seen));
-	served++;
+	memcpy(s->seen, buf, sizeof(s->seen));
+	s->served++;
 	pthread_mutex_unlock(&seen_lock);
-	shutdown(fd, SHUT_RDWR);
-	close(fd);
+	shutdown(c.fd, SHUT_RDWR);
+	close(c.fd);
 	free(buf);
 	return NULL;
 }
 
 static void *serve(void *ctx)
 {
+	struct server *s = ctx;
+
 	for (;;) {
-		int fd = accept(listener, NULL, NULL);
+		struct connection *c = malloc(sizeof(*c));
 		pthread_t t;
 
-		(void)ctx;
-		if (fd < 0)
+		*c = (struct connection){s, accept(s->listener, NULL, NULL)};
+		if (c->fd < 0) {
+			free(c);
 			return NULL;
-		if (pthread_create(&t, NULL, serve_one, (void *)(intptr_t)fd) == 0)
-			pthread_detach(t);
+		}
+		s->accepted++;
+		if (pthread_create(&t, NULL, serve_one, c) != 0)
+			abort();
+		pthread_detach(t);
 	}
 }
 
-static void server_start(void)
+static void server_start(struct server *s, void (*how)(int fd, char *buf, size_t size))
 {
 	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t n = sizeof in;
 	pthread_t t;
 
-	listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (bind(listener, (struct sockaddr *)&in, sizeof in) < 0 || listen(listener, 64) < 0 ||
-	    getsockname(listener, (struct sockaddr *)&in, &n) < 0 ||
-	    pthread_create(&t, NULL, serve, NULL) != 0)
+	s->serve = how;
+	s->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (bind(s->listener, (struct sockaddr *)&in, sizeof in) < 0 ||
+	    listen(s->listener, 64) < 0 || getsockname(s->listener, (struct sockaddr *)&in, &n) < 0)
 		abort();
-	port = ntohs(in.sin_port);
+	s->port = ntohs(in.sin_port);
+	if (pthread_create(&t, NULL, serve, s) != 0)
+		abort();
 	pthread_detach(t);
 }
 
@@ -241,7 +258,7 @@ static const char *url(const char *host, const char *path)
 {
 	static char text[256];
 
-	snprintf(text, sizeof text, "http://%s:%u%s", host, port, path);
+	snprintf(text, sizeof text, "http://%s:%u%s", host, web.port, path);
 	return text;
 }
 
@@ -268,12 +285,11 @@ static void test_answers(void)
 	is_int(g.status, 200, "an answer");
 	is_str(g.first, "hello", "its body");
 	is_str(g.header, "a value", "its header");
-	for (int i = 0; i < 100 && !served; i++)
-		usleep(10000);
+	wait_served(&web, 1);
 	pthread_mutex_lock(&seen_lock);
-	ok(strstr(seen, "POST /ok HTTP/1.1\r\n") && strstr(seen, "X-One: 1\r\n") &&
-	        strstr(seen, "X-Empty:") && strstr(seen, "\r\n\r\n{\"a\":1}") &&
-	        !strstr(seen, "Expect"),
+	ok(strstr(web.seen, "POST /ok HTTP/1.1\r\n") && strstr(web.seen, "X-One: 1\r\n") &&
+	        strstr(web.seen, "X-Empty:") && strstr(web.seen, "\r\n\r\n{\"a\":1}") &&
+	        !strstr(web.seen, "Expect"),
 	    "the request as asked for");
 	pthread_mutex_unlock(&seen_lock);
 	is_int(get(url("127.0.0.1", "/500"), (struct av_fetch_request){0}).status, 500,
@@ -287,7 +303,7 @@ static void test_answers(void)
 
 static void test_hostile(void)
 {
-	struct av_fetch_request quick = {.timeout_ms = 500};
+	static const struct av_fetch_request patient, quick = {.timeout_ms = 500};
 	struct got g =
 	    get(url("127.0.0.1", "/body"), (struct av_fetch_request){.response_max = 1000});
 
@@ -295,14 +311,15 @@ static void test_hostile(void)
 	g = get(url("127.0.0.1", "/body"),
 	    (struct av_fetch_request){.response_max = 1000, .cut = true});
 	ok(g.status == 200 && g.cut && g.body == 1000, "or cut where it was asked to be");
-	is_int(get(url("127.0.0.1", "/head"), quick).err.kind, AV_ERR_TOO_LARGE,
+	is_int(get(url("127.0.0.1", "/head"), patient).err.kind, AV_ERR_TOO_LARGE,
 	    "a head without an end");
-	is_int(get(url("127.0.0.1", "/hundred"), (struct av_fetch_request){0}).err.kind,
-	    AV_ERR_TOO_LARGE, "1xx answers without an end");
+	is_int(get(url("127.0.0.1", "/hundred"), patient).err.kind, AV_ERR_TOO_LARGE,
+	    "1xx answers without an end");
 	is_int(get(url("127.0.0.1", "/hang"), quick).err.kind, AV_ERR_REQUEST_TIMEOUT, "silence");
-	is_int(get(url("127.0.0.1", "/garbage"), quick).err.kind, AV_ERR_UPSTREAM, "garbage");
-	is_int(get("http://127.0.0.1:1/", quick).err.kind, AV_ERR_UPSTREAM, "nobody listens");
-	is_int(get("http://name.invalid/", quick).err.kind ? 1 : 0, 1, "a name without an address");
+	is_int(get(url("127.0.0.1", "/garbage"), patient).err.kind, AV_ERR_UPSTREAM, "garbage");
+	is_int(get("http://127.0.0.1:1/", patient).err.kind, AV_ERR_UPSTREAM, "nobody listens");
+	is_int(
+	    get("http://name.invalid/", patient).err.kind ? 1 : 0, 1, "a name without an address");
 }
 
 static void test_reach(void)
@@ -341,10 +358,10 @@ static void test_reach(void)
 	ok(av_fetch_check_url("http://example.com/", true, &none, &err) < 0,
 	    "https when asked for");
 	/* A name is judged by the address that is connected to. */
-	int before = served;
+	int before = web.accepted;
 	g = get(url("localhost", "/ok"), guarded);
 	is_int(g.err.kind, AV_ERR_FORBIDDEN, "a name that resolves to loopback");
-	ok(served == before, "nothing was sent");
+	ok(web.accepted == before, "nobody was asked");
 	is_int(av_reach_parse(&r, AV_STR("127.0.0.0/8, ::1"), &err), 0, "ranges");
 	guarded.reach = &r;
 	is_int(get(url("localhost", "/ok"), guarded).status, 200, "allowed by a range");
@@ -405,7 +422,7 @@ static struct got mail(const char *to, const char *from, const char *subject)
 	struct got g = {0};
 	struct av_err err = {0};
 
-	snprintf(server_url, sizeof server_url, "smtp://%s:%u", mail_host, port);
+	snprintf(server_url, sizeof server_url, "smtp://%s:%u", mail_host, post.port);
 	if (av_mail_send(fetch, &s, &m, on_done, &g, NULL, &err) < 0)
 		g.err = err;
 	else
@@ -425,16 +442,16 @@ static void test_mail(void)
 	char *body, *end;
 
 	is_int(g.err.kind, AV_ERR_NONE, "a mail was taken");
-	for (int i = 0; i < 100 && !was_seen("QUIT"); i++)
-		usleep(10000);
+	wait_served(&post, 1);
 	pthread_mutex_lock(&seen_lock);
-	ok(strstr(seen, "MAIL FROM:<av@example.com>") &&
-	        strstr(seen, "RCPT TO:<you@example.com>") &&
-	        strstr(seen, "From: Aviary <av@example.com>\r\n") &&
-	        strstr(seen, "To: you@example.com\r\n") &&
-	        strstr(seen, "Subject: =?UTF-8?B?R3LDvMOfZQ==?=\r\n") && strstr(seen, "\r\nDate: "),
+	ok(strstr(post.seen, "MAIL FROM:<av@example.com>") &&
+	        strstr(post.seen, "RCPT TO:<you@example.com>") &&
+	        strstr(post.seen, "From: Aviary <av@example.com>\r\n") &&
+	        strstr(post.seen, "To: you@example.com\r\n") &&
+	        strstr(post.seen, "Subject: =?UTF-8?B?R3LDvMOfZQ==?=\r\n") &&
+	        strstr(post.seen, "\r\nDate: "),
 	    "its envelope and head");
-	body = strstr(seen, "base64\r\n\r\n");
+	body = strstr(post.seen, "base64\r\n\r\n");
 	end = body ? strstr(body, "\r\n.\r\n") : NULL;
 	if (body && end)
 		(void)av_base64_decode(&text, av_str_n(body + 10, (size_t)(end - body - 10)));
@@ -443,12 +460,12 @@ static void test_mail(void)
 	pthread_mutex_unlock(&seen_lock);
 	is_int(mail("nobody@example.com", "av@example.com", "x").err.kind, AV_ERR_UPSTREAM,
 	    "a recipient that is refused");
+	wait_served(&post, 2);
 	/* Not written as this machine: then nothing leaves without TLS, which this server lacks. */
 	mail_host = "[::ffff:127.0.0.1]";
 	is_int(mail("you@example.com", "av@example.com", "x").err.kind, AV_ERR_UPSTREAM,
 	    "a server without STARTTLS is refused");
-	for (int i = 0; i < 200 && was_seen("MAIL FROM"); i++)
-		usleep(10000);
+	wait_served(&post, 3);
 	ok(was_seen("EHLO") && !was_seen("MAIL FROM"), "and gets nothing");
 	/* Nor does a name that turns out to be another machine's get it in clear. */
 	mail_host = "127.0.0.1.invalid";
@@ -473,7 +490,8 @@ int main(void)
 	setenv("http_proxy", "http://127.0.0.1:1", 1);
 	setenv("ALL_PROXY", "http://127.0.0.1:1", 1);
 	alarm(55);
-	server_start();
+	server_start(&web, serve_http);
+	server_start(&post, serve_mail);
 	if (av_loop_new(&loop) < 0 || av_fetch_new(loop, &fetch) < 0)
 		abort();
 	test_answers();

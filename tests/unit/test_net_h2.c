@@ -534,8 +534,7 @@ static void test_tcp_h2(void)
 	peer_close(&p);
 	p = peer_connect(port);
 	peer_send(&p, "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n");
-	ok(peer_ended(&p, 2000) && peer_find(&p, "HTTP/1.1 400 "),
-	    "a false preface is a bad request");
+	ok(peer_ended(&p) && peer_find(&p, "HTTP/1.1 400 "), "a false preface is a bad request");
 	peer_close(&p);
 }
 

@@ -187,16 +187,16 @@ static void test_keep_alive(void)
 	            "{\"error\":{\"code\":\"not_found\",\"message\":\"no \\\"such\\\" thing\"}}"),
 	    "errors are JSON");
 	peer_send(&p, "GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-	ok(peer_take(&p, "connection: close\r\n") && peer_ended(&p, 2000), "Connection: close");
+	ok(peer_take(&p, "connection: close\r\n") && peer_ended(&p), "Connection: close");
 	is_int(p.error, 0, "with FIN, not RST");
 	peer_close(&p);
 	p = peer_connect(port);
 	peer_send(&p, "GET /hello HTTP/1.0\r\n\r\n");
-	ok(peer_ended(&p, 2000) && peer_find(&p, "hello\n"), "HTTP/1.0 without keep-alive ends");
+	ok(peer_ended(&p) && peer_find(&p, "hello\n"), "HTTP/1.0 without keep-alive ends");
 	peer_close(&p);
 	p = peer_connect(port);
 	peer_send(&p, "GET /stream?100000 HTTP/1.0\r\n\r\n");
-	ok(peer_ended(&p, 2000) && !peer_find(&p, "chunked"), "HTTP/1.0 gets no chunks");
+	ok(peer_ended(&p) && !peer_find(&p, "chunked"), "HTTP/1.0 gets no chunks");
 	ok(p.in.n > 100000 && p.in.n < 101000, "but all bytes until the end");
 	peer_close(&p);
 	is_int(seen.requests, seen.closes, "each request was closed once");
@@ -325,7 +325,7 @@ static void test_body_limits(void)
 	              "100-continue\r\n\r\n");
 	ok(peer_take(&p, "413 ") && peer_take(&p, "\"code\":\"too_large\""),
 	    "too large by its length");
-	ok(peer_ended(&p, 2000) && !peer_find(&p, "100 Continue"), "without asking for the body");
+	ok(peer_ended(&p) && !peer_find(&p, "100 Continue"), "without asking for the body");
 	peer_close(&p);
 	p = peer_connect(port);
 	peer_send(&p, "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -334,13 +334,13 @@ static void test_body_limits(void)
 	send_chunk(&p, block, 600);
 	pump(5);
 	send_chunk(&p, block, 600);
-	ok(peer_take(&p, "413 ") && peer_ended(&p, 3000), "too large by its bytes");
+	ok(peer_take(&p, "413 ") && peer_ended(&p), "too large by its bytes");
 	peer_close(&p);
 	is_int(seen.close_status, 0, "the request ended with its answer");
 	seen.closes = 0;
 	p = peer_connect(port);
 	peer_send(&p, "GET /short HTTP/1.1\r\nHost: x\r\n\r\n");
-	ok(peer_ended(&p, 2000), "a response that is too short breaks off");
+	ok(peer_ended(&p), "a response that is too short breaks off");
 	peer_close(&p);
 	is_int(seen.close_status, -ECANCELED, "and is reported");
 	stop();
@@ -377,7 +377,7 @@ static void test_disconnect(void)
 	ok(peer_take(&p, "\r\n\r\n4\r\npart\r\n"), "a streaming response");
 	if (seen.req)
 		av_res_abort(seen.req);
-	ok(peer_ended(&p, 2000), "is aborted");
+	ok(peer_ended(&p), "is aborted");
 	is_int(p.error, ECONNRESET, "with RST");
 	is_int(p.in.n, 0, "without a last chunk");
 	is_int(seen.close_status, -ECANCELED, "and closed as cancelled");
@@ -387,8 +387,7 @@ static void test_disconnect(void)
 
 static void test_slow_reader(void)
 {
-	struct av_http_server_config c = {.write_timeout_ms = 300};
-	start(&c);
+	start(NULL);
 	struct peer p = peer_connect(port);
 	peer_send(&p, "GET /stream?60000000 HTTP/1.1\r\nHost: x\r\n\r\n");
 	pump(100);
@@ -401,9 +400,14 @@ static void test_slow_reader(void)
 	ok(seen.drains > 3, "drain was signalled (%d)", seen.drains);
 	pump_until(seen.closes == 1);
 	is_int(seen.close_status, 0, "closed in order");
-	av_buf_reset(&p.in);
+	peer_close(&p);
+	stop();
+
+	struct av_http_server_config c = {.write_timeout_ms = 300};
+	start(&c);
+	p = peer_connect(port);
 	peer_send(&p, "GET /stream?60000000 HTTP/1.1\r\nHost: x\r\n\r\n");
-	ok(pump_until(seen.closes == 2), "one that does not is cut off");
+	ok(pump_until(seen.closes == 1), "one that does not is cut off");
 	is_int(seen.close_status, -ETIMEDOUT, "by the write time-out");
 	peer_close(&p);
 	stop();
@@ -430,8 +434,7 @@ static void expect_refused(const char *what, const char *request, const char *st
 	int before = seen.requests;
 	peer_send(&p, request);
 	bool good = peer_expect(&p, status) && peer_expect(&p, "{\"error\":{\"code\":") &&
-	            peer_ended(&p, 1000) && seen.requests == before &&
-	            peer_find(&p, "connection: close");
+	            peer_ended(&p) && seen.requests == before && peer_find(&p, "connection: close");
 	ok(good, "%s: %s, then closed", what, status);
 	/* Nothing behind the bad message is answered. */
 	ok(!peer_find(&p, "HTTP/1.1 2"), "%s: one answer only", what);
@@ -464,7 +467,7 @@ static void test_smuggling(void)
 	struct peer p = peer_connect(port);
 	peer_send(&p,
 	    "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcX" SECOND);
-	ok(peer_take(&p, "HTTP/1.1 400 ") && peer_ended(&p, 1000) && !peer_find(&p, "HTTP/1.1 "),
+	ok(peer_take(&p, "HTTP/1.1 400 ") && peer_ended(&p) && !peer_find(&p, "HTTP/1.1 "),
 	    "a broken chunk: 400, then closed");
 	peer_close(&p);
 	is_int(seen.close_status, -EPROTO, "the handler hears of a protocol error");
@@ -485,16 +488,13 @@ static void test_smuggling(void)
 	stop();
 }
 
+/* One short time-out each: the machine may stand still meanwhile, and then another would be first.
+ */
 static void test_timeouts(void)
 {
-	struct av_http_server_config c = {
-	    .head_timeout_ms = 150,
-	    .body_idle_timeout_ms = 150,
-	    .keepalive_timeout_ms = 200,
-	};
-	start(&c);
+	start(&(struct av_http_server_config){.head_timeout_ms = 150});
 	struct peer p = peer_connect(port);
-	ok(peer_ended(&p, 1000) && p.in.n == 0, "silence from the start: closed without a word");
+	ok(peer_ended(&p) && p.in.n == 0, "silence from the start: closed without a word");
 	peer_close(&p);
 	p = peer_connect(port);
 	int64_t t0 = av_mono_ns();
@@ -503,30 +503,47 @@ static void test_timeouts(void)
 		pump(12);
 		peer_send(&p, "o"); /* one byte at a time does not help */
 	}
-	ok(peer_take(&p, "HTTP/1.1 408 ") && peer_ended(&p, 1000),
-	    "half a head and trickling: 408");
+	ok(peer_take(&p, "HTTP/1.1 408 ") && peer_ended(&p), "half a head and trickling: 408");
 	peer_close(&p);
+	ok(av_http_server_metrics(server)->timeouts >= 1, "time-outs are counted");
+	stop();
+
+	start(&(struct av_http_server_config){.body_idle_timeout_ms = 150});
 	p = peer_connect(port);
 	peer_send(&p, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12");
 	ok(peer_take(&p, "HTTP/1.1 408 ") && peer_take(&p, "\"code\":\"request_timeout\"") &&
-	        peer_ended(&p, 1000),
+	        peer_ended(&p),
 	    "half a body and silence: 408");
 	is_int(seen.close_status, -ETIMEDOUT, "the handler hears of the time-out");
 	peer_close(&p);
+	is_int(av_http_server_metrics(server)->timeouts, 1, "counted");
+	stop();
+
+	start(&(struct av_http_server_config){.keepalive_timeout_ms = 200});
 	p = peer_connect(port);
 	peer_send(&p, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
-	ok(peer_take(&p, "hello\n") && peer_ended(&p, 1000) && !p.error,
-	    "idle keep-alive ends with FIN");
+	ok(peer_take(&p, "hello\n") && peer_ended(&p) && !p.error, "idle keep-alive ends with FIN");
 	peer_close(&p);
-	p = peer_connect(port);
-	peer_send(&p, "GET /hang HTTP/1.1\r\nHost: x\r\n\r\n");
+	stop();
+}
+
+static void test_no_timeout(void)
+{
+	struct peer p = {.fd = -1};
+	start(&(struct av_http_server_config){
+	    .head_timeout_ms = 150, .body_idle_timeout_ms = 150, .keepalive_timeout_ms = 200});
+	for (int i = 0; i < 20 && !seen.req; i++) {
+		peer_close(&p);
+		p = peer_connect(port);
+		peer_send(&p, "GET /hang HTTP/1.1\r\nHost: x\r\n\r\n");
+		pump(100);
+	}
 	pump(500);
 	ok(seen.req, "a request that runs has no time-out");
 	if (seen.req)
 		av_res_send(seen.req, 200, NULL, 0, AV_STR("done"));
 	ok(peer_take(&p, "done"), "and is answered");
 	peer_close(&p);
-	ok(av_http_server_metrics(server)->timeouts >= 3, "time-outs are counted");
 	stop();
 }
 
@@ -542,8 +559,7 @@ static void test_connection_limit(void)
 	}
 	struct peer p = peer_connect(port);
 	peer_send(&p, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
-	ok(peer_take(&p, "HTTP/1.1 503 ") && peer_take(&p, "all 4 connections") &&
-	        peer_ended(&p, 3000),
+	ok(peer_take(&p, "HTTP/1.1 503 ") && peer_take(&p, "all 4 connections") && peer_ended(&p),
 	    "one connection too many: 503 that names the limit");
 	is_int(p.error, 0, "readable to the end");
 	peer_close(&p);
@@ -578,17 +594,17 @@ static void test_stop(void)
 	pump_until(seen.requests == 2);
 	peer_send(&busy, "GET /hang HTTP/1.1\r\nHost: x\r\n\r\n");
 	pump_until(seen.requests == 3);
-	av_http_server_stop(server, 300, on_stopped, NULL);
-	ok(peer_ended(&idle, 200), "stop closes idle connections");
+	av_http_server_stop(server, 2000, on_stopped, NULL);
+	ok(peer_ended(&idle), "stop closes idle connections");
 	is_int(stopped, 0, "and waits for others");
 	if (seen.req)
 		av_res_send(seen.req, 200, NULL, 0, AV_STR("last"));
 	ok(peer_take(&busy, "connection: close\r\n") && peer_take(&busy, "last") &&
-	        peer_ended(&busy, 1000),
+	        peer_ended(&busy),
 	    "which are answered");
 	peer_close(&busy);
 	ok(pump_until(stopped == 1), "until the grace is over");
-	ok(peer_ended(&stuck, 200), "then they are reset");
+	ok(peer_ended(&stuck), "then they are reset");
 	is_int(seen.close_status, -ECANCELED, "as cancelled");
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port)};
@@ -662,6 +678,7 @@ int main(void)
 	test_watermark();
 	test_smuggling();
 	test_timeouts();
+	test_no_timeout();
 	test_connection_limit();
 	test_stop();
 	test_unix();

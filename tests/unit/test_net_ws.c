@@ -191,7 +191,7 @@ static void test_echo(void)
 	ok(cl_until(&p, seen.closes == 1), "closed from the server's side");
 	is_int(cl.close_code, 1000, "with its code");
 	is_int(seen.code, 1000, "and the peer's answer");
-	ok(peer_ended(&p, 2000), "the connection ends");
+	ok(peer_ended(&p), "the connection ends");
 	peer_close(&p);
 	p = dial("");
 	peer_take(&p, "\r\n\r\n");
@@ -199,7 +199,7 @@ static void test_echo(void)
 	cl_flush(&p);
 	ok(cl_until(&p, seen.closes == 1), "closed from the client's side");
 	is_int(seen.code, 4001, "with its code");
-	ok(peer_ended(&p, 2000) && !p.error, "the server closes the connection");
+	ok(peer_ended(&p) && !p.error, "the server closes the connection");
 	peer_close(&p);
 }
 
@@ -237,7 +237,7 @@ static void test_bad(void)
 	peer_take(&p, "\r\n\r\n");
 	if (session())
 		av_wsock_abort(seen.ws);
-	ok(peer_ended(&p, 2000) && p.error == ECONNRESET, "abort resets");
+	ok(peer_ended(&p) && p.error == ECONNRESET, "abort resets");
 	is_int(seen.closes, 1, "and closes");
 	peer_close(&p);
 }

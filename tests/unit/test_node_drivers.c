@@ -3,6 +3,7 @@
  * test_node_drivers.c - a node with two drivers: who is asked what
  */
 #include "fake_driver.h"
+#include "lib/run_loop.h"
 #include "lib/tap.h"
 
 #include "base/avtime.h"
@@ -26,10 +27,7 @@ struct seen {
 
 static void run_for(int64_t ms)
 {
-	uint64_t end = av_loop_now_ms(loop) + (uint64_t)ms;
-
-	while (av_loop_now_ms(loop) < end)
-		av_loop_run_once(loop, 5);
+	run_loop_for(loop, ms);
 }
 
 static void wait_for(const struct seen *s, int calls)

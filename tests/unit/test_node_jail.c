@@ -13,6 +13,7 @@
 #include "base/fd.h"
 #include "base/path.h"
 #include "driver_seen.h"
+#include "lib/run_loop.h"
 #include "lib/tap.h"
 #include "net/loop.h"
 #include "node/jail/jail.h"
@@ -41,10 +42,7 @@ static void worker_listen(void)
 
 static void run_for(int64_t ms)
 {
-	int64_t end = av_mono_ns() + ms * AV_NS_PER_MS;
-
-	while (av_mono_ns() < end)
-		av_loop_run_once(loop, 2);
+	run_loop_for(loop, ms);
 }
 
 static bool receive(struct spawn_request *rq)

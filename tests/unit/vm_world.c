@@ -18,6 +18,7 @@
 #include "base/fd.h"
 #include "base/list.h"
 #include "base/path.h"
+#include "lib/run_loop.h"
 
 #include "base/banned.h"
 
@@ -67,16 +68,12 @@ static struct av_watch *watch(int fd, void (*fn)(void *ctx, int events), void *c
 
 void run_for(int64_t ms)
 {
-	int64_t end = av_mono_ns() + ms * AV_NS_PER_MS;
-
-	/* Also where the machine has something better to do: what is on its way arrives. */
-	for (int i = 0; i < 20 || av_mono_ns() < end; i++)
-		av_loop_run_once(world.loop, 2);
+	run_loop_for(world.loop, ms);
 }
 
 bool run_until(bool (*done)(const void *p), const void *p)
 {
-	int64_t end = av_mono_ns() + 5 * AV_NS_PER_S;
+	int64_t end = av_mono_ns() + 20 * AV_NS_PER_S;
 
 	while (!done(p) && av_mono_ns() < end)
 		av_loop_run_once(world.loop, 2);

@@ -336,10 +336,11 @@ def test_third_signal_kills():
 
 
 def test_signal_during_create():
-    DAEMON.create_delay_s = 1
+    DAEMON.create_delay_s = 4
+    asked = len(DAEMON.bodies)
     try:
         p = start("run", "true")
-        time.sleep(0.5)
+        wait_for(lambda: len(DAEMON.bodies) > asked, 5, "it is asked for")
         p.send_signal(signal.SIGINT)
         equal(p.wait(10), 130, "exit status")
     finally:
