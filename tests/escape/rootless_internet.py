@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Internet access for sandboxes of an ordinary user, by pasta. T30 where no rule of the host's helps."""
-import atexit
 import os
 import shutil
 import signal
@@ -12,8 +11,9 @@ import tempfile
 
 import aviary_test
 import fake_internet
-from aviary_test import IN_VM, contains, equal, ok, program, wait_for
+from aviary_test import IN_VM, contains, equal, ok, wait_for
 from fake_internet import CGNAT, HOME, PRIVATE, PUBLIC, RESOLVER, UPLINK
+from ordinary_user import programs_for_everybody
 
 UID = 54322
 BUILD = os.environ.get("AVIARY_BUILD", "build")
@@ -29,16 +29,6 @@ def with_tun():
     os.environ["AVIARY_TEST_TUN"] = where
     os.execvp("unshare", ["unshare", "-m", "sh", "-c",
                           'mount --bind "$AVIARY_TEST_TUN/tun" /dev/net/tun && exec "$@"', "sh", sys.executable] + sys.argv)
-
-
-def copies(*names):
-    target = tempfile.mkdtemp(prefix="aviary-rootless-")
-    atexit.register(shutil.rmtree, target, ignore_errors=True)
-    os.chmod(target, 0o755)
-    for name in names:
-        shutil.copy2(program(name), os.path.join(target, name))
-        os.chmod(os.path.join(target, name), 0o755)
-    return target
 
 
 def attack(d, sandbox, *words):
@@ -125,5 +115,5 @@ with_tun()
 shutil.rmtree(os.environ.get("AVIARY_TEST_TUN", "/nonexistent"), ignore_errors=True)
 fake_internet.make()
 ATTACK = os.path.abspath(os.path.join(BUILD, "tests", "escape", "t30_internet"))
-os.environ["AVIARY_BUILD_DIR"] = copies("aviary", "aviaryd", "aviary-spawn", "aviary-agent", *(["aviary-vm"] if IN_VM else []))
+os.environ["AVIARY_BUILD_DIR"] = programs_for_everybody(*(["aviary-vm"] if IN_VM else []))
 aviary_test.main(globals(), args=["--resolver", RESOLVER], popen=USER, owner=UID)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stand-in for GitHub on loopback: what the daemon asks it, and what a browser does there."""
 
+import atexit
 import base64
 import hashlib
 import http.server
@@ -70,6 +71,7 @@ class GitHub:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         # Read by the daemon's own user, not by everybody.
         fd, self.secret_file = tempfile.mkstemp(prefix="aviary-test-secret-")
+        atexit.register(lambda: os.path.exists(self.secret_file) and os.unlink(self.secret_file))
         os.write(fd, SECRET.encode() + b"\n")
         if os.geteuid() == 0:
             try:
@@ -85,7 +87,6 @@ class GitHub:
 
     def stop(self):
         self.server.shutdown()
-        os.unlink(self.secret_file)
 
     def authorize(self, url, user):
         """The user says yes to what the URL asks for: the query that the browser brings back."""

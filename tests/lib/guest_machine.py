@@ -171,7 +171,8 @@ class Link(Port):
                 self.begin()
             except OSError:
                 return
-            threading.Thread(target=self._inwards, args=(conn,), daemon=True).start()
+            inwards = threading.Thread(target=self._inwards, args=(conn,), daemon=True)
+            inwards.start()
             records = self.records
             while (record := records.get()) is not None:
                 try:
@@ -182,6 +183,7 @@ class Link(Port):
                 conn.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+            inwards.join()  # else the end of this connection might be sent when the next has begun
             conn.close()
 
     def _inwards(self, conn):

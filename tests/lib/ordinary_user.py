@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """ordinary_user - a daemon as it is started by somebody who is not root"""
+import atexit
 import os
 import shutil
 import subprocess
@@ -20,8 +21,9 @@ def as_user():
 
 
 def programs_for_everybody(*more):
-    """A directory with copies of the programs: the build may lie where an ordinary user cannot look."""
+    """A directory with copies of the programs, until the test ends: the build may lie where an ordinary user cannot look."""
     target = tempfile.mkdtemp(prefix="aviary-rootless-")
+    atexit.register(shutil.rmtree, target, ignore_errors=True)
     os.chmod(target, 0o755)
     for name in ("aviary", "aviaryd", "aviary-spawn", "aviary-agent", *more):
         shutil.copy2(program(name), os.path.join(target, name))
