@@ -375,3 +375,20 @@ static inline struct answer list(struct world *w, const struct sandbox_filter *f
 		(void)run_until(w, &a.done);
 	return a;
 }
+
+/* Waits until it is in this state. */
+static inline bool becomes(struct world *w, const char *id, enum sandbox_state state)
+{
+	int64_t end = av_mono_ns() + 10 * AV_NS_PER_S;
+
+	while (get(w, id).state != state && av_mono_ns() < end)
+		run_for(w, 5);
+	return get(w, id).state == state;
+}
+
+/* Waits until it is over. */
+static inline enum sandbox_reason ends(struct world *w, const char *id)
+{
+	(void)becomes(w, id, SANDBOX_STOPPED);
+	return get(w, id).reason;
+}

@@ -60,23 +60,6 @@ static void turn_clock(struct world *w, int64_t seconds)
 	run_for(w, 60);
 }
 
-/* Waits until it is in this state. */
-static bool becomes(struct world *w, const char *id, enum sandbox_state state)
-{
-	int64_t end = av_mono_ns() + 10 * AV_NS_PER_S;
-
-	while (get(w, id).state != state && av_mono_ns() < end)
-		run_for(w, 5);
-	return get(w, id).state == state;
-}
-
-/* Waits until it is over. */
-static enum sandbox_reason ends(struct world *w, const char *id)
-{
-	(void)becomes(w, id, SANDBOX_STOPPED);
-	return get(w, id).reason;
-}
-
 /* ---- pause and resume ---- */
 
 static void test_pause(struct world *w)
