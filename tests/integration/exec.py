@@ -102,18 +102,18 @@ def test_timeout_kills_the_group(d):
     start = time.monotonic()
     r = d.request("POST", f"/v1/sandboxes/{sandbox(d)}/exec",
                   {"cmd": "/bin/sh", "args": ["-c", "echo before; sleep 3131 & sleep 3131"],
-                   "timeout_sec": 1})
+                   "timeout_sec": 3})
     took = time.monotonic() - start
     equal((r.status, r.code), (504, "agent_error"), "status and the code that clients know")
     equal(r.json()["error"]["reason"], "timeout", "reason")
     equal(r.json()["stdout"], "before\n", "what it printed before")
-    ok(0.9 < took < 5, f"after {took:.1f} s")
+    ok(2.9 < took < 10, f"after {took:.1f} s")
     wait_for(lambda: not alive(d, "sleep.3131"), 3, "its children are gone")
 
 
 def test_timeout_of_zero_is_none(d):
     equal(d.exec(sandbox(d), "sleep 0.2; echo x", timeout_sec=0)["stdout"], "x\n", "no limit")
-    equal(d.exec(sandbox(d), "sleep 0.2; echo x", timeout_sec=1.5)["stdout"], "x\n", "a fraction")
+    equal(d.exec(sandbox(d), "sleep 0.2; echo x", timeout_sec=4.5)["stdout"], "x\n", "a fraction")
 
 
 def test_killed_by_a_signal(d):
