@@ -111,7 +111,7 @@ int main(void)
 	uv_timer_start(&l.tick, on_tick, 50, 50);
 
 	l.sandbox = aviary_sandbox_new(l.client, NULL);
-	l.process = aviary_sandbox_shell(l.sandbox, "sleep 0.5; echo done in the sandbox");
+	l.process = aviary_sandbox_shell(l.sandbox, "sleep 2; echo done in the sandbox");
 	aviary_op_on_done(aviary_process_op(l.process), on_exit_, &l);
 	uv_run(loop, UV_RUN_DEFAULT);
 	printf("the loop's own timer came %s meanwhile\n", l.ticks > 2 ? "often" : "too rarely");
