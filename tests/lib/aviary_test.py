@@ -232,7 +232,7 @@ class Daemon:
         with open(self.credentials, encoding="utf-8") as f:
             self.key = json.load(f)["api_key"]
         if ready:
-            wait_for(lambda: self.request("GET", "/ready", key=False).status == 200, 30, "ready")
+            wait_for(lambda: self.request("GET", "/ready", key=False).status == 200, 90, "ready")
         return self
 
     def _reuse_template(self):
