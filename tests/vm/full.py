@@ -151,6 +151,7 @@ def run(*words):
 def small():
     if "small" not in worlds:
         worlds["small"] = Small()
+    worlds["small"].empty()
     return worlds["small"]
 
 
@@ -207,6 +208,8 @@ def refused(w, what, sandbox, rooms):
     state, path, body = status(d, sandbox), *requests(sandbox)[what]
     for mib in rooms:
         w.empty()
+        if state == "running":  # else what it has yet to write is written now, and it stands still for that
+            d.exec(sandbox, "sync")
         w.fill(mib)
         n = count(d, sandbox) if state == "running" else 0
         no_room(d.request("POST", path, body, timeout=60), f"{what} with {mib} MiB")
