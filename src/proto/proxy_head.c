@@ -263,7 +263,8 @@ static int add_forwarded(
 		r = av_http_head_add(ret, AV_STR("x-forwarded-for"), av_buf_str(&chain));
 	if (r == 0)
 		r = av_http_head_add_c(ret, "x-request-id", route->request_id);
-	if (r == 0 && host.n)
+	/* A client may say anything for its Host where headers route it. */
+	if (r == 0 && host.n && !av_proxy_is_key(host))
 		r = av_http_head_add(ret, AV_STR("x-forwarded-host"), host);
 	if (r == 0)
 		r = av_http_head_add_c(ret, "x-forwarded-proto", route->scheme);

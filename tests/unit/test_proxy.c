@@ -156,6 +156,12 @@ static void test_request(void)
 	ok(strstr(passed_on(&by_header), "host: localhost:3000\r\n"),
 	    "Host when routed by headers");
 	ok(!strstr(passed_on(&by_header), "cookie"), "no cookie then");
+	begin("GET", "av_0123456789012345678901234567890123456789", "/");
+	ok(strstr(passed_on(&by_header), "host: localhost:3000\r\n") &&
+	        !strstr(passed_on(&by_header), "0123456789"),
+	    "nor a Host that is a key");
+	begin("GET", "eyJhbGci.host", "/");
+	ok(strstr(passed_on(&by_header), "x-forwarded-host: eyJhbGci.host\r\n"), "any other is");
 }
 
 static void test_upgrade(void)
