@@ -221,6 +221,8 @@ bool av_proxy_wants_upgrade(const struct av_http_head *client)
 			    (token.n >= 4 && (av_str_ieq(av_str_n(token.p, 4), AV_STR("http")) ||
 			                         av_str_ieq(av_str_n(token.p, 4), AV_STR("tls/")))))
 				return false;
+			if (holds_key(token))
+				return false;
 			n++;
 		}
 	}

@@ -170,7 +170,9 @@ static void test_upgrade(void)
 		const char *protocol;
 		bool wanted;
 	} cases[] = {{"websocket", true}, {"foo, bar/1", true}, {"h2c", false}, {"x, h2c", false},
-	    {"HTTP/2.0", false}, {"TLS/1.2", false}, {",", false}};
+	    {"HTTP/2.0", false}, {"TLS/1.2", false}, {",", false},
+	    {"av_0123456789012345678901234567890123456789", false},
+	    {"x, " AV_SESSION_PREFIX "e30.c2Vzc2lvbg", false}};
 
 	for (size_t i = 0; i < AV_ARRAY_LEN(cases); i++) {
 		begin("GET", "3000-x.test", "/");
