@@ -152,7 +152,7 @@ def populate(d):
     """Sandboxes of the old build with something going on in each of them; returns what to look for."""
     busy, paused, source = (d.create(metadata={"who": who}, timeout_sec=3600)["id"] for who in ("busy", "paused", "source"))
     was = {"busy": busy, "paused": paused, "source": source}
-    was["counter"] = background(d, busy, "n=0; while :; do n=$((n+1)); echo line $n; echo $n >/tmp/count; sleep 0.05; done",
+    was["counter"] = background(d, busy, "n=0; while :; do n=$((n+1)); echo line $n; echo $n >/tmp/c; mv /tmp/c /tmp/count; sleep 0.05; done",
                                 "counter")
     background(d, busy, "mkdir -p /tmp/www; echo from the port >/tmp/www/hello; cd /tmp/www; "
                f"exec python3 -m http.server --bind 127.0.0.1 {PORT}", "server")

@@ -16,7 +16,7 @@ import tempfile
 import time
 import traceback
 
-from aviary_test import Failure, SLOW, Skip, contains, equal, ok
+from aviary_test import Failure, SLOW, Skip, contains, equal, ok, wait_for
 from machine_lib import (DROP, FAILED, GOLDEN, HAND_OVER, HELD, HOLD, IMAGE, MADE, MIB, PAUSE, PAUSED, RESTORE, RESUME, RUNNING, SAVE, START, Machine,
                          Refused, identity, kernel, small_root, start)
 
@@ -73,7 +73,7 @@ def test_life():
         equal(m.run("hostname").strip(), "guest-a", "host name")
         ok(abs(int(m.run("date +%s")) - time.time()) < 10 * SLOW, "the clock is right")
         before = m.run("cat /etc/machine-id /proc/sys/kernel/random/boot_id")
-        m.run("(i=0; while true; do i=$((i+1)); echo $i > /tmp/count; sleep 0.05; done) >/dev/null 2>&1 &")
+        m.run("(i=0; while true; do i=$((i+1)); echo $i >/tmp/n; mv /tmp/n /tmp/count; sleep 0.05; done) >/dev/null 2>&1 &")
         m.run("dd if=/dev/urandom of=/root/file bs=1M count=20; md5sum /root/file > /root/sum; sync")
         saved = m.ask(PAUSE)
         equal(m.status()["state"], PAUSED, "paused")
@@ -224,7 +224,7 @@ def test_damage():
                 raise Failure(f"{name}: restored all the same")
             except Refused as e:
                 ok(e.args[0] in (errno.EBADMSG, errno.ENOENT), f"{name}: {e.args}")
-            equal(m.qemu_pid(), 0, f"{name}: no QEMU is left")
+            wait_for(lambda m=m: m.qemu_pid() == 0, 10, f"{name}: no QEMU is left")
         shutil.rmtree(path)
 
 

@@ -13,7 +13,7 @@ import time
 import traceback
 
 import machine_lib as lib
-from aviary_test import Failure, SLOW, Skip, contains, equal, ok
+from aviary_test import Failure, SLOW, Skip, contains, equal, ok, wait_for
 from machine_lib import MIB, Machine, Refused
 
 CYCLES = int(os.environ.get("AVIARY_TEST_CYCLES", "2"))
@@ -94,7 +94,7 @@ def test_damaged_saves_do_not_run(root):
                 print(f"# {e.args[1]}")
             else:
                 raise Failure(f"a machine runs with a {name} after {damage.__name__}")
-            equal(m.qemu_pid(), 0, "nothing runs")
+            wait_for(lambda: m.qemu_pid() == 0, 10, "nothing runs")
             os.rename(f"{path}/{name}.kept", f"{path}/{name}")
         m.ask(lib.RESUME, lib.identity())
         equal(hashes(m), before, "as it was, once all is mended")
