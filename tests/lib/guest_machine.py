@@ -50,13 +50,14 @@ class Port:
         self.records = queue.Queue()
         self.nonce = None
         self.open = threading.Event()
-        self.on_end = None
+        self.turn = threading.Lock()  # what came for the last connection is not taken for the next one's
         threading.Thread(target=self._read, daemon=True).start()
 
     def begin(self):
-        self.open.clear()
-        self.records = queue.Queue()
-        self.nonce = os.urandom(16)
+        with self.turn:
+            self.open.clear()
+            self.records = queue.Queue()
+            self.nonce = os.urandom(16)
         self.sock.sendall(bytes(PAYLOAD_MAX + 16) + self._record(RESET, b"AVL1" + self.nonce))
 
     def send(self, payload):
@@ -80,25 +81,29 @@ class Port:
             if not got:
                 self.records.put(None)
                 return
-            held += got
-            if self.nonce and not self.open.is_set():
-                echo = self._record(ECHO, b"AVL1" + self.nonce)
-                at = held.find(echo)
-                if at < 0:
-                    held = held[-len(echo):]
-                    continue
-                held = held[at + len(echo):]
-                self.open.set()
-            while self.open.is_set() and len(held) >= 3 and len(held) >= 3 + struct.unpack("<H", held[:2])[0]:
-                n = struct.unpack("<H", held[:2])[0]
-                kind, payload, held = held[2 + n], held[2:2 + n], held[3 + n:]
-                if kind == DATA:
-                    self.records.put(payload)
-                else:
-                    self.open.clear()
-                    self.nonce = None
-                    held = b""
-                    self.records.put(None)
+            with self.turn:
+                held = self._take(held + got)
+
+    def _take(self, held):
+        """The rest of what came, which is no whole record yet."""
+        if self.nonce and not self.open.is_set():
+            echo = self._record(ECHO, b"AVL1" + self.nonce)
+            at = held.find(echo)
+            if at < 0:
+                return held[-len(echo):]
+            held = held[at + len(echo):]
+            self.open.set()
+        while self.open.is_set() and len(held) >= 3 and len(held) >= 3 + struct.unpack("<H", held[:2])[0]:
+            n = struct.unpack("<H", held[:2])[0]
+            kind, payload, held = held[2 + n], held[2:2 + n], held[3 + n:]
+            if kind == DATA:
+                self.records.put(payload)
+            else:
+                self.open.clear()
+                self.nonce = None
+                held = b""
+                self.records.put(None)
+        return held
 
 
 class Control(Port):

@@ -231,6 +231,7 @@ def works(d, what, sandbox, n):
         counts_on(d, sandbox, n)
     elif what == "fork":
         for copy in r.json():
+            ok("sandbox" in copy, f"a copy with room: {copy}")
             d.ids.add(copy["sandbox"]["id"])
             counts_on(d, copy["sandbox"]["id"], n)
             d.delete(copy["sandbox"]["id"])
